@@ -1,0 +1,53 @@
+# Your own data in COCO format: copy this file, change the block below, and train. num_classes follows the names.
+_base_ = [
+    '../_base_/models/ssdlite_mixnet.py',
+    '../_base_/datasets/coco_detection_320.py',
+    '../_base_/default_runtime.py',
+]
+
+# ---------------------------------------------------------------- change this
+data_root = 'data/my_data/'
+classes = ('first class', 'second class')  # in the order of "categories" in the annotation files
+train_ann, train_images = 'annotations/train.json', 'images/'
+val_ann, val_images = 'annotations/val.json', 'images/'
+max_epochs = 100
+batch_size = 16
+# ----------------------------------------------------------------------------
+
+model = dict(bbox_head=dict(num_classes=len(classes)))
+metainfo = dict(classes=classes)
+train_dataloader = dict(
+    batch_size=batch_size,
+    num_workers=2,
+    dataset=dict(
+        times=1,
+        dataset=dict(
+            data_root=data_root,
+            metainfo=metainfo,
+            ann_file=train_ann,
+            data_prefix=dict(img=train_images),
+            filter_cfg=dict(filter_empty_gt=True, min_size=1),
+        ),
+    ),
+)
+val_dataloader = dict(
+    dataset=dict(data_root=data_root, metainfo=metainfo, ann_file=val_ann, data_prefix=dict(img=val_images))
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=data_root + val_ann)
+test_evaluator = val_evaluator
+
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=5)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
+    dict(
+        type='CosineAnnealingLR', begin=0, end=max_epochs, T_max=max_epochs, by_epoch=True, convert_to_iter_based=True
+    ),
+]
+optim_wrapper = dict(
+    type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.001, weight_decay=0.05), clip_grad=dict(max_norm=10)
+)
+auto_scale_lr = dict(enable=False, base_batch_size=16)
+default_hooks = dict(logger=dict(interval=5))

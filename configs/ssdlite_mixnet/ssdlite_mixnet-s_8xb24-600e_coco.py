@@ -1,0 +1,6 @@
+_base_ = [
+    '../_base_/models/ssdlite_mixnet.py',
+    '../_base_/datasets/coco_detection_320.py',
+    '../_base_/schedules/schedule_600e.py',
+    '../_base_/default_runtime.py',
+]

@@ -1,0 +1,16 @@
+"""mixdet: MixConv and MixNet (Tan & Le, BMVC 2019) as a plug-in for MMDetection 3.x.
+
+Importing the package checks the installed OpenMMLab stack, puts the compatibility shims of :mod:`mixdet.compat` in
+place and creates the registries. The registered classes are imported on first use: ``type='mixdet.MixNet'`` works in
+any MMDetection config.
+"""
+
+from mixdet import compat
+from mixdet.version import __version__
+
+compat.check_stack()
+compat.install()  # before anything imports mmcv or mmdet
+
+from mixdet import registry  # noqa: E402
+
+__all__ = ['__version__', 'compat', 'registry']

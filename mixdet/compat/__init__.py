@@ -1,0 +1,17 @@
+"""What makes the OpenMMLab stack work on current machines: one module a defect, each saying when it can go.
+
+``install`` runs on ``import mixdet``, before mmcv and mmdet are imported; nothing that works is replaced.
+"""
+
+from mixdet.compat.stack import check_stack
+
+__all__ = ['check_stack', 'install']
+
+
+def install() -> None:
+    """Put every shim in place; calling it again changes nothing."""
+    from mixdet.compat import checkpoints, mmcv_ops, packages
+
+    mmcv_ops.install()
+    packages.install()
+    checkpoints.install()

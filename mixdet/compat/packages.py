@@ -1,0 +1,56 @@
+"""MMEngine's package look-ups without ``pkg_resources``.
+
+Defect answered: mmengine 0.10.7 asks ``pkg_resources`` where a package is installed whenever a config names a base such
+as ``mmdet::...``; setuptools 82 removed that module. Can go when MMEngine uses ``importlib.metadata``.
+"""
+
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
+from pathlib import Path
+
+
+def install() -> None:
+    """Replace the two functions wherever MMEngine has imported them, and let configs name ``mixdet::`` bases."""
+    from mmengine.config import utils as config_utils
+
+    config_utils.MODULE2PACKAGE.setdefault('mixdet', 'mixdet')
+    if find_spec('pkg_resources') is not None:
+        return
+    from mmengine.utils import package_utils
+
+    for replacement in (is_installed, get_installed_path):
+        name = replacement.__name__
+        original = getattr(package_utils, name)
+        for module_name, module in list(sys.modules.items()):
+            if module_name.startswith('mmengine') and getattr(module, name, None) is original:
+                setattr(module, name, replacement)
+
+
+def is_installed(package: str) -> bool:
+    """Whether ``package`` names an installed distribution or an importable package."""
+    try:
+        distribution(package)
+        return True
+    except PackageNotFoundError:
+        return _location(package) is not None
+
+
+def get_installed_path(package: str) -> str:
+    """Folder of the installed ``package``, given by the name of its distribution or of its module.
+
+    Raises PackageNotFoundError if there is none.
+    """
+    location = _location(package)
+    if location is None:
+        # a distribution named otherwise than its package, such as mmcv-full
+        names = (distribution(package).read_text('top_level.txt') or '').split()
+        location = next(filter(None, map(_location, names)), None)
+    if location is None:
+        raise PackageNotFoundError(package)
+    return str(location)
+
+
+def _location(module: str):
+    spec = find_spec(module) if module.isidentifier() else None
+    return Path(spec.origin).parent if spec and spec.origin else None

@@ -1,0 +1,68 @@
+"""Are the packages mixdet stands on here, and of versions that fit together?
+
+They are not hard requirements of the distribution: mmcv, mmcv-lite and onedl-mmcv all install the package ``mmcv``
+(likewise mmengine and mmdet), and pip would overwrite a user's compiled one. So the *packages* are checked on import.
+"""
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+
+class Requirement(NamedTuple):
+    """Package ``name``: versions from ``minimum`` up to, not including, ``below`` (tested: see README)."""
+
+    name: str
+    minimum: str
+    below: str
+    pip: str
+
+
+TORCH = Requirement('torch', '2.0', '3', 'torch==2.13.0')
+MMENGINE = Requirement('mmengine', '0.10.3', '0.11', 'mmengine==0.10.7')
+MMDET = Requirement('mmdet', '3.3.0', '3.6', 'mmdet==3.3.0')
+MMCV_LITE = 'mmcv-lite==2.1.0'
+# mmdet asserts its own range of mmcv when it is imported; here the same, in one line and with the cure
+MMCV = {
+    '3.3': Requirement('mmcv', '2.0.0', '2.2.0', MMCV_LITE),
+    'newer': Requirement('mmcv', '2.2.0', '2.4', 'onedl-mmcv==2.3.6'),
+}
+
+
+def check_stack() -> None:
+    """Raise ImportError, in one line with the pip command that mends it, if a package is missing, too old or too new."""
+    for requirement in (TORCH, MMENGINE, MMDET):
+        _check(requirement)
+    _check(MMCV['3.3' if _version(installed_version('mmdet')) < (3, 4) else 'newer'])
+    if find_spec('pycocotools') is None:
+        raise ImportError('mixdet needs pycocotools, which is not installed: pip install pycocotools')
+
+
+def installed_version(package: str) -> Optional[str]:
+    """Version of an installed package, read from its ``version.py`` without importing it; None if it is not there."""
+    spec = find_spec(package)
+    if spec is None or not spec.origin:
+        return None
+    match = re.search(
+        r"^__version__[^=\n]*=\s*['\"]([^'\"]+)", (Path(spec.origin).parent / 'version.py').read_text(), re.MULTILINE
+    )
+    return match and match[1]
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """Leading numbers of a version: '2.13.0+cpu' -> (2, 13, 0)."""
+    return tuple(int(part) for part in re.match(r'\d+(\.\d+)*', text)[0].split('.'))
+
+
+def _check(requirement: Requirement) -> None:
+    found = installed_version(requirement.name)
+    cure = f"pip install '{requirement.pip}'"
+    if found is None:
+        raise ImportError(f'mixdet needs {requirement.name}, which is not installed: {cure}')
+    if not _version(requirement.minimum) <= _version(found) < _version(requirement.below):
+        state = 'old' if _version(found) < _version(requirement.minimum) else 'new'
+        raise ImportError(
+            f'mixdet needs {requirement.name}>={requirement.minimum},<{requirement.below}, but {found} is installed, '
+            f'which is too {state}: {cure}'
+        )

@@ -1,0 +1,25 @@
+"""The paper's operation and the blocks made of it; knows nothing of detection."""
+
+from mixdet.layers.blocks import (
+    ConvNormAct,
+    DepthwiseSeparable,
+    InvertedResidual,
+    MixConvNormAct,
+    SqueezeExcite,
+    make_divisible,
+)
+from mixdet.layers.mixconv import MixConv2d, parse_kernel_sizes, split_channels
+from mixdet.layers.padding import Conv2dSame
+
+__all__ = [
+    'Conv2dSame',
+    'ConvNormAct',
+    'DepthwiseSeparable',
+    'InvertedResidual',
+    'MixConv2d',
+    'MixConvNormAct',
+    'SqueezeExcite',
+    'make_divisible',
+    'parse_kernel_sizes',
+    'split_channels',
+]

@@ -1,0 +1,8 @@
+"""SSDLite as the TensorFlow Object Detection API built it and the paper's Table 1 used it."""
+
+from mixdet.ssdlite.anchors import SSDLiteAnchorGenerator
+from mixdet.ssdlite.detector import SSDLite
+from mixdet.ssdlite.head import SSDLiteHead
+from mixdet.ssdlite.neck import SSDLiteNeck
+
+__all__ = ['SSDLite', 'SSDLiteAnchorGenerator', 'SSDLiteHead', 'SSDLiteNeck']

@@ -1,0 +1,37 @@
+"""SSDLite, wired from its backbone."""
+
+from typing import Optional, Union
+
+from mmdet.models import BaseDetector, SingleStageDetector
+
+from mixdet.registry import MODELS
+
+
+@MODELS.register_module()
+class SSDLite(SingleStageDetector):
+    """MMDetection's single-stage detector whose neck and head take their channels from the part before them.
+
+    ``neck.in_channels`` is the backbone's ``out_channels`` unless the config gives it (for a backbone that does not
+    state them), and ``bbox_head.in_channels`` is the neck's: a config changes the backbone in one place. Arguments are
+    those of ``mmdet.SingleStageDetector``.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        neck: dict,
+        bbox_head: dict,
+        train_cfg: Optional[dict] = None,
+        test_cfg: Optional[dict] = None,
+        data_preprocessor: Optional[Union[dict, object]] = None,
+        init_cfg: Optional[Union[dict, list]] = None,
+    ) -> None:
+        BaseDetector.__init__(self, data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        self.backbone = MODELS.build(backbone)
+        in_channels = neck['in_channels'] if 'in_channels' in neck else self.backbone.out_channels
+        self.neck = MODELS.build({**neck, 'in_channels': in_channels})
+        self.bbox_head = MODELS.build(
+            {**bbox_head, 'in_channels': self.neck.out_channels, 'train_cfg': train_cfg, 'test_cfg': test_cfg}
+        )
+        self.train_cfg = train_cfg
+        self.test_cfg = test_cfg

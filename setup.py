@@ -1,0 +1,67 @@
+"""Package metadata; the tested versions stand in constraints.txt."""
+
+import re
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+MIM_FILES = ('configs', 'tools', 'model-index.yml')
+
+
+class BuildPyWithMim(build_py):
+    """Puts configs, tools and the model index into ``mixdet/.mim``, where ``mim`` and ``mixdet::`` bases look.
+
+    An editable install links to them instead of copying.
+    """
+
+    def run(self) -> None:
+        super().run()
+        target = ROOT / 'mixdet' / '.mim' if self.editable_mode else Path(self.build_lib) / 'mixdet' / '.mim'
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        for name in MIM_FILES:
+            source = ROOT / name
+            if self.editable_mode:
+                (target / name).symlink_to(Path('..', '..', name))
+            elif source.is_dir():
+                shutil.copytree(source, target / name, ignore=shutil.ignore_patterns('__pycache__'))
+            else:
+                shutil.copy(source, target / name)
+
+
+version = re.search(r"__version__ = '(.+)'", (ROOT / 'mixdet' / 'version.py').read_text())[1]
+
+# The OpenMMLab packages are extras: compiled mmcv, mmcv-lite and the onedl forks install the same import packages under
+# different names, so requiring one would overwrite another. mixdet checks what is there when it is imported.
+onedl = ['onedl-mmengine>=0.10.12,<0.11', 'onedl-mmcv>=2.3.6,<2.4', 'onedl-mmdetection>=3.5.1,<3.6']
+openmmlab = ['mmengine>=0.10.7,<0.11', 'mmdet>=3.3.0,<3.4']
+
+setup(
+    name='mixdet',
+    version=version,
+    description='MixConv and MixNet for MMDetection, true to the paper',
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    license_files=['LICENSE'],
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Science/Research',
+        'Programming Language :: Python :: 3',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+    ],
+    keywords='object detection, MixConv, MixNet, SSDLite, MMDetection',
+    python_requires='>=3.9',
+    packages=find_packages(include=['mixdet', 'mixdet.*']),
+    cmdclass={'build_py': BuildPyWithMim},
+    install_requires=['numpy', 'pycocotools', 'rich'],
+    extras_require={
+        'lite': [*openmmlab, 'mmcv-lite>=2.1.0,<2.2.0'],
+        'full': [*openmmlab, 'mmcv>=2.1.0,<2.2.0'],
+        'onedl': onedl,
+        'test': ['hypothesis', 'pytest', 'ruff'],
+    },
+)

@@ -1,0 +1,55 @@
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer, MessageHub
+
+import mixdet  # noqa: F401
+from mixdet.compat.checkpoints import history_method
+
+
+def test_message_hub_survives_a_safe_load(tmp_path):
+    hub = MessageHub('checkpoint-test')
+    for value in (1.0, 2.0, 4.0):
+        hub.update_scalar('train/loss', value)
+    hub.update_info('seed', np.int64(3))
+    hub.update_info('best', np.float64(0.5))
+    torch.save(dict(message_hub=hub.state_dict(), array=np.arange(3, dtype=np.float32)), tmp_path / 'a.pth')
+    loaded = torch.load(tmp_path / 'a.pth', weights_only=True)
+    history = loaded['message_hub']['log_scalars']['train/loss']
+    assert isinstance(history, HistoryBuffer) and history.mean() == pytest.approx(7 / 3) and history.current() == 4
+    assert loaded['message_hub']['runtime_info']['seed'] == 3 and loaded['array'].tolist() == [0, 1, 2]
+
+
+class Attack:
+    def __init__(self, function, *arguments):
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize(
+    'attack',
+    [
+        Attack(os.system, 'touch hacked'),
+        Attack(getattr, str, 'format'),
+        Attack(getattr, HistoryBuffer, '__init__'),
+        Attack(getattr, HistoryBuffer.mean, '__globals__'),
+    ],
+)
+def test_hostile_files_are_refused(tmp_path, monkeypatch, attack):
+    monkeypatch.chdir(tmp_path)
+    torch.save(dict(state_dict={}, meta=attack), 'a.pth')
+    with pytest.raises((pickle.UnpicklingError, ValueError)):
+        torch.load('a.pth', weights_only=True)
+    assert os.listdir() == ['a.pth']
+
+
+def test_only_statistics_are_served():
+    assert history_method(HistoryBuffer, 'mean') is HistoryBuffer.mean
+    for owner, name in ((HistoryBuffer, 'update'), (os, 'system'), (str, 'mean')):
+        with pytest.raises(ValueError, match='not allowed'):
+            history_method(owner, name)

@@ -1,0 +1,86 @@
+import os
+import subprocess
+import sys
+
+import pytest
+from helpers import ROOT
+
+from mixdet.compat import packages, stack
+
+
+def fake(folder, **versions):
+    """Packages that consist of a version, as ``installed_version`` reads them."""
+    for name, version in versions.items():
+        (folder / name).mkdir()
+        (folder / name / '__init__.py').write_text('')
+        (folder / name / 'version.py').write_text(f"__version__ = '{version}'\n")
+    return folder
+
+
+def test_reads_versions_without_importing():
+    assert stack.installed_version('torch').startswith('2.')
+    assert stack.installed_version('no_such_package') is None
+    code = (
+        'import sys, importlib.util as u; spec = u.spec_from_file_location("stack", sys.argv[1]);'
+        'm = u.module_from_spec(spec); spec.loader.exec_module(m); m.check_stack();'
+        'print([n for n in ("torch", "mmcv", "mmdet", "mmengine") if n in sys.modules])'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code, str(ROOT / 'mixdet/compat/stack.py')], capture_output=True, text=True
+    )
+    assert done.stdout.strip() == '[]', done.stderr
+
+
+@pytest.mark.parametrize(
+    ('versions', 'message'),
+    [
+        (dict(mmdet='3.2.0'), "mixdet needs mmdet>=3.3.0,<3.6, but 3.2.0 is installed, which is too old: pip install 'mmdet==3.3.0'"),
+        (dict(mmdet='4.0.0'), 'which is too new'),
+        (dict(mmdet='3.3.0', mmcv='2.2.0'), "mixdet needs mmcv>=2.0.0,<2.2.0, but 2.2.0 is installed, which is too new: pip install 'mmcv-lite==2.1.0'"),
+        (dict(mmdet='3.5.1', mmcv='2.1.0'), 'mixdet needs mmcv>=2.2.0,<2.4'),
+        (dict(mmengine='0.9.1'), "too old: pip install 'mmengine==0.10.7'"),
+        (dict(torch='1.13.1+cu117'), 'mixdet needs torch>=2.0'),
+    ],
+)  # fmt: skip
+def test_wrong_versions_are_told_in_one_line(tmp_path, versions, message):
+    path = os.pathsep.join([str(fake(tmp_path, **versions)), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, '-c', 'import mixdet'], env={**os.environ, 'PYTHONPATH': path}, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith('ImportError: ')
+    assert message in done.stderr.splitlines()[-1]
+
+
+def test_missing_packages_are_told_in_one_line(monkeypatch):
+    monkeypatch.setattr(stack, 'find_spec', lambda name: None)
+    with pytest.raises(
+        ImportError, match=r"^mixdet needs torch, which is not installed: pip install 'torch==2\.13\.0'$"
+    ):
+        stack.check_stack()
+
+
+def test_packages_are_found_without_pkg_resources():
+    from mmengine.utils import package_utils
+
+    assert packages.is_installed('mmdet') and packages.is_installed('json')
+    assert not packages.is_installed('no-such-package')
+    path = packages.get_installed_path('mmdet')
+    assert path.endswith('mmdet') and packages.get_installed_path('pytest').endswith('pytest')
+    with pytest.raises(packages.PackageNotFoundError):
+        packages.get_installed_path('no-such-package')
+    with_old_setuptools = pytest.importorskip('pkg_resources', exc_type=ImportError)
+    assert with_old_setuptools and path == package_utils.get_installed_path('mmdet')
+
+
+def test_mmdet_bases_resolve_without_pkg_resources(tmp_path):
+    config = tmp_path / 'c.py'
+    config.write_text("_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'\n")
+    code = (
+        'import sys; sys.modules["pkg_resources"] = None\n'
+        'import importlib.util as u; real = u.find_spec\n'
+        'u.find_spec = lambda name, *a: None if name == "pkg_resources" else real(name, *a)\n'
+        'import mixdet; from mmengine.config import Config\n'
+        'print(Config.fromfile(sys.argv[1]).model.type)'
+    )
+    done = subprocess.run([sys.executable, '-c', code, str(config)], capture_output=True, text=True)
+    assert done.stdout.strip() == 'RetinaNet', done.stderr

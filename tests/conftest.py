@@ -1,0 +1,15 @@
+"""Set-up of every test."""
+
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+
+import mixdet  # noqa: F401  (its shims must be in place before mmcv and mmdet are imported)
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True, scope='session')
+def mmdet_scope():
+    """Types without a prefix are MMDetection's, as in every config."""
+    init_default_scope('mmdet')

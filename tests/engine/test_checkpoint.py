@@ -1,0 +1,60 @@
+import os
+
+import pytest
+import torch
+from helpers import tiny_detector
+
+from mixdet.engine.checkpoint import check_fits, read_checkpoint
+from mixdet.errors import UserError
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / 'a.pth'
+    torch.save(dict(state_dict=tiny_detector().state_dict(), meta=dict(epoch=1)), path)
+    return path
+
+
+def test_a_good_file_fits(saved):
+    checkpoint = read_checkpoint(saved)
+    check_fits(checkpoint, tiny_detector(), saved)
+    check_fits(checkpoint['state_dict'], tiny_detector(), saved)  # bare weights
+    prefixed = {f'module.{key}': value for key, value in checkpoint['state_dict'].items()}
+    check_fits(dict(state_dict=prefixed), tiny_detector(), saved)
+
+
+class Attack:
+    def __reduce__(self):
+        return os.system, ('touch hacked',)
+
+
+def test_bad_files_are_told_apart(saved, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    whole = saved.read_bytes()
+    cases = {
+        'truncated.pth': whole[: len(whole) // 2],
+        'empty.pth': b'',
+        'text.pth': b'not a checkpoint at all',
+        'picture.pth': b'\x89PNG\r\n\x1a\n' + bytes(100),
+    }
+    for name, content in cases.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=f'checkpoint {name} is corrupt'):
+            read_checkpoint(name)
+    with pytest.raises(UserError, match='gone.pth does not exist'):
+        read_checkpoint('gone.pth')
+    torch.save([1, 2], 'list.pth')
+    with pytest.raises(UserError, match='holds a list'):
+        read_checkpoint('list.pth')
+    torch.save(Attack(), 'attack.pth')
+    with pytest.raises(UserError, match='was not loaded'):
+        read_checkpoint('attack.pth')
+    assert not (tmp_path / 'hacked').exists()
+
+
+def test_a_checkpoint_of_another_model_is_refused(saved):
+    checkpoint = read_checkpoint(saved)
+    with pytest.raises(UserError, match=r'is not of this model: \d+ of its \d+ weights are missing, such as backbone'):
+        check_fits(checkpoint, tiny_detector(kernel_sizes=(3, 5)), saved)
+    with pytest.raises(UserError, match=r'weights have another shape, such as .* for '):
+        check_fits(checkpoint, tiny_detector(kernel_sizes=5), saved)

@@ -1,0 +1,80 @@
+"""What several tests use."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def shared_path(*parts: str) -> Path:
+    """A file of the maintainers' test data, found through MIXDET_SHARED; the test is skipped without it."""
+    root = os.environ.get('MIXDET_SHARED')
+    if not root:
+        pytest.skip('MIXDET_SHARED is not set')
+    path = Path(root, *parts)
+    assert path.exists(), f'MIXDET_SHARED is set but {path} is not there'
+    return path
+
+
+def run_tool(name: str, *args, cwd: Path, **env: str) -> subprocess.CompletedProcess:
+    """Start ``tools/NAME`` as a user does, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / 'tools' / name), *map(str, args)],
+        cwd=cwd,
+        env={**os.environ, 'OMP_NUM_THREADS': '2', **env},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def tiny_detector(**backbone) -> torch.nn.Module:
+    """SSDLite on a quarter-width MobileNetV2 with 3 classes."""
+    from mmengine.config import Config
+
+    from mixdet.registry import MODELS
+
+    cfg = Config.fromfile(ROOT / 'configs/_base_/models/ssdlite_mobilenetv2.py').model
+    cfg.backbone.update(widen_factor=0.25, **backbone)
+    cfg.neck.extra_channels = (32, 32, 32, 32)
+    cfg.bbox_head.num_classes = 3
+    torch.manual_seed(0)
+    model = MODELS.build(cfg)
+    model.init_weights()
+    return model
+
+
+def detector_batch(image_size=(96, 96), num_images=2, num_classes=3, seed=0) -> dict:
+    """Random uint8 images with a few boxes each, as a data loader gives them."""
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+
+    rng = np.random.default_rng(seed)
+    height, width = image_size
+    inputs, samples = [], []
+    for i in range(num_images):
+        inputs.append(torch.from_numpy(rng.integers(0, 256, (3, height, width), dtype=np.uint8)))
+        top_left = rng.uniform(0, 0.5, (4, 2)) * (width, height)
+        sides = rng.uniform(0.2, 0.5, (4, 2)) * (width, height)
+        sample = DetDataSample(
+            metainfo=dict(
+                img_id=i,
+                img_path=f'{i}.jpg',
+                img_shape=image_size,
+                ori_shape=(height * 2, width * 2),
+                scale_factor=(0.5, 0.5),
+            )
+        )
+        sample.gt_instances = InstanceData(
+            bboxes=torch.from_numpy(np.hstack([top_left, top_left + sides])).float(),
+            labels=torch.from_numpy(rng.integers(0, num_classes, 4)),
+        )
+        sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
+        samples.append(sample)
+    return dict(inputs=inputs, data_samples=samples)

@@ -1,0 +1,199 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
+
+from mixdet.registry import MODELS
+from mixdet.ssdlite import SSDLiteNeck
+
+METAS = [dict(batch_input_shape=(96, 96), img_shape=(96, 96), scale_factor=(0.5, 0.75))] * 2
+TRAIN_CFG = ConfigDict(
+    assigner=dict(
+        type='mmdet.MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.0, gt_max_assign_all=False
+    ),
+    sampler=dict(type='mmdet.PseudoSampler'),
+    neg_pos_ratio=3,
+    allowed_border=-1,
+    pos_weight=-1,
+)
+TEST_CFG = ConfigDict(nms_pre=1000, nms=dict(type='nms', iou_threshold=0.6), score_thr=0.001, max_per_img=100)
+SOFTMAX = dict(loss_cls=dict(type='mmdet.CrossEntropyLoss'))
+SIGMOID = dict(loss_cls=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True))
+FOCAL = dict(loss_cls=dict(type='mmdet.FocalLoss', use_sigmoid=True), background_class=False)
+
+
+def build_head(train_cfg=TRAIN_CFG, test_cfg=TEST_CFG, **changes):
+    torch.manual_seed(0)
+    head = MODELS.build(
+        dict(
+            type='mixdet.SSDLiteHead',
+            num_classes=3,
+            in_channels=(8, 8, 8),
+            anchor_generator=dict(type='mixdet.SSDLiteAnchorGenerator', num_levels=3),
+            bbox_coder=dict(type='mmdet.DeltaXYWHBBoxCoder', target_means=[0.0] * 4, target_stds=[0.1, 0.1, 0.2, 0.2]),
+            loss_bbox=dict(type='mmdet.SmoothL1Loss', beta=1.0),
+            train_cfg=train_cfg,
+            test_cfg=test_cfg,
+            **changes,
+        )
+    )
+    head.init_weights()
+    return head
+
+
+def features():
+    torch.manual_seed(1)
+    return [torch.randn(2, 8, side, side) for side in (6, 3, 2)]
+
+
+def ground_truth():
+    boxes = torch.tensor([[10.0, 10, 40, 42], [50, 30, 90, 80]])
+    return [
+        InstanceData(bboxes=boxes, labels=torch.tensor([0, 2])),
+        InstanceData(bboxes=boxes[:1], labels=torch.tensor([1])),
+    ]
+
+
+def test_output_shapes():
+    for changes, classes in ((SOFTMAX, 4), (SIGMOID, 4), (FOCAL, 3)):
+        scores, boxes = build_head(**changes)(features())
+        assert [tuple(s.shape) for s in scores] == [(2, a * classes, n, n) for a, n in ((3, 6), (6, 3), (6, 2))]
+        assert [tuple(b.shape) for b in boxes] == [(2, a * 4, n, n) for a, n in ((3, 6), (6, 3), (6, 2))]
+
+
+@pytest.mark.parametrize('changes', [SOFTMAX, SIGMOID, FOCAL], ids=['softmax', 'sigmoid', 'focal'])
+def test_loss_has_a_gradient_for_every_parameter(changes):
+    cfg = TRAIN_CFG if changes is not FOCAL else ConfigDict({**TRAIN_CFG, 'neg_pos_ratio': None})
+    head = build_head(train_cfg=cfg, **changes)
+    losses = head.loss_by_feat(*head(features()), ground_truth(), METAS)
+    assert set(losses) == {'loss_cls', 'loss_bbox'} and all(
+        torch.isfinite(loss) and loss > 0 for loss in losses.values()
+    )
+    sum(losses.values()).backward()
+    assert [name for name, p in head.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()] == []
+    assert any(conv[-1].weight.grad.any() for conv in head.cls_convs)
+
+
+def flat(outputs, size):
+    return torch.cat([out.permute(0, 2, 3, 1).reshape(out.size(0), -1, size) for out in outputs], 1)
+
+
+@pytest.mark.parametrize('changes', [SOFTMAX, SIGMOID], ids=['softmax', 'sigmoid'])
+def test_loss_is_that_of_positives_and_hardest_negatives(changes):
+    """Written out image by image with topk, as SSD's paper has it."""
+    head = build_head(**changes)
+    scores, deltas = head(features())
+    losses = head.loss_by_feat(scores, deltas, ground_truth(), METAS)
+    priors = head.prior_generator.grid_priors([(6, 6), (3, 3), (2, 2)], image_size=(96, 96))
+    valid = [torch.ones(len(p), dtype=torch.bool) for p in priors]
+    labels, _, targets, weights, positives = head.get_targets([priors] * 2, [valid] * 2, ground_truth(), METAS)
+    labels, targets, weights = (torch.cat(t, 1) for t in (labels, targets, weights))
+    assert (labels < 3).sum() == positives > 2
+    total = 0
+    for image_scores, image_labels in zip(flat(scores, 4), labels):
+        if head.use_sigmoid_cls:
+            each = F.binary_cross_entropy_with_logits(
+                image_scores, F.one_hot(image_labels, 4).float(), reduction='none'
+            ).sum(1)
+        else:
+            each = F.cross_entropy(image_scores, image_labels, reduction='none')
+        count = int((image_labels < 3).sum())
+        total += each[image_labels < 3].sum() + each[image_labels == 3].topk(3 * count)[0].sum()
+    torch.testing.assert_close(losses['loss_cls'], total / positives)
+    box = F.smooth_l1_loss(flat(deltas, 4) * weights, targets * weights, reduction='sum') / positives
+    torch.testing.assert_close(losses['loss_bbox'], box)
+
+
+def test_an_image_without_objects_can_still_have_negatives():
+    empty = [InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))] * 2
+    for minimum, expected in ((0, False), (3, True)):
+        head = build_head(train_cfg=ConfigDict({**TRAIN_CFG, 'min_negatives': minimum}))
+        losses = head.loss_by_feat(*head(features()), empty, METAS)
+        assert bool(losses['loss_cls'] > 0) == expected and losses['loss_bbox'] == 0
+
+
+def test_decoded_boxes_can_be_regressed():
+    head = MODELS.build(
+        dict(
+            type='mixdet.SSDLiteHead',
+            num_classes=3,
+            in_channels=(8, 8, 8),
+            anchor_generator=dict(type='mixdet.SSDLiteAnchorGenerator', num_levels=3),
+            reg_decoded_bbox=True,
+            loss_bbox=dict(type='mmdet.GIoULoss'),
+            train_cfg=TRAIN_CFG,
+        )
+    )
+    losses = head.loss_by_feat(*head(features()), ground_truth(), METAS)
+    assert 0 < losses['loss_bbox'] < 2
+
+
+def outputs_with(detections, num_classes=4):
+    """Raw outputs in which anchor i of image 0 has the given scores (softmax logits), all others background."""
+    count = 6 * 6 * 3 + 3 * 3 * 6 + 2 * 2 * 6
+    scores = torch.zeros(2, count, num_classes)
+    scores[..., -1] = 20
+    for anchor, logits in detections.items():
+        scores[0, anchor] = torch.tensor(logits)
+    levels = []
+    for side, anchors in ((6, 3), (3, 6), (2, 6)):
+        level, scores = scores[:, : side * side * anchors], scores[:, side * side * anchors :]
+        levels.append(level.reshape(2, side, side, anchors * num_classes).permute(0, 3, 1, 2))
+    deltas = [torch.zeros(2, anchors * 4, side, side) for side, anchors in ((6, 3), (3, 6), (2, 6))]
+    return levels, deltas
+
+
+def test_prediction_is_clipped_after_nms_and_rescaled():
+    head = build_head()
+    scores, deltas = outputs_with({1: [4.0, 0, 0, 0]})  # the wide anchor of the top left cell
+    best, other = head.predict_by_feat(scores, deltas, batch_img_metas=METAS)
+    assert len(other) == 0
+    expected = [0, 8 - 96 * 0.2 / 2**0.5 / 2, 8 + 96 * 0.2 * 2**0.5 / 2, 8 + 96 * 0.2 / 2**0.5 / 2]
+    assert best.bboxes[0].tolist() == pytest.approx(expected, abs=1e-4)
+    assert best.labels[0] == 0
+    assert best.scores[0].item() == pytest.approx(torch.tensor([4.0, 0, 0, 0]).softmax(0)[0].item())
+    rescaled = head.predict_by_feat(scores, deltas, batch_img_metas=METAS, rescale=True)[0]
+    torch.testing.assert_close(rescaled.bboxes, best.bboxes / torch.tensor([0.5, 0.75, 0.5, 0.75]))
+
+
+def test_nms_is_per_class_even_where_unclipped_boxes_are_negative():
+    """Two classes at one place must both survive; mmcv's batched_nms alone parts classes only for x, y >= 0."""
+    head = build_head(test_cfg=ConfigDict({**TEST_CFG, 'score_thr': 0.2}))
+    scores, deltas = outputs_with({0: [9.0, 8.9, 0, 0], 108: [9.0, 8.9, 0, 0]})
+    deltas[0][:, 0], deltas[0][:, 1] = -30, -30  # far out of the image on the left and the top
+    result = head.predict_by_feat(scores, deltas, batch_img_metas=METAS)[0]
+    assert sorted(result.labels.tolist()) == [0, 1]  # those of anchor 108; anchor 0 lies outside and is dropped
+
+
+def test_limits_of_the_prediction():
+    scores, deltas = outputs_with({i: [5.0, 0, 0, 0] for i in range(0, 108, 6)})
+    assert len(build_head().predict_by_feat(scores, deltas, batch_img_metas=METAS)[0]) > 20
+    for change, expected in (({'max_per_img': 5}, 5), ({'nms_pre': 7}, 7), ({'score_thr': 0.995}, 0)):
+        head = build_head(test_cfg=ConfigDict({**TEST_CFG, **change}))
+        assert len(head.predict_by_feat(scores, deltas, batch_img_metas=METAS)[0]) == expected
+
+
+def test_soft_nms_scores_are_taken_over():
+    """The operator is one of those that need compiled mmcv; the error says so."""
+    from mixdet.compat.mmcv_ops import has_compiled_ops
+
+    head = build_head(test_cfg=ConfigDict({**TEST_CFG, 'nms': dict(type='soft_nms', iou_threshold=0.3)}))
+    scores, deltas = outputs_with({0: [5.0, 0, 0, 0], 108: [4.0, 0, 0, 0]})
+    if has_compiled_ops():
+        assert len(head.predict_by_feat(scores, deltas, batch_img_metas=METAS)[0])
+    else:
+        with pytest.raises(NotImplementedError, match="'softnms' needs an mmcv with compiled operators"):
+            head.predict_by_feat(scores, deltas, batch_img_metas=METAS)
+
+
+def test_softmax_needs_a_background():
+    with pytest.raises(ValueError, match='background_class=False'):
+        build_head(**{**SOFTMAX, 'background_class': False})
+
+
+def test_neck_adds_levels_of_half_the_size():
+    neck = SSDLiteNeck((8, 16), extra_channels=(12, 6))
+    outs = neck([torch.randn(2, 8, 20, 20), torch.randn(2, 16, 10, 9)])
+    assert [tuple(out.shape) for out in outs] == [(2, 8, 20, 20), (2, 16, 10, 9), (2, 12, 5, 5), (2, 6, 3, 3)]
+    assert neck.out_channels == (8, 16, 12, 6)

@@ -1,0 +1,125 @@
+"""Every config builds, takes a step and predicts; the sizes are the paper's."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import ROOT, detector_batch
+from mmengine.config import Config
+
+from mixdet.analysis import count_complexity
+from mixdet.registry import MODELS
+
+CONFIGS = sorted(path for path in (ROOT / 'configs').glob('*/*.py') if path.parent.name != '_base_')
+# million parameters and thousand million multiply-adds at 320x320, 80 classes and background: all of torch's
+# parameters, all convolutions
+SIZES = {
+    'mobilenetv1-baseline3x3': (5.1007, 1.3092),
+    'mobilenetv1-depthwise5x5': (5.1800, 1.3722),
+    'mobilenetv1-mixconv35': (5.1403, 1.3407),
+    'mobilenetv1-depthwise7x7': (5.2991, 1.4669),
+    'mobilenetv1-mixconv357': (5.1928, 1.3813),
+    'mobilenetv2-baseline3x3': (4.3370, 0.7888),
+    'mobilenetv2-depthwise5x5': (4.4512, 0.8640),
+    'mobilenetv2-mixconv35': (4.3941, 0.8264),
+    'mobilenetv2-depthwise7x7': (4.6225, 0.9767),
+    'mobilenetv2-mixconv357': (4.4702, 0.8756),
+    'mixnet-s': (4.952, 0.698),
+    'mixnet-m': (5.832, 0.901),
+    'mixnet-l': (8.213, 1.368),
+}
+config = pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+
+
+def load(path: Path) -> Config:
+    return Config.fromfile(path)
+
+
+def test_there_are_configs():
+    assert len(CONFIGS) >= 16
+
+
+@config
+def test_builds_takes_a_step_and_predicts(path):
+    cfg = load(path)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    num_classes = cfg.model.bbox_head.num_classes
+    size = (128, 160)
+    data = model.data_preprocessor(detector_batch(size, num_classes=num_classes), training=True)
+    losses = model.loss(data['inputs'], data['data_samples'])
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    sum(losses.values()).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()] == []
+    model.eval()
+    with torch.no_grad():
+        results = model.test_step(detector_batch(size, num_classes=num_classes))
+    for result in results:
+        found = result.pred_instances
+        assert 0 < len(found) <= cfg.model.test_cfg.max_per_img
+        assert found.labels.max() < num_classes and torch.isfinite(found.bboxes).all()
+
+
+@pytest.mark.parametrize('name', SIZES)
+def test_size_at_320(name):
+    (path,) = (path for path in CONFIGS if path.stem.startswith(f'ssdlite_{name}_8xb'))
+    params, macs = count_complexity(MODELS.build(load(path).model))
+    digits = 4 if name.startswith('mobilenet') else 3  # as far as the reference is known
+    assert (round(params / 1e6, digits), round(macs / 1e9, digits)) == SIZES[name]
+
+
+@config
+def test_is_a_whole_training_config(path):
+    cfg = load(path)
+    for part in ('train', 'val', 'test'):
+        assert cfg[f'{part}_dataloader'].dataset and cfg[f'{part}_cfg'].type
+    assert cfg.default_scope == 'mmdet' and cfg.custom_imports.imports == ['mixdet']
+    assert cfg.optim_wrapper.optimizer and cfg.param_scheduler and cfg.val_evaluator.ann_file
+    assert cfg.default_hooks.checkpoint.save_best == 'coco/bbox_mAP'
+
+
+@config
+def test_epochs_and_batch_size_are_those_of_the_name(path):
+    match = re.search(r'_(\d+)xb(\d+)-(\d+)e_', path.name)
+    if not match:
+        assert path.parent.name == 'custom'
+        return
+    gpus, batch, epochs = map(int, match.groups())
+    cfg = load(path)
+    assert cfg.train_dataloader.batch_size == batch
+    assert cfg.train_cfg.max_epochs * cfg.train_dataloader.dataset.get('times', 1) == epochs
+    assert cfg.get('auto_scale_lr', {}).get('base_batch_size', gpus * batch) == gpus * batch
+
+
+def test_table_1_rows_differ_only_in_the_backbones_kernels():
+    for version in (1, 2):
+        rows = {path.stem: load(path) for path in CONFIGS if path.parent.name == f'ssdlite_mobilenetv{version}'}
+        assert len(rows) == 5
+        texts = set()
+        for cfg in rows.values():
+            cfg.model.backbone.pop('kernel_sizes')
+            texts.add(cfg.pretty_text)
+        assert len(texts) == 1
+
+
+def test_model_index_lists_every_config():
+    import yaml
+
+    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
+    listed = {}
+    for metafile in index['Import']:
+        models = yaml.safe_load((ROOT / metafile).read_text())['Models']
+        listed.update({model['Config']: model['Name'] for model in models})
+    expected = {str(path.relative_to(ROOT)): path.stem for path in CONFIGS}
+    assert listed == expected
+
+
+def test_mixdet_bases_resolve(tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_text(
+        "_base_ = 'mixdet::ssdlite_mixnet/ssdlite_mixnet-s_8xb24-600e_coco.py'\nmodel = dict(backbone=dict(arch='m'))\n"
+    )
+    cfg = load(path)
+    assert cfg.model.backbone.type == 'mixdet.MixNet' and cfg.model.backbone.arch == 'm'

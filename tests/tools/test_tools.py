@@ -1,0 +1,181 @@
+"""The tools as a user starts them: on a few real (drawn) images, in processes of their own."""
+
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from helpers import ROOT, run_tool
+
+from mixdet.datasets import demo, make_demo_data
+
+CONFIG = """
+_base_ = '{root}/configs/demo/ssdlite_mixnet-s_1xb8-12e_demo.py'
+model = dict(backbone=dict(_delete_=True, type='mixdet.MobileNetV2', widen_factor=0.25,
+                           out_indices=('expansion', 'head'), kernel_sizes=(3, 5, 7)))
+train_dataloader = dict(batch_size=4, num_workers=0, persistent_workers=False)
+val_dataloader = dict(num_workers=0, persistent_workers=False)
+test_dataloader = val_dataloader
+train_cfg = dict(max_epochs=2, val_interval=1)
+default_hooks = dict(logger=dict(interval=2), checkpoint=dict(interval=1))
+"""
+
+
+@pytest.fixture(scope='module')
+def work(tmp_path_factory):
+    """A folder with a small demo set and a config that trains in seconds, trained for one epoch of two."""
+    folder = tmp_path_factory.mktemp('work')
+    make_demo_data(folder / 'data' / 'mixdet_demo', {'train': 16, 'val': 6})
+    (folder / 'tiny.py').write_text(CONFIG.format(root=ROOT))
+    folder.first = run_tool('train.py', 'tiny.py', '--cfg-options', 'train_cfg.max_epochs=1', cwd=folder)
+    return folder
+
+
+def last_checkpoint(work):
+    return (work / 'work_dirs/tiny/last_checkpoint').read_text()
+
+
+def test_train_prints_a_line_per_interval_and_the_coco_table(work):
+    done = work.first
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    progress = [
+        line for line in lines if re.match(r'epoch 1/1  iter \d/4  loss [\d.]+ \(cls [\d.]+, bbox [\d.]+\)', line)
+    ]
+    assert len(progress) == 2 and all(re.search(r'lr .* s/iter  eta .*  mem \d+ MiB', line) for line in progress)
+    assert any(line.startswith('val epoch 1  AP ') for line in lines)
+    for text in ('COCO box evaluation', 'AP  IoU .50:.95', 'AR  large', 'AP per class', *demo.CLASSES):
+        assert text in done.stdout
+    assert len(lines) < 40 and 'System environment' not in done.stdout
+    logs = list((work / 'work_dirs/tiny').glob('*/*.log'))
+    assert any('System environment' in log.read_text() for log in logs)
+
+
+def test_train_ends_with_a_picture(work):
+    from PIL import Image
+
+    picture = work / 'work_dirs/tiny/predictions.jpg'
+    assert str(picture) in work.first.stdout
+    width, height = Image.open(picture).size
+    assert width > 4 * demo.WIDTH and height > 3 * demo.HEIGHT  # 6 images, ground truth and prediction, two a row
+
+
+def test_resume_goes_on_where_it_stopped(work):
+    assert last_checkpoint(work).endswith('epoch_1.pth')
+    done = run_tool('train.py', 'tiny.py', '--resume', cwd=work)
+    assert done.returncode == 0, done.stderr
+    assert 'epoch 2/2' in done.stdout and 'epoch 1/2' not in done.stdout
+    assert last_checkpoint(work).endswith('epoch_2.pth')
+    done = run_tool('train.py', 'tiny.py', '--resume', 'work_dirs/tiny/epoch_1.pth', '--work-dir', 'other', cwd=work)
+    assert done.returncode == 0, done.stderr
+    assert 'epoch 1/2' not in done.stdout and (work / 'other/epoch_2.pth').exists()
+
+
+def test_test_evaluates_draws_and_dumps(work):
+    arguments = ('tiny.py', 'work_dirs/tiny/epoch_1.pth', '--show-dir', 'pictures', '--out', 'predictions.pkl')
+    done = run_tool('test.py', *arguments, cwd=work)
+    assert done.returncode == 0, done.stderr
+    assert 'COCO box evaluation' in done.stdout and 'AP per class' in done.stdout
+    assert len(list((work / 'work_dirs/tiny').glob('*/pictures/*.jpg'))) == 6
+    dumped = pickle.loads((work / 'predictions.pkl').read_bytes())
+    assert len(dumped) == 6 and dumped[0]['pred_instances']['bboxes'].shape[1] == 4
+
+
+def test_amp_and_auto_scale_lr(work):
+    options = ('train_cfg.max_epochs=1', 'auto_scale_lr.base_batch_size=16')
+    done = run_tool(
+        'train.py', 'tiny.py', '--amp', '--auto-scale-lr', '--work-dir', 'amp', '--cfg-options', *options, cwd=work
+    )
+    assert done.returncode == 0, done.stderr
+    (log,) = (work / 'amp').glob('*/*.log')
+    assert 'LR has been automatically scaled from 0.002 to 0.0005' in log.read_text()
+
+
+def test_two_processes_train_and_test_on_cpu(work):
+    environment = {**os.environ, 'PORT': '29511', 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
+    environment['PATH'] = os.pathsep.join([os.path.dirname(sys.executable), environment['PATH']])
+
+    def start(script, *arguments):
+        command = ['bash', str(ROOT / 'tools' / script), *arguments]
+        return subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, timeout=600)
+
+    done = start('dist_train.sh', 'tiny.py', '2', '--work-dir', 'dist', '--cfg-options', 'train_cfg.max_epochs=1')
+    assert done.returncode == 0, done.stderr
+    assert 'iter 2/2' in done.stdout  # 16 images, 4 in each of 2 processes
+    single = run_tool('test.py', 'tiny.py', 'dist/epoch_1.pth', cwd=work)
+    double = start('dist_test.sh', 'tiny.py', 'dist/epoch_1.pth', '2')
+    assert single.returncode == double.returncode == 0, single.stderr + double.stderr
+    table = single.stdout[single.stdout.index('COCO box') :]
+    assert table.split('Ground truth')[0] in double.stdout
+
+
+BAD_INPUT = {
+    'missing config': (['train.py', 'gone.py'], 'config gone.py does not exist'),
+    'missing checkpoint': (['test.py', 'tiny.py', 'gone.pth'], 'checkpoint gone.pth does not exist'),
+    'missing checkpoint to resume': (
+        ['train.py', 'tiny.py', '--resume', 'gone.pth'],
+        'checkpoint gone.pth does not exist',
+    ),
+    'corrupt checkpoint': (['test.py', 'tiny.py', 'corrupt.pth'], 'checkpoint corrupt.pth is corrupt'),
+    'checkpoint of another model': (['test.py', 'tiny.py', 'other.pth'], 'is not of this model'),
+    'missing annotations': (
+        ['train.py', 'coco.py', '--cfg-options', 'train_dataloader.dataset.ann_file=gone.json'],
+        'annotation file data/mixdet_demo/gone.json does not exist',
+    ),
+    'missing images': (
+        ['train.py', 'coco.py', '--cfg-options', 'train_dataloader.dataset.data_prefix.img=gone/'],
+        'image folder data/mixdet_demo/gone does not exist',
+    ),
+    'class names not in the file': (
+        ['train.py', 'coco.py', '--cfg-options', 'train_dataloader.dataset.metainfo.classes="(\'disk\',)"'],
+        "class 'disk' is not in data/mixdet_demo/annotations/train.json; did you mean 'disc'",
+    ),
+    'unknown option': (
+        ['train.py', 'tiny.py', '--cfg-options', 'modle.x=1'],
+        "no key 'modle' in the config; did you mean model",
+    ),
+    'wrong kernel_sizes': (
+        ['train.py', 'tiny.py', '--cfg-options', 'model.backbone.kernel_sizes="(3,4)"'],
+        'kernel_sizes=(3, 4): every size must be odd and positive',
+    ),
+    'wrong class count': (
+        ['train.py', 'tiny.py', '--cfg-options', 'model.bbox_head.num_classes=7'],
+        'num_classes',
+    ),
+    'truncated annotations': (
+        ['train.py', 'coco.py', '--cfg-options', 'train_dataloader.dataset.ann_file=truncated.json'],
+        'truncated.json',
+    ),
+    'wrong --out': (['test.py', 'tiny.py', 'work_dirs/tiny/epoch_1.pth', '--out', 'a.txt'], 'must end in .pkl'),
+}
+
+
+@pytest.mark.parametrize('case', BAD_INPUT)
+def test_bad_input_is_one_line_and_status_2(work, case):
+    (work / 'corrupt.pth').write_bytes((work / 'work_dirs/tiny/epoch_1.pth').read_bytes()[:5000])
+    torch.save(dict(state_dict={'a': torch.zeros(1)}), work / 'other.pth')
+    classes = ', '.join(map(repr, demo.CLASSES))
+    (work / 'coco.py').write_text(
+        "_base_ = './tiny.py'\n"
+        f"train_dataloader = dict(dataset=dict(type='CocoDataset', metainfo=dict(classes=({classes}))))\n"
+    )
+    annotations = (work / 'data/mixdet_demo/annotations/train.json').read_text()
+    categories = json.dumps(json.loads(annotations)['categories'])
+    (work / 'data/mixdet_demo/truncated.json').write_text(f'{{"categories": {categories}, "images": [{{"id": 1')
+    (tool, *arguments), message = BAD_INPUT[case]
+    done = run_tool(tool, *arguments, cwd=work)
+    assert done.returncode == 2, done.stdout + done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(errors) == 1 and errors[0].startswith('error: ') and message in errors[0]
+    assert 'Traceback' not in done.stdout
+
+
+def test_usage_errors_have_status_2(work):
+    assert run_tool('train.py', cwd=work).returncode == 2
+    for script in ('dist_train.sh', 'dist_test.sh', 'slurm_train.sh'):
+        done = subprocess.run(['bash', str(ROOT / 'tools' / script)], capture_output=True, text=True)
+        assert done.returncode == 2 and done.stderr.startswith('usage: ')

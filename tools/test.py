@@ -1,0 +1,42 @@
+"""Evaluate a checkpoint: python tools/test.py CONFIG CHECKPOINT."""
+
+import argparse
+
+from mmdet.evaluation import DumpDetResults
+
+from mixdet.engine.checkpoint import check_fits, read_checkpoint
+from mixdet.engine.cli import add_common_arguments, build_runner, read_config, run_tool
+from mixdet.errors import UserError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='Evaluate a checkpoint.')
+    add_common_arguments(parser)
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to this pickle file')
+    parser.add_argument('--show', action='store_true', help='show the predictions in a window')
+    parser.add_argument('--show-dir', metavar='DIR', help='write pictures of the predictions under work_dir/*/DIR')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds between windows of --show')
+    args = parser.parse_args()
+    if args.out and not args.out.endswith(('.pkl', '.pickle')):
+        raise UserError(f'--out {args.out}: must end in .pkl or .pickle')
+
+    cfg = read_config(args)
+    checkpoint = read_checkpoint(args.checkpoint) if '://' not in args.checkpoint else None
+    cfg.load_from = args.checkpoint
+    cfg.resume = False
+    if args.show or args.show_dir:
+        cfg.default_hooks.visualization = dict(
+            type='DetVisualizationHook', draw=True, show=args.show, wait_time=args.wait_time, test_out_dir=args.show_dir
+        )
+
+    runner = build_runner(cfg, args, ('test',))
+    if checkpoint is not None:
+        check_fits(checkpoint, runner.model, args.checkpoint)
+    if args.out:
+        runner.test_loop.evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
+    runner.test()
+
+
+if __name__ == '__main__':
+    run_tool(main)

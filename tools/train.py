@@ -1,0 +1,48 @@
+"""Train a detector: python tools/train.py CONFIG."""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from mixdet.engine.checkpoint import read_checkpoint
+from mixdet.engine.cli import add_common_arguments, build_runner, read_config, run_tool
+from mixdet.errors import UserError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='Train a detector.')
+    add_common_arguments(parser)
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on with a training: from CHECKPOINT, or without one from the latest in the work dir',
+    )
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision (bfloat16 on CPU)')
+    parser.add_argument('--auto-scale-lr', action='store_true', help='fit the learning rate to the batch size')
+    args = parser.parse_args()
+
+    cfg = read_config(args)
+    if args.amp:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper' if torch.cuda.is_available() else 'mixdet.CPUAmpOptimWrapper'
+        if torch.cuda.is_available():
+            cfg.optim_wrapper.loss_scale = 'dynamic'
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise UserError(f'--auto-scale-lr: {args.config} has no auto_scale_lr=dict(base_batch_size=...)')
+        cfg.auto_scale_lr.enable = True
+    if args.resume:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    if cfg.get('load_from') and '://' not in cfg.load_from:
+        read_checkpoint(cfg.load_from)
+    elif cfg.get('resume') and not Path(cfg.work_dir, 'last_checkpoint').is_file():
+        print(f'Nothing to resume in {cfg.work_dir}: training from the start')
+
+    build_runner(cfg, args, ('train', 'val')).train()
+
+
+if __name__ == '__main__':
+    run_tool(main)
