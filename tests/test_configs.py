@@ -123,3 +123,32 @@ def test_mixdet_bases_resolve(tmp_path):
     )
     cfg = load(path)
     assert cfg.model.backbone.type == 'mixdet.MixNet' and cfg.model.backbone.arch == 'm'
+
+
+@pytest.mark.parametrize('readme', ['README.md', 'configs/ssdlite_{}/README.md'])
+@pytest.mark.parametrize('name', [*SIZES, 'mixnet-xl'])
+def test_readmes_state_the_sizes(readme, name):
+    (path,) = (path for path in CONFIGS if path.stem.startswith(f'ssdlite_{name}_8xb'))
+    params, macs = count_complexity(MODELS.build(load(path).model))
+    readme = ROOT / readme.format(name.split('-')[0])
+    (row,) = (line for line in readme.read_text().splitlines() if line.startswith(f'| [{name}]('))
+    link = re.search(r'\((.+?)\)', row)[1]
+    assert (readme.parent / link).resolve() == path
+    assert row.split('|')[2:4] == [f' {params / 1e6:.3f}M ', f' {macs / 1e9:.3f}G ']
+
+
+def test_docs_state_the_backbones_channels():
+    lines = (ROOT / 'docs/backbones.md').read_text().splitlines()
+    rows = [[cell.strip(' `') for cell in line.split('|')[1:-1]] for line in lines if line.startswith('| `')]
+    networks = [
+        dict(type='mixdet.MobileNetV1'),
+        dict(type='mixdet.MobileNetV2'),
+        *(dict(type='mixdet.MixNet', arch=arch) for arch in ('s', 'm', 'l', 'xl')),
+    ]
+    for name, stride, *channels in rows:
+        output = int(name) if name.isdigit() else name.strip("'")
+        for network, expected in zip(networks, channels, strict=True):
+            if expected != '-':
+                model = MODELS.build({**network, 'out_indices': (output,)})
+                assert (model.out_channels, model.out_strides) == ((int(expected),), (int(stride),))
+    assert len(rows) == 6

@@ -2,8 +2,6 @@
 
 import argparse
 
-from mmdet.evaluation import DumpDetResults
-
 from mixdet.engine.checkpoint import check_fits, read_checkpoint
 from mixdet.engine.cli import add_common_arguments, build_runner, read_config, run_tool
 from mixdet.errors import UserError
@@ -29,12 +27,13 @@ def main() -> None:
         cfg.default_hooks.visualization = dict(
             type='DetVisualizationHook', draw=True, show=args.show, wait_time=args.wait_time, test_out_dir=args.show_dir
         )
+    if args.out:
+        metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+        cfg.test_evaluator = [*metrics, dict(type='DumpDetResults', out_file_path=args.out)]
 
     runner = build_runner(cfg, args, ('test',))
     if checkpoint is not None:
         check_fits(checkpoint, runner.model, args.checkpoint)
-    if args.out:
-        runner.test_loop.evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
     runner.test()
 
 

@@ -11,7 +11,7 @@ classes = ('first class', 'second class')  # in the order of "categories" in the
 train_ann, train_images = 'annotations/train.json', 'images/'
 val_ann, val_images = 'annotations/val.json', 'images/'
 max_epochs = 100
-batch_size = 16
+batch_size = 8
 # ----------------------------------------------------------------------------
 
 model = dict(bbox_head=dict(num_classes=len(classes)))
@@ -47,7 +47,7 @@ param_scheduler = [
     ),
 ]
 optim_wrapper = dict(
-    type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.001, weight_decay=0.05), clip_grad=dict(max_norm=10)
+    type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.002, weight_decay=0.02), clip_grad=dict(max_norm=10)
 )
-auto_scale_lr = dict(enable=False, base_batch_size=16)
+auto_scale_lr = dict(enable=False, base_batch_size=8)
 default_hooks = dict(logger=dict(interval=5))

@@ -1,10 +1,10 @@
 """mmcv's compiled operators where mmcv has none.
 
-Defect answered: ``import mmdet.models`` needs the extension ``mmcv._ext``, which mmcv-lite, and any mmcv that was built
-without torch, does not have; building it takes about 40 minutes. Can go when MMDetection imports without it.
+Defect answered: ``import mmdet.models`` needs the extension ``mmcv._ext``, which mmcv-lite, and any mmcv that was
+built without torch, does not have; building it takes about 40 minutes. Can go when MMDetection imports without it.
 
-A finder at the *end* of ``sys.meta_path`` serves ``mmcv._ext``, so a compiled one always wins and is not touched. It has
-``nms`` and ``roi_align``, which anchor-based and two-stage detectors need; any other operator raises
+A finder at the *end* of ``sys.meta_path`` serves ``mmcv._ext``, so a compiled one always wins and is not touched. It
+has ``nms`` and ``roi_align``, which anchor-based and two-stage detectors need; any other operator raises
 NotImplementedError naming itself and mmcv when it is called.
 """
 

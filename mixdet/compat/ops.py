@@ -75,7 +75,7 @@ def roi_align_forward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Fill ``output`` (R, C, h, w) from features ``input`` (N, C, H, W) and ``rois`` (R, 5): image index, x1, y1, x2, y2.
+    """Fill ``output`` (R, C, h, w) from ``input`` (N, C, H, W) and ``rois`` (R, 5): image index, x1, y1, x2, y2.
 
     ``pool_mode`` is 1 for the mean of the sampled points; 0, their maximum, raises NotImplementedError.
     """
@@ -142,7 +142,7 @@ def _sample_points(start: Tensor, bins: Tensor, count: int, points: int) -> Tens
 
 
 def _bilinear(features: Tensor, images: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """Features (R, C, Y, X) at the grid of rows ``y`` (R, Y) and columns ``x`` (R, X); zero beyond one pixel outside."""
+    """Features (R, C, Y, X) at rows ``y`` (R, Y) and columns ``x`` (R, X); zero beyond one pixel outside."""
     height, width = features.shape[-2:]
     result = 0
     for row, row_weight in _neighbours(y, height):

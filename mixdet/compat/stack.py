@@ -31,7 +31,7 @@ MMCV = {
 
 
 def check_stack() -> None:
-    """Raise ImportError, in one line with the pip command that mends it, if a package is missing, too old or too new."""
+    """Raise ImportError, one line with the pip command that mends it, if a package is missing, too old or too new."""
     for requirement in (TORCH, MMENGINE, MMDET):
         _check(requirement)
     _check(MMCV['3.3' if _version(installed_version('mmdet')) < (3, 4) else 'newer'])

@@ -12,6 +12,8 @@ from mixdet.datasets.demo import DemoDataset, make_demo_data
 from mixdet.errors import UserError
 from mixdet.registry import DATASETS
 
+PARSED_WHOLE = 50_000_000  # characters; about a second
+
 
 def check_datasets(cfg, parts: tuple[str, ...]) -> None:
     """Check the COCO-format data of ``cfg`` for each of ``parts`` ('train', 'val', 'test').
@@ -82,12 +84,18 @@ def _check_classes(key: str, classes: list[str], ann_file: Path) -> None:
 
 
 def read_categories(ann_file: Path) -> list[str]:
-    """Category names of a COCO file in its order, found without parsing the rest (COCO's is 450 MB).
+    """Category names of a COCO file in its order.
 
-    Raises UserError if there is no list of categories.
+    A long file (COCO's has 450 MB) is searched for them instead of parsed. Raises UserError if the file is not JSON or
+    has no list of categories.
     """
     text = ann_file.read_text(encoding='utf-8', errors='replace')
     decoder = json.JSONDecoder()
+    if len(text) < PARSED_WHOLE:
+        try:
+            decoder.decode(text)
+        except json.JSONDecodeError as error:
+            raise UserError(f'{ann_file} is not valid JSON or is cut off: {error}') from error
     for match in re.finditer(r'"categories"\s*:\s*(?=\[)', text):
         try:
             categories, _ = decoder.raw_decode(text, match.end())

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch.distributed as dist
+from mmdet.engine.hooks import NumClassCheckHook
 from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner as MMEngineRunner
@@ -110,4 +111,5 @@ def build_runner(cfg: Config, args: argparse.Namespace, parts: tuple[str, ...]) 
                 raise UserError(
                     f'{part}_dataloader.dataset is empty: no image has a box of its classes that passes filter_cfg'
                 )
+            getattr(NumClassCheckHook(), f'before_{part}_epoch')(runner)
     return runner

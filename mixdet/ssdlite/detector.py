@@ -28,8 +28,9 @@ class SSDLite(SingleStageDetector):
     ) -> None:
         BaseDetector.__init__(self, data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.backbone = MODELS.build(backbone)
-        in_channels = neck['in_channels'] if 'in_channels' in neck else self.backbone.out_channels
-        self.neck = MODELS.build({**neck, 'in_channels': in_channels})
+        if 'in_channels' not in neck:
+            neck = {**neck, 'in_channels': self.backbone.out_channels}
+        self.neck = MODELS.build(neck)
         self.bbox_head = MODELS.build(
             {**bbox_head, 'in_channels': self.neck.out_channels, 'train_cfg': train_cfg, 'test_cfg': test_cfg}
         )

@@ -45,19 +45,15 @@ def random_boxes(count, seed, extent=100.0, digits=None):
 
 def greedy(boxes, scores, threshold, offset):
     """Non-maximum suppression as its definition says."""
-    left, keep = scores.sort(0, descending=True)[1].tolist(), []
-    while left:
-        best = left.pop(0)
-        keep.append(best)
-        a = boxes[best]
-
-        def overlap(i, a=a):
-            b = boxes[i]
-            sides = (torch.minimum(a[2:], b[2:]) - torch.maximum(a[:2], b[:2]) + offset).clamp(min=0)
-            inter = sides.prod()
-            return inter / ((a[2:] - a[:2] + offset).prod() + (b[2:] - b[:2] + offset).prod() - inter)
-
-        left = [i for i in left if not overlap(i) > threshold]
+    left, keep = scores.sort(0, descending=True)[1], []
+    while len(left):
+        best, left = left[0], left[1:]
+        keep.append(int(best))
+        a, b = boxes[best], boxes[left]
+        sides = (torch.minimum(a[2:], b[:, 2:]) - torch.maximum(a[:2], b[:, :2]) + offset).clamp(min=0)
+        inter = sides.prod(1)
+        overlap = inter / ((a[2:] - a[:2] + offset).prod() + (b[:, 2:] - b[:, :2] + offset).prod(1) - inter)
+        left = left[~(overlap > threshold)]
     return keep
 
 
@@ -152,8 +148,10 @@ PROBE = """
 import torch
 import mixdet
 from mixdet.compat.mmcv_ops import has_compiled_ops
+from mmengine.registry import init_default_scope
 from helpers import detector_batch, tiny_detector
 import mmcv._ext
+init_default_scope('mmdet')
 model = tiny_detector().eval()
 with torch.no_grad():
     found = model.test_step(detector_batch())[0].pred_instances
@@ -169,7 +167,7 @@ def test_compiled_mmcv_is_used_and_detects_the_same(compiled_mmcv):
             [sys.executable, '-c', PROBE], env={**os.environ, 'PYTHONPATH': path}, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
-        outputs.append(done.stdout.split())
+        outputs.append(done.stdout.splitlines()[-1].split())
     with_compiled, without = outputs
     assert with_compiled[:2] == ['True', 'ExtensionFileLoader']
     if not mmcv_ops.has_compiled_ops():

@@ -34,14 +34,20 @@ def test_reads_versions_without_importing():
 @pytest.mark.parametrize(
     ('versions', 'message'),
     [
-        (dict(mmdet='3.2.0'), "mixdet needs mmdet>=3.3.0,<3.6, but 3.2.0 is installed, which is too old: pip install 'mmdet==3.3.0'"),
+        (
+            dict(mmdet='3.2.0'),
+            "mixdet needs mmdet>=3.3.0,<3.6, but 3.2.0 is installed, which is too old: pip install 'mmdet==3.3.0'",
+        ),
         (dict(mmdet='4.0.0'), 'which is too new'),
-        (dict(mmdet='3.3.0', mmcv='2.2.0'), "mixdet needs mmcv>=2.0.0,<2.2.0, but 2.2.0 is installed, which is too new: pip install 'mmcv-lite==2.1.0'"),
+        (
+            dict(mmdet='3.3.0', mmcv='2.2.0'),
+            "mixdet needs mmcv>=2.0.0,<2.2.0, but 2.2.0 is installed, which is too new: pip install 'mmcv-lite==2.1.0'",
+        ),
         (dict(mmdet='3.5.1', mmcv='2.1.0'), 'mixdet needs mmcv>=2.2.0,<2.4'),
         (dict(mmengine='0.9.1'), "too old: pip install 'mmengine==0.10.7'"),
         (dict(torch='1.13.1+cu117'), 'mixdet needs torch>=2.0'),
     ],
-)  # fmt: skip
+)
 def test_wrong_versions_are_told_in_one_line(tmp_path, versions, message):
     path = os.pathsep.join([str(fake(tmp_path, **versions)), str(ROOT)])
     done = subprocess.run(

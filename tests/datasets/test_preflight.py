@@ -67,7 +67,12 @@ def test_categories_are_found_whatever_comes_before(tmp_path):
         json.dumps(dict(info='"categories": [1]', images=[dict(categories=[3])], categories=[dict(name='x')]))
     )
     assert read_categories(path) == ['x']
-    for text in ('[]', '{"categories": {}}', '{"categories": [{"id": 1}]}', '{"categories": ['):
+    for text, message in (
+        ('[]', 'is it a COCO file'),
+        ('{"categories": {}}', 'is it a COCO file'),
+        ('{"categories": [{"id": 1}]}', 'is it a COCO file'),
+        ('{"categories": [', 'not valid JSON or is cut off'),
+    ):
         path.write_text(text)
-        with pytest.raises(UserError, match='is it a COCO file'):
+        with pytest.raises(UserError, match=message):
             read_categories(path)

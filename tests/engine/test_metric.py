@@ -90,7 +90,7 @@ def test_equals_pycocotools_on_real_annotations(ann_file, tmp_path):
                  bbox=[float(b[0]), float(b[1]), float(b[2]) - float(b[0]), float(b[3]) - float(b[1])])
             for b, s, c in zip(boxes, scores, labels)
         ]  # fmt: skip
-    result = metric.evaluate(1)
+    result = metric.evaluate(len(coco.getImgIds()))
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(coco, coco.loadRes(direct), 'bbox')
         evaluation.evaluate()

@@ -27,20 +27,25 @@ default_hooks = dict(logger=dict(interval=2), checkpoint=dict(interval=1))
 
 @pytest.fixture(scope='module')
 def work(tmp_path_factory):
-    """A folder with a small demo set and a config that trains in seconds, trained for one epoch of two."""
+    """A folder with a small demo set and a config that trains in seconds."""
     folder = tmp_path_factory.mktemp('work')
     make_demo_data(folder / 'data' / 'mixdet_demo', {'train': 16, 'val': 6})
     (folder / 'tiny.py').write_text(CONFIG.format(root=ROOT))
-    folder.first = run_tool('train.py', 'tiny.py', '--cfg-options', 'train_cfg.max_epochs=1', cwd=folder)
     return folder
+
+
+@pytest.fixture(scope='module')
+def training(work):
+    """The first epoch of two."""
+    return run_tool('train.py', 'tiny.py', '--cfg-options', 'train_cfg.max_epochs=1', cwd=work)
 
 
 def last_checkpoint(work):
     return (work / 'work_dirs/tiny/last_checkpoint').read_text()
 
 
-def test_train_prints_a_line_per_interval_and_the_coco_table(work):
-    done = work.first
+def test_train_prints_a_line_per_interval_and_the_coco_table(work, training):
+    done = training
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     progress = [
@@ -55,16 +60,16 @@ def test_train_prints_a_line_per_interval_and_the_coco_table(work):
     assert any('System environment' in log.read_text() for log in logs)
 
 
-def test_train_ends_with_a_picture(work):
+def test_train_ends_with_a_picture(work, training):
     from PIL import Image
 
     picture = work / 'work_dirs/tiny/predictions.jpg'
-    assert str(picture) in work.first.stdout
+    assert str(picture) in training.stdout
     width, height = Image.open(picture).size
     assert width > 4 * demo.WIDTH and height > 3 * demo.HEIGHT  # 6 images, ground truth and prediction, two a row
 
 
-def test_resume_goes_on_where_it_stopped(work):
+def test_resume_goes_on_where_it_stopped(work, training):
     assert last_checkpoint(work).endswith('epoch_1.pth')
     done = run_tool('train.py', 'tiny.py', '--resume', cwd=work)
     assert done.returncode == 0, done.stderr
@@ -75,7 +80,7 @@ def test_resume_goes_on_where_it_stopped(work):
     assert 'epoch 1/2' not in done.stdout and (work / 'other/epoch_2.pth').exists()
 
 
-def test_test_evaluates_draws_and_dumps(work):
+def test_test_evaluates_draws_and_dumps(work, training):
     arguments = ('tiny.py', 'work_dirs/tiny/epoch_1.pth', '--show-dir', 'pictures', '--out', 'predictions.pkl')
     done = run_tool('test.py', *arguments, cwd=work)
     assert done.returncode == 0, done.stderr
@@ -92,7 +97,7 @@ def test_amp_and_auto_scale_lr(work):
     )
     assert done.returncode == 0, done.stderr
     (log,) = (work / 'amp').glob('*/*.log')
-    assert 'LR has been automatically scaled from 0.002 to 0.0005' in log.read_text()
+    assert 'Scaling the original LR by 0.25' in log.read_text()
 
 
 def test_two_processes_train_and_test_on_cpu(work):
@@ -148,14 +153,14 @@ BAD_INPUT = {
     ),
     'truncated annotations': (
         ['train.py', 'coco.py', '--cfg-options', 'train_dataloader.dataset.ann_file=truncated.json'],
-        'truncated.json',
+        'truncated.json is not valid JSON or is cut off',
     ),
     'wrong --out': (['test.py', 'tiny.py', 'work_dirs/tiny/epoch_1.pth', '--out', 'a.txt'], 'must end in .pkl'),
 }
 
 
 @pytest.mark.parametrize('case', BAD_INPUT)
-def test_bad_input_is_one_line_and_status_2(work, case):
+def test_bad_input_is_one_line_and_status_2(work, training, case):
     (work / 'corrupt.pth').write_bytes((work / 'work_dirs/tiny/epoch_1.pth').read_bytes()[:5000])
     torch.save(dict(state_dict={'a': torch.zeros(1)}), work / 'other.pth')
     classes = ', '.join(map(repr, demo.CLASSES))
