@@ -5,6 +5,7 @@ They are not hard requirements of the distribution: mmcv, mmcv-lite and onedl-mm
 """
 
 import re
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -44,10 +45,12 @@ def installed_version(package: str) -> Optional[str]:
     spec = find_spec(package)
     if spec is None or not spec.origin:
         return None
-    match = re.search(
-        r"^__version__[^=\n]*=\s*['\"]([^'\"]+)", (Path(spec.origin).parent / 'version.py').read_text(), re.MULTILINE
-    )
-    return match and match[1]
+    text = (Path(spec.origin).parent / 'version.py').read_text()
+    # a literal, or the forks' look-up of their own distribution: __version__ = version('onedl-mmcv')
+    match = re.search(r"^__version__[^=\n]*=\s*(version\()?['\"]([^'\"]+)", text, re.MULTILINE)
+    if match is None:
+        return None
+    return version(match[2]) if match[1] else match[2]
 
 
 def _version(text: str) -> tuple[int, ...]:

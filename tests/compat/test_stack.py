@@ -57,6 +57,15 @@ def test_wrong_versions_are_told_in_one_line(tmp_path, versions, message):
     assert message in done.stderr.splitlines()[-1]
 
 
+def test_reads_the_forks_versions(tmp_path, monkeypatch):
+    fake(tmp_path, forked='')
+    (tmp_path / 'forked/version.py').write_text(
+        "from importlib.metadata import version\n__version__ = version('pytest')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert stack.installed_version('forked') == pytest.__version__
+
+
 def test_missing_packages_are_told_in_one_line(monkeypatch):
     monkeypatch.setattr(stack, 'find_spec', lambda name: None)
     with pytest.raises(

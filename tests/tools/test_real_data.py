@@ -1,0 +1,77 @@
+"""The tools on real images: COCO through a shipped config, blood cells through the template for one's own data."""
+
+import re
+
+import pytest
+from helpers import ROOT, run_tool, shared_path
+
+COCO = """
+_base_ = '{root}/configs/ssdlite_mixnet/ssdlite_mixnet-s_8xb24-600e_coco.py'
+data_root = '{data}/'
+train_dataloader = dict(batch_size=4, num_workers=0, persistent_workers=False,
+                        dataset=dict(times=1, dataset=dict(data_root=data_root, indices=8)))
+val_dataloader = dict(batch_size=4, num_workers=0, persistent_workers=False,
+                      dataset=dict(data_root=data_root))
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
+test_evaluator = val_evaluator
+train_cfg = dict(max_epochs=2, val_interval=2)
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1))
+"""
+
+
+def evaluate(config, checkpoint, work, images):
+    done = run_tool('test.py', config, checkpoint, '--show-dir', 'pictures', cwd=work)
+    assert done.returncode == 0, done.stderr
+    assert 'COCO box evaluation' in done.stdout
+    assert len(list((work / 'work_dirs').glob('*/*/pictures/*.jpg'))) == images
+    return done.stdout
+
+
+def test_coco_images(tmp_path):
+    data = shared_path('data', 'coco-mini')
+    (tmp_path / 'coco.py').write_text(COCO.format(root=ROOT, data=data))
+    done = run_tool('train.py', 'coco.py', '--cfg-options', 'train_cfg.max_epochs=1', cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert 'epoch 1/1  iter 2/2' in done.stdout
+    done = run_tool('train.py', 'coco.py', '--resume', cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert 'epoch 2/2  iter 2/2' in done.stdout and 'epoch 1/2' not in done.stdout
+    output = evaluate('coco.py', 'work_dirs/coco/epoch_2.pth', tmp_path, images=79)
+    assert 'toothbrush' in output and 'person' in output
+
+
+def test_own_data_template(tmp_path):
+    data = shared_path('data', 'bccd')
+    template = (ROOT / 'configs/custom/ssdlite_mixnet-s_custom.py').read_text()
+    block = re.compile(r'(?<=change this\n).*?(?=\n# -{20})', re.DOTALL)
+    mine = block.sub(
+        f"""data_root = '{data}/'
+classes = ('RBC', 'WBC', 'Platelets')
+train_ann, train_images = 'annotations/instances_train.json', 'images/'
+val_ann, val_images = 'annotations/instances_test.json', 'images/'
+max_epochs = 1
+batch_size = 4""",
+        template.replace("'../_base_", f"'{ROOT}/configs/_base_"),
+    )
+    assert mine.count(str(data)) == 1
+    (tmp_path / 'cells.py').write_text(mine)
+    options = ('train_dataloader.dataset.dataset.indices=8', 'default_hooks.checkpoint.interval=1')
+    done = run_tool('train.py', 'cells.py', '--cfg-options', *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    output = evaluate('cells.py', 'work_dirs/cells/epoch_1.pth', tmp_path, images=72)
+    for name in ('RBC', 'WBC', 'Platelets'):
+        assert name in output
+
+
+@pytest.mark.parametrize('names', ["('RBC', 'Platelets', 'WBC')", "('RBC', 'WBC', 'Platelet')"])
+def test_wrong_class_names_for_real_annotations(tmp_path, names):
+    data = shared_path('data', 'bccd')
+    template = (ROOT / 'configs/custom/ssdlite_mixnet-s_custom.py').read_text()
+    template = template.replace("'../_base_", f"'{ROOT}/configs/_base_")
+    template = template.replace("'data/my_data/'", f"'{data}/'").replace("('first class', 'second class')", names)
+    template = template.replace('annotations/train.json', 'annotations/instances_train.json')
+    (tmp_path / 'cells.py').write_text(template)
+    done = run_tool('train.py', 'cells.py', cwd=tmp_path)
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
+    assert 'instances_train.json' in done.stderr and "'Platelets'" in done.stderr
