@@ -147,7 +147,7 @@ def test_docs_state_the_backbones_channels():
     ]
     for name, stride, *channels in rows:
         output = int(name) if name.isdigit() else name.strip("'")
-        for network, expected in zip(networks, channels, strict=True):
+        for network, expected in zip(networks, channels):
             if expected != '-':
                 model = MODELS.build({**network, 'out_indices': (output,)})
                 assert (model.out_channels, model.out_strides) == ((int(expected),), (int(stride),))

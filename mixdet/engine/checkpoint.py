@@ -39,9 +39,9 @@ def check_fits(checkpoint: dict, model: nn.Module, path: Union[str, Path]) -> No
     MMEngine only warns, and evaluates whatever the missing weights happened to be.
     """
     weights = {key.removeprefix('module.'): value for key, value in checkpoint.get('state_dict', checkpoint).items()}
-    # data_preprocessor's mean and std come from the config and are not stored
     expected = {key.removeprefix('module.'): value for key, value in model.state_dict().items()}
-    missing = [key for key in expected if key not in weights]
+    # old checkpoints lack that counter, which no prediction uses
+    missing = [key for key in expected if key not in weights and not key.endswith('num_batches_tracked')]
     misshapen = [key for key in expected if key in weights and weights[key].shape != expected[key].shape]
     if missing:
         raise UserError(

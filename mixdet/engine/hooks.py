@@ -65,7 +65,6 @@ class PredictionGridHook(Hook):
     def _draw(self, runner: Runner) -> None:
         if runner.rank != 0 or not self._samples:
             return
-        runner.visualizer.dataset_meta = runner.visualizer.dataset_meta or {}
         tiles = []
         for sample in self._samples:
             image = mmcv.imread(sample.img_path, channel_order='rgb')
