@@ -1,5 +1,5 @@
 """Counting what a network costs."""
 
-from mixdet.analysis.complexity import Complexity, count_complexity
+from mixdet.analysis.complexity import Complexity, LayerCost, count_complexity, count_config
 
-__all__ = ['Complexity', 'count_complexity']
+__all__ = ['Complexity', 'LayerCost', 'count_complexity', 'count_config']

@@ -1,0 +1,101 @@
+"""Filling a model from somebody else's tensors, with every tensor on both sides accounted for."""
+
+import fnmatch
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, Optional, Union
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mixdet.errors import UserError
+from mixdet.layers import MixConv2d
+
+COUNTER = 'num_batches_tracked'  # of batch-norm; no other framework has it and no prediction uses it
+
+
+class Entry(NamedTuple):
+    """One tensor to fill: ``target`` (a parameter, a buffer, or a whole MixConv2d) from ``source``, by its name there.
+
+    ``convert`` brings the source array into PyTorch's layout.
+    """
+
+    target: Union[Tensor, MixConv2d]
+    source: str
+    convert: Optional[Callable[[np.ndarray], np.ndarray]] = None
+
+
+def fill(
+    model: nn.Module, entries: Iterable[Entry], source: Mapping[str, np.ndarray], allow: Sequence[str] = ()
+) -> list:
+    """Copy ``source`` into ``model`` as ``entries`` say, and return the names of the source that were left out.
+
+    Args:
+        model: network to fill, in place.
+        entries: which tensor comes from where.
+        source: arrays by name.
+        allow: patterns (``Logits/*``) of source names that may stay unused.
+
+    Raises:
+        UserError: naming every source tensor that is missing, misshapen or unused and not allowed, and every tensor of
+            the model that no entry fills.
+    """
+    missing, misshapen, used, filled = [], [], set(), set()
+    with torch.no_grad():
+        for entry in entries:
+            targets = (
+                [conv.weight for conv in entry.target.convs] if isinstance(entry.target, MixConv2d) else [entry.target]
+            )
+            filled.update(map(id, targets))
+            if entry.source not in source:
+                missing.append(entry.source)
+                continue
+            used.add(entry.source)
+            values = np.asarray(source[entry.source])
+            try:
+                values = torch.from_numpy(np.ascontiguousarray(entry.convert(values) if entry.convert else values))
+                for target, part in zip(targets, _parts(entry.target, values)):
+                    if part.shape != target.shape:
+                        raise ValueError(f'{tuple(part.shape)} for {tuple(target.shape)}')
+                    target.copy_(part)
+            except (ValueError, RuntimeError) as error:
+                misshapen.append(f'{entry.source} {tuple(np.shape(source[entry.source]))} ({error})')
+    state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    kept = set(model.state_dict())
+    unfilled = [n for n, t in state.items() if n in kept and id(t) not in filled and not n.endswith(COUNTER)]
+    unused = [name for name in source if name not in used]
+    refused = [name for name in unused if not any(fnmatch.fnmatch(name, pattern) for pattern in allow)]
+    faults = [
+        f'{len(names)} {what}: {", ".join(names[:8])}{" ..." if len(names) > 8 else ""}'
+        for names, what in (
+            (missing, 'tensors are missing in the source'),
+            (misshapen, 'have another shape'),
+            (refused, 'of the source are not used (allow them by name to leave them out)'),
+            (unfilled, 'of the model are not filled'),
+        )
+        if names
+    ]
+    if faults:
+        raise UserError('these weights are not of this model: ' + '; '.join(faults))
+    return unused
+
+
+def _parts(target: Union[Tensor, MixConv2d], values: Tensor) -> list[Tensor]:
+    """The weights of each group: its channels, with the kernel grown to the group's size."""
+    if not isinstance(target, MixConv2d):
+        return [values]
+    if target.dilated and any(conv.dilation != target.dilation for conv in target.convs):
+        raise ValueError('dilated kernels cannot hold the taps of a full one')
+    sizes = [conv.out_channels for conv in target.convs]
+    return [grow(part, conv.kernel_size) for part, conv in zip(values.split(sizes), target.convs)]
+
+
+def grow(weights: Tensor, kernel_size: tuple[int, int]) -> Tensor:
+    """Kernels (N, 1, h, w) centred in zeros of ``kernel_size``, which computes the same function with 'symmetric' padding.
+
+    Raises ValueError if the target is smaller.
+    """
+    margins = [(to - size) // 2 for size, to in zip(weights.shape[-2:], kernel_size)]
+    if min(margins) < 0:
+        raise ValueError(f'a {tuple(weights.shape[-2:])} kernel does not fit into {kernel_size}')
+    return nn.functional.pad(weights, (margins[1], margins[1], margins[0], margins[0]))
