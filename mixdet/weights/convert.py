@@ -27,7 +27,7 @@ class Entry(NamedTuple):
 
 def fill(
     model: nn.Module, entries: Iterable[Entry], source: Mapping[str, np.ndarray], allow: Sequence[str] = ()
-) -> list:
+) -> list[str]:
     """Copy ``source`` into ``model`` as ``entries`` say, and return the names of the source that were left out.
 
     Args:
@@ -43,9 +43,8 @@ def fill(
     missing, misshapen, used, filled = [], [], set(), set()
     with torch.no_grad():
         for entry in entries:
-            targets = (
-                [conv.weight for conv in entry.target.convs] if isinstance(entry.target, MixConv2d) else [entry.target]
-            )
+            mixed = isinstance(entry.target, MixConv2d)
+            targets = [conv.weight for conv in entry.target.convs] if mixed else [entry.target]
             filled.update(map(id, targets))
             if entry.source not in source:
                 missing.append(entry.source)
@@ -91,7 +90,7 @@ def _parts(target: Union[Tensor, MixConv2d], values: Tensor) -> list[Tensor]:
 
 
 def grow(weights: Tensor, kernel_size: tuple[int, int]) -> Tensor:
-    """Kernels (N, 1, h, w) centred in zeros of ``kernel_size``, which computes the same function with 'symmetric' padding.
+    """Kernels (N, 1, h, w) centred in zeros of ``kernel_size``: the same function, as every padding is centred.
 
     Raises ValueError if the target is smaller.
     """
