@@ -29,7 +29,7 @@ def run_tool(main: Callable[[], None]) -> None:
 
     With ``MIXDET_TRACEBACK=1`` in the environment bad input shows its traceback as well.
     """
-    for noise in ('.*torch.meshgrid.*', '.*pkg_resources.*', '.*pin_memory.*', '.*lr_scheduler.step.*'):
+    for noise in ('.*torch.meshgrid.*', '.*pkg_resources.*', '.*pin_memory.*', '.*lr_scheduler.step.*', '.*out of bounds.*'):
         warnings.filterwarnings('ignore', message=noise)
     status = 0
     try:
