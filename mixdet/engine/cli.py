@@ -22,6 +22,8 @@ from mixdet.engine.runner import Runner
 from mixdet.errors import UserError
 
 TRACEBACK = 'MIXDET_TRACEBACK'
+# of upstream's code, about nothing that a user can change
+UPSTREAM_WARNINGS = ('torch.meshgrid', 'pkg_resources', 'pin_memory', 'lr_scheduler.step', 'out of bounds')
 
 
 def run_tool(main: Callable[[], None]) -> None:
@@ -29,8 +31,8 @@ def run_tool(main: Callable[[], None]) -> None:
 
     With ``MIXDET_TRACEBACK=1`` in the environment bad input shows its traceback as well.
     """
-    for noise in ('.*torch.meshgrid.*', '.*pkg_resources.*', '.*pin_memory.*', '.*lr_scheduler.step.*', '.*out of bounds.*'):
-        warnings.filterwarnings('ignore', message=noise)
+    for noise in UPSTREAM_WARNINGS:
+        warnings.filterwarnings('ignore', message=f'.*{noise}')
     status = 0
     try:
         main()
