@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 
+from mixdet.compat.ops import nms
 from mixdet.registry import MODELS
 from mixdet.ssdlite import SSDLiteNeck
 
@@ -172,6 +173,26 @@ def test_limits_of_the_prediction():
     for change, expected in (({'max_per_img': 5}, 5), ({'nms_pre': 7}, 7), ({'score_thr': 0.995}, 0)):
         head = build_head(test_cfg=ConfigDict({**TEST_CFG, **change}))
         assert len(head.predict_by_feat(scores, deltas, batch_img_metas=METAS)[0]) == expected
+
+
+@pytest.mark.parametrize('max_per_img', [1, 5, 100, -1])
+def test_nms_of_the_best_first_is_nms_of_all(max_per_img):
+    """Crowded boxes, of which few survive, so that more and more candidates are needed."""
+    torch.manual_seed(0)
+    corners = torch.rand(3000, 2) * 60
+    results = InstanceData(
+        bboxes=torch.cat([corners, corners + 30 + torch.rand(3000, 2) * 10], 1) - 20,
+        scores=torch.rand(3000).sort(descending=True)[0],
+        labels=torch.randint(0, 3, (3000,)),
+    )
+    survivors = []
+    for label in range(3):
+        of_class = (results.labels == label).nonzero().flatten()
+        survivors.append(of_class[nms(results.bboxes[of_class], results.scores[of_class], 0.5, 0)])
+    expected = torch.cat(survivors).sort()[0]
+    assert 10 < len(expected) < 300
+    found = build_head()._suppress(results, dict(type='nms', iou_threshold=0.5), max_per_img)
+    assert torch.equal(found.scores, results.scores[expected][: max_per_img if max_per_img > 0 else None])
 
 
 def test_soft_nms_scores_are_taken_over():
