@@ -78,3 +78,19 @@ def detector_batch(image_size=(96, 96), num_images=2, num_classes=3, seed=0) -> 
         sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
         samples.append(sample)
     return dict(inputs=inputs, data_samples=samples)
+
+
+def import_timm():
+    """timm, with torchvision stood in for where it is not installed: timm's networks do not use it."""
+    import importlib
+    from unittest.mock import MagicMock
+
+    try:
+        importlib.import_module('torchvision')
+    except Exception:  # a torchvision built for another torch fails in its own ways
+        for name in ('', '.transforms', '.transforms.functional', '.datasets', '.datasets.folder', '.ops', '.ops.misc'):
+            module = MagicMock(__path__=[], __spec__=None)
+            if name == '.ops.misc':
+                module.FrozenBatchNorm2d = torch.nn.Module
+            sys.modules[f'torchvision{name}'] = module
+    return pytest.importorskip('timm')

@@ -17,11 +17,11 @@ COUNTER = 'num_batches_tracked'  # of batch-norm; no other framework has it and 
 class Entry(NamedTuple):
     """One tensor to fill: ``target`` (a parameter, a buffer, or a whole MixConv2d) from ``source``, by its name there.
 
-    ``convert`` brings the source array into PyTorch's layout.
+    Several sources are joined along the first axis. ``convert`` brings a source array into PyTorch's layout.
     """
 
     target: Union[Tensor, MixConv2d]
-    source: str
+    source: Union[str, tuple[str, ...]]
     convert: Optional[Callable[[np.ndarray], np.ndarray]] = None
 
 
@@ -46,23 +46,25 @@ def fill(
             mixed = isinstance(entry.target, MixConv2d)
             targets = [conv.weight for conv in entry.target.convs] if mixed else [entry.target]
             filled.update(map(id, targets))
-            if entry.source not in source:
-                missing.append(entry.source)
+            names = (entry.source,) if isinstance(entry.source, str) else entry.source
+            absent = [name for name in names if name not in source]
+            if absent:
+                missing += absent
                 continue
-            used.add(entry.source)
-            values = np.asarray(source[entry.source])
+            used.update(names)
+            arrays = [np.asarray(source[name]) for name in names]
             try:
-                values = torch.from_numpy(np.ascontiguousarray(entry.convert(values) if entry.convert else values))
-                for target, part in zip(targets, _parts(entry.target, values)):
+                values = np.concatenate([entry.convert(array) if entry.convert else array for array in arrays])
+                for target, part in zip(targets, _parts(entry.target, torch.from_numpy(values))):
                     if part.shape != target.shape:
                         raise ValueError(f'{tuple(part.shape)} for {tuple(target.shape)}')
                     target.copy_(part)
             except (ValueError, RuntimeError) as error:
-                misshapen.append(f'{entry.source} {tuple(np.shape(source[entry.source]))} ({error})')
+                misshapen.append(f'{names[0]} {arrays[0].shape} ({error})')
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     kept = set(model.state_dict())
     unfilled = [n for n, t in state.items() if n in kept and id(t) not in filled and not n.endswith(COUNTER)]
-    unused = [name for name in source if name not in used]
+    unused = [name for name in source if name not in used and not name.endswith(COUNTER)]
     refused = [name for name in unused if not any(fnmatch.fnmatch(name, pattern) for pattern in allow)]
     faults = [
         f'{len(names)} {what}: {", ".join(names[:8])}{" ..." if len(names) > 8 else ""}'

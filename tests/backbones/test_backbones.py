@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import import_timm
 from mmengine.config import Config
 from torch import nn
 
@@ -120,9 +121,7 @@ def test_mixnet_has_timms_parameter_count(arch):
 
 @pytest.mark.parametrize('arch', TIMM_PARAMETERS)
 def test_mixnet_against_live_timm(arch):
-    """Same parameters in the same order of shapes, apart from how timm splits grouped 1x1 convolutions."""
-    timm = pytest.importorskip('timm', exc_type=ImportError)
-    peer = timm.create_model(f'mixnet_{arch}')
+    peer = import_timm().create_model(f'mixnet_{arch}')
     assert sum(parameter.numel() for parameter in peer.parameters()) == TIMM_PARAMETERS[arch]
 
 

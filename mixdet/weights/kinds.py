@@ -1,0 +1,97 @@
+"""The kinds of weights that can be read, each with the network it fills."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, Optional, Union
+
+import torch
+from torch import nn
+
+from mixdet.errors import UserError
+from mixdet.layers.mixconv import KernelSizes
+from mixdet.registry import MODELS
+from mixdet.weights.convert import Entry, fill
+from mixdet.weights.pytorch import timm_entries, torchvision_entries
+from mixdet.weights.readers import read_weights
+from mixdet.weights.tensorflow import COCO_IDS, USED_IDS, backbone_entries, ssdlite_entries
+
+
+class Kind(NamedTuple):
+    """``network``: config of what is filled. ``entries``: its tensors' sources. ``allow``: what may stay unused."""
+
+    network: dict
+    entries: Callable[[nn.Module], Iterator[Entry]]
+    allow: tuple[str, ...] = ()
+
+
+def _ssdlite(backbone: str, out_indices: tuple) -> dict:
+    return dict(
+        type='mixdet.SSDLite',
+        backbone=dict(type=backbone, out_indices=out_indices, padding='same'),
+        neck=dict(type='mixdet.SSDLiteNeck', padding='same'),
+        bbox_head=dict(type='mixdet.SSDLiteHead', num_classes=len(USED_IDS)),
+    )
+
+
+def _mixnet(arch: str) -> Kind:
+    return Kind(dict(type='mixdet.MixNet', arch=arch, out_indices=(3, 'head')), timm_entries, ('classifier.*',))
+
+
+V2_OUTPUTS = ('expansion', 'head')
+KINDS = {
+    'ssdlite_mobilenetv1': Kind(_ssdlite('mixdet.MobileNetV1', (2, 3)), ssdlite_entries),
+    'ssdlite_mobilenetv2': Kind(_ssdlite('mixdet.MobileNetV2', V2_OUTPUTS), ssdlite_entries),
+    'mobilenetv1': Kind(dict(type='mixdet.MobileNetV1'), backbone_entries, ('MobilenetV1/Logits/*',)),
+    'mobilenetv2': Kind(
+        dict(type='mixdet.MobileNetV2', out_indices=V2_OUTPUTS), backbone_entries, ('MobilenetV2/Logits/*',)
+    ),
+    'torchvision_mobilenetv2': Kind(
+        dict(type='mixdet.MobileNetV2', out_indices=V2_OUTPUTS), torchvision_entries, ('classifier.*',)
+    ),
+    **{f'mixnet_{arch}': _mixnet(arch) for arch in ('s', 'm', 'l', 'xl')},
+}
+
+
+def convert(
+    source: Union[str, Path],
+    kind: str,
+    kernel_sizes: Optional[KernelSizes] = None,
+    keep_ids: bool = False,
+    allow: Sequence[str] = (),
+) -> dict:
+    """A checkpoint (``state_dict`` and ``meta``) of our network ``kind`` with the weights in the file ``source``.
+
+    Args:
+        source: .npz, .pth or .pt.
+        kind: one of ``KINDS``.
+        kernel_sizes: grow a MobileNet's 3x3 kernels into these; the function stays the same.
+        keep_ids: an SSDLite's classes stay COCO's 90 ids instead of its 80 classes.
+        allow: patterns of source names that may stay unused, besides the classifier's.
+
+    Raises:
+        UserError: if the file cannot be read, or a tensor of either side is left over, missing or misshapen.
+    """
+    network, entries, allowed = KINDS[kind]
+    detector = network['type'] == 'mixdet.SSDLite'
+    if kernel_sizes is not None:
+        if network['type'] == 'mixdet.MixNet':
+            raise UserError(f'kernel_sizes={kernel_sizes}: only MobileNets have 3x3 kernels throughout to grow')
+        grown = dict(kernel_sizes=kernel_sizes)
+        network = {**network, 'backbone': {**network['backbone'], **grown}} if detector else {**network, **grown}
+    if detector:
+        ids = tuple(range(1, COCO_IDS + 1)) if keep_ids else USED_IDS
+        network = {**network, 'bbox_head': {**network['bbox_head'], 'num_classes': len(ids)}}
+        entries = partial(entries, class_ids=ids)
+    weights = read_weights(source)
+    model = MODELS.build(network)
+    skipped = fill(model, entries(model), weights, (*allowed, *allow))
+    digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
+    meta = dict(source=Path(source).name, sha256=digest, kind=kind, skipped=skipped)
+    return dict(state_dict={name: tensor.detach().clone() for name, tensor in model.state_dict().items()}, meta=meta)
+
+
+def save(checkpoint: dict, path: Union[str, Path]) -> None:
+    """Write ``checkpoint`` for ``load_from`` or ``init_cfg=dict(type='Pretrained', checkpoint=...)``."""
+    torch.save(checkpoint, path)
