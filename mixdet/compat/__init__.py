@@ -3,6 +3,8 @@
 ``install`` runs on ``import mixdet``, before mmcv and mmdet are imported; nothing that works is replaced.
 """
 
+import warnings
+
 from mixdet.compat.stack import check_stack
 
 __all__ = ['check_stack', 'install']
@@ -12,6 +14,8 @@ def install() -> None:
     """Put every shim in place; calling it again changes nothing."""
     from mixdet.compat import checkpoints, mmcv_ops, packages
 
+    # onedl-mmdetection 3.5.1 warns of this optional package on every import
+    warnings.filterwarnings('ignore', message='faster_coco_eval is not installed')
     mmcv_ops.install()
     packages.install()
     checkpoints.install()

@@ -11,7 +11,6 @@ from mmengine.model import BaseModule
 
 import mixdet  # noqa: F401  (its shims must come before mmcv's operators)
 from mixdet.layers import MixConv2d, split_channels
-from mixdet.layers.padding import same_padding
 
 ODD = st.sampled_from([1, 3, 5, 7, 9])
 
@@ -142,15 +141,6 @@ def test_int_padding_is_that_of_the_first_group():
         assert torch.equal(layer(x)[:, :2], first)
     with pytest.raises(ValueError, match='put the smallest kernel first'):
         MixConv2d(6, 6, (7, 3), padding=0)
-
-
-def test_same_padding_is_tensorflows():
-    # (size, kernel, stride) -> before, after, from the TensorFlow documentation's formula
-    assert same_padding(320, 3, 2, 1) == (0, 1)
-    assert same_padding(320, 5, 2, 1) == (1, 2)
-    assert same_padding(320, 7, 2, 1) == (2, 3)
-    assert same_padding(75, 3, 2, 1) == (1, 1)
-    assert same_padding(19, 3, 1, 2) == (2, 2)
 
 
 class Wrapper(BaseModule):

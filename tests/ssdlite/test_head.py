@@ -6,7 +6,6 @@ from mmengine.structures import InstanceData
 
 from mixdet.compat.ops import nms
 from mixdet.registry import MODELS
-from mixdet.ssdlite import SSDLiteNeck
 
 METAS = [dict(batch_input_shape=(96, 96), img_shape=(96, 96), scale_factor=(0.5, 0.75))] * 2
 TRAIN_CFG = ConfigDict(
@@ -211,10 +210,3 @@ def test_soft_nms_scores_are_taken_over():
 def test_softmax_needs_a_background():
     with pytest.raises(ValueError, match='background_class=False'):
         build_head(**{**SOFTMAX, 'background_class': False})
-
-
-def test_neck_adds_levels_of_half_the_size():
-    neck = SSDLiteNeck((8, 16), extra_channels=(12, 6))
-    outs = neck([torch.randn(2, 8, 20, 20), torch.randn(2, 16, 10, 9)])
-    assert [tuple(out.shape) for out in outs] == [(2, 8, 20, 20), (2, 16, 10, 9), (2, 12, 5, 5), (2, 6, 3, 3)]
-    assert neck.out_channels == (8, 16, 12, 6)
