@@ -15,6 +15,7 @@ MODELS = Registry(
 )
 TASK_UTILS = Registry('task util', parent=root.TASK_UTILS, scope='mixdet', locations=['mixdet.ssdlite'])
 DATASETS = Registry('dataset', parent=root.DATASETS, scope='mixdet', locations=['mixdet.datasets'])
+TRANSFORMS = Registry('transform', parent=root.TRANSFORMS, scope='mixdet', locations=['mixdet.datasets'])
 METRICS = Registry('metric', parent=root.METRICS, scope='mixdet', locations=['mixdet.engine'])
 HOOKS = Registry('hook', parent=root.HOOKS, scope='mixdet', locations=['mixdet.engine'])
 OPTIM_WRAPPERS = Registry('optim_wrapper', parent=root.OPTIM_WRAPPERS, scope='mixdet', locations=['mixdet.engine'])
