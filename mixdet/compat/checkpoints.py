@@ -12,6 +12,8 @@ import numpy as np
 import torch
 
 HISTORY_METHODS = ('min', 'max', 'mean', 'current')
+# torch 2.5 is the first that can allow a type under another name; before, MMEngine's files need its ordinary loading
+SAFE_LOADING = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 5)
 
 
 def history_method(owner: type, name: str):
@@ -25,8 +27,8 @@ def history_method(owner: type, name: str):
 
 def install() -> None:
     """Allow the types of MMEngine's checkpoints."""
-    if not hasattr(torch.serialization, 'add_safe_globals'):
-        return  # torch < 2.5 neither needs nor has it
+    if not SAFE_LOADING:
+        return
     from mmengine.logging import HistoryBuffer
 
     multiarray = (np._core if hasattr(np, '_core') else np.core).multiarray

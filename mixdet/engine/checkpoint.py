@@ -7,11 +7,12 @@ from typing import Union
 import torch
 from torch import nn
 
+from mixdet.compat.checkpoints import SAFE_LOADING
 from mixdet.errors import UserError
 
 
 def read_checkpoint(path: Union[str, Path]) -> dict:
-    """The checkpoint in ``path``, on the CPU and without executing anything from it.
+    """The checkpoint in ``path``, on the CPU and, with torch 2.5 or later, without executing anything from it.
 
     Raises:
         UserError: if the file is missing, not readable, not whole or not a checkpoint.
@@ -20,7 +21,7 @@ def read_checkpoint(path: Union[str, Path]) -> dict:
     if not path.is_file():
         raise UserError(f'checkpoint {path} does not exist; check the path')
     try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        checkpoint = torch.load(path, map_location='cpu', weights_only=SAFE_LOADING)
     except pickle.UnpicklingError as error:
         reason = next((line for line in str(error).splitlines() if 'GLOBAL' in line or 'Unsupported' in line), '')
         raise UserError(

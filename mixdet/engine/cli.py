@@ -104,14 +104,18 @@ def build_runner(cfg: Config, args: argparse.Namespace, parts: tuple[str, ...]) 
     with user_input(args.config):
         check_datasets(cfg, parts)
     prepare_launch(cfg, args.launcher)
-    # CocoDataset and pycocotools print their progress
-    with user_input(args.config), contextlib.redirect_stdout(io.StringIO()):
+    with user_input(args.config):
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
         for part in parts:
-            loop = getattr(runner, f'{part}_loop')
-            if loop is not None and not len(loop.dataloader.dataset):
+            with contextlib.redirect_stdout(io.StringIO()):  # CocoDataset prints its progress
+                loop = getattr(runner, f'{part}_loop')
+            if loop is None:
+                continue
+            if not len(loop.dataloader.dataset):
                 raise UserError(
                     f'{part}_dataloader.dataset is empty: no image has a box of its classes that passes filter_cfg'
                 )
-            getattr(NumClassCheckHook(), f'before_{part}_epoch')(runner)
+            for hook in runner.hooks:
+                if isinstance(hook, NumClassCheckHook):
+                    getattr(hook, f'before_{part}_epoch')(runner)
     return runner

@@ -1,7 +1,6 @@
 """What a run prints: one line per interval and a table at the end."""
 
 import math
-import resource
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
@@ -15,6 +14,11 @@ from rich.table import Table
 
 from mixdet.engine.metric import CLASS_SUFFIX, STATS
 from mixdet.registry import HOOKS
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 TITLES = {
     'mAP': 'AP  IoU .50:.95',
@@ -68,7 +72,7 @@ class ConsoleHook(Hook):
         epoch = f'epoch {runner.epoch + 1}/{runner.max_epochs}  ' if by_epoch else ''
         print(
             f'{epoch}iter {done}/{total}  loss {losses["loss"]:.3f} ({parts})  lr {rate:.2e}  '
-            f'{seconds:.2f} s/iter  eta {left}  mem {_memory_mib():.0f} MiB',
+            f'{seconds:.2f} s/iter  eta {left}  mem {_memory()}',
             flush=True,
         )
 
@@ -130,9 +134,11 @@ def _two_columns(title: str, header: str, rows: Sequence[tuple[str, str]]) -> Ta
     return table
 
 
-def _memory_mib() -> float:
-    """Peak memory: of the GPU where there is one, else of this process."""
+def _memory() -> str:
+    """Peak memory: of the GPU where there is one, else of this process where the system tells it."""
     if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
+        return f'{torch.cuda.max_memory_allocated() / 2**20:.0f} MiB'
+    if resource is None:
+        return 'unknown'
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == 'darwin' else peak / 2**10
+    return f'{peak / (2**20 if sys.platform == "darwin" else 2**10):.0f} MiB'

@@ -55,6 +55,10 @@ def test_faults_are_named(dataset, change, message):
     assert '\n' not in str(error.value)
 
 
+def test_sets_that_read_their_categories_otherwise_are_left_alone(dataset):
+    check(dict(dataset, type='LVISV1Dataset', metainfo=dict(classes=('aerosol_can',))))
+
+
 def test_wrapped_sets_are_named_by_their_place(dataset):
     broken = ConfigDict(dataset, ann_file='b.json')
     with pytest.raises(UserError, match=r'^val_dataloader\.dataset\.dataset\.datasets\.1:'):

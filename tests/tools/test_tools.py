@@ -100,6 +100,23 @@ def test_amp_and_auto_scale_lr(work):
     assert 'Scaling the original LR by 0.25' in log.read_text()
 
 
+def test_training_without_validation(work):
+    (work / 'no_val.py').write_text(
+        "_base_ = './tiny.py'\nval_dataloader = val_cfg = val_evaluator = None\n"
+        'default_hooks = dict(checkpoint=dict(save_best=None))\ntrain_cfg = dict(max_epochs=1)\n'
+    )
+    done = run_tool('train.py', 'no_val.py', cwd=work)
+    assert done.returncode == 0, done.stderr
+    assert 'epoch 1/1  iter 4/4' in done.stdout and (work / 'work_dirs/no_val/epoch_1.pth').exists()
+
+
+def test_no_detection_is_said_on_the_console(work, training):
+    arguments = ('tiny.py', 'work_dirs/tiny/epoch_1.pth', '--cfg-options', 'model.test_cfg.score_thr=1.1')
+    done = run_tool('test.py', *arguments, cwd=work)
+    assert done.returncode == 0, done.stderr
+    assert 'No detection passed test_cfg.score_thr: every AP is 0.' in done.stdout and '0.0000' in done.stdout
+
+
 def test_two_processes_train_and_test_on_cpu(work):
     environment = {**os.environ, 'PORT': '29511', 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
     environment['PATH'] = os.pathsep.join([os.path.dirname(sys.executable), environment['PATH']])
