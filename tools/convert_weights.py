@@ -3,11 +3,12 @@
 import argparse
 from pathlib import Path
 
+import torch
 from mmengine.config import DictAction
 
 from mixdet.engine.cli import run_tool, user_input
 from mixdet.errors import UserError
-from mixdet.weights.kinds import KINDS, convert, save
+from mixdet.weights.kinds import KINDS, convert
 
 
 def main() -> None:
@@ -29,7 +30,7 @@ def main() -> None:
     with user_input(args.source):
         checkpoint = convert(args.source, args.kind, kernel_sizes, args.keep_ids, args.allow)
     checkpoint['meta']['licence'] = args.licence or 'not stated'
-    save(checkpoint, args.out)
+    torch.save(checkpoint, args.out)
     skipped = checkpoint['meta']['skipped']
     print(f'{args.out}: {len(checkpoint["state_dict"])} tensors; left out: {", ".join(skipped) or "nothing"}')
 

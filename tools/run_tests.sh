@@ -5,7 +5,8 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 python=$(bash "$root/tools/install.sh" test | tail -n 1)
 cd "$root"
 # a peer for parity tests; without what it depends on, for torchvision would bring a torch of its own
-"$python" -m pip install -q --no-deps -c constraints.txt timm
+"$python" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("timm") is None)' ||
+    "$python" -m pip install -q --no-deps -c constraints.txt timm
 "$python" -m ruff check .
 "$python" -m ruff format --check .
 exec "$python" -m pytest "$@"

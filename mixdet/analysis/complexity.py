@@ -1,7 +1,7 @@
 """Parameters and multiply-adds, counted from the layers that run."""
 
 import math
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -115,8 +115,7 @@ def _notes(model: nn.Module) -> list[str]:
     notes = []
     if hasattr(model, 'roi_head'):
         notes.append('roi_head depends on the image: counted for the proposals that a black image gives')
-    known: tuple[Union[type, str], ...] = (_ConvNd, nn.Linear, nn.modules.batchnorm._NormBase, nn.GroupNorm)
-    known += (nn.LayerNorm, nn.Embedding, nn.PReLU)
+    known = (_ConvNd, nn.Linear, nn.Embedding)  # norms and PReLU have no matrices
     others: dict[str, int] = {}
     for module in model.modules():
         own = [parameter for parameter in module.parameters(recurse=False) if parameter.dim() > 1]

@@ -17,7 +17,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
         offset: added to widths and heights, 0 or 1.
 
     Boxes are first parted where their x-extents leave a gap: ``batched_nms`` moves classes apart, so every class is
-    suppressed by itself instead of in one N x N matrix (18 s against 59 ms for 6000 boxes of 80 classes).
+    suppressed by itself instead of in one N x N matrix.
     """
     if not len(boxes):
         return boxes.new_zeros(0, dtype=torch.long)

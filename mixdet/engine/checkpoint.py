@@ -10,6 +10,8 @@ from torch import nn
 from mixdet.compat.checkpoints import SAFE_LOADING
 from mixdet.errors import UserError
 
+COUNTER = 'num_batches_tracked'  # of batch-norm; not every file has it, and no prediction uses it
+
 
 def read_checkpoint(path: Union[str, Path]) -> dict:
     """The checkpoint in ``path``, on the CPU and, with torch 2.5 or later, without executing anything from it.
@@ -41,8 +43,7 @@ def check_fits(checkpoint: dict, model: nn.Module, path: Union[str, Path]) -> No
     """
     weights = {key.removeprefix('module.'): value for key, value in checkpoint.get('state_dict', checkpoint).items()}
     expected = {key.removeprefix('module.'): value for key, value in model.state_dict().items()}
-    # old checkpoints lack that counter, which no prediction uses
-    missing = [key for key in expected if key not in weights and not key.endswith('num_batches_tracked')]
+    missing = [key for key in expected if key not in weights and not key.endswith(COUNTER)]
     misshapen = [key for key in expected if key in weights and weights[key].shape != expected[key].shape]
     if missing:
         raise UserError(

@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mixdet.engine.checkpoint import COUNTER
 from mixdet.errors import UserError
 from mixdet.layers import MixConv2d
-
-COUNTER = 'num_batches_tracked'  # of batch-norm; no other framework has it and no prediction uses it
 
 
 class Entry(NamedTuple):

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Optional, Union
 
-import torch
 from torch import nn
 
 from mixdet.errors import UserError
@@ -90,8 +89,3 @@ def convert(
     digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
     meta = dict(source=Path(source).name, sha256=digest, kind=kind, skipped=skipped)
     return dict(state_dict={name: tensor.detach().clone() for name, tensor in model.state_dict().items()}, meta=meta)
-
-
-def save(checkpoint: dict, path: Union[str, Path]) -> None:
-    """Write ``checkpoint`` for ``load_from`` or ``init_cfg=dict(type='Pretrained', checkpoint=...)``."""
-    torch.save(checkpoint, path)

@@ -158,12 +158,14 @@ def test_prediction_is_clipped_after_nms_and_rescaled():
 
 
 def test_nms_is_per_class_even_where_unclipped_boxes_are_negative():
-    """Two classes at one place must both survive; mmcv's batched_nms alone parts classes only for x, y >= 0."""
-    head = build_head(test_cfg=ConfigDict({**TEST_CFG, 'score_thr': 0.2}))
-    scores, deltas = outputs_with({0: [9.0, 8.9, 0, 0], 108: [9.0, 8.9, 0, 0]})
-    deltas[0][:, 0], deltas[0][:, 1] = -30, -30  # far out of the image on the left and the top
-    result = head.predict_by_feat(scores, deltas, batch_img_metas=METAS)[0]
-    assert sorted(result.labels.tolist()) == [0, 1]  # those of anchor 108; anchor 0 lies outside and is dropped
+    """mmcv's batched_nms moves class 1 by the largest coordinate plus one: here right onto the box of class 0."""
+    results = InstanceData(
+        bboxes=torch.tensor([[60.0, 60, 100, 100], [-41, -41, -1, -1]]),
+        scores=torch.tensor([0.9, 0.8]),
+        labels=torch.tensor([0, 1]),
+    )
+    found = build_head()._suppress(results, dict(type='nms', iou_threshold=0.6), max_per_img=100)
+    assert torch.equal(found.bboxes, results.bboxes) and found.labels.tolist() == [0, 1]
 
 
 def test_limits_of_the_prediction():
