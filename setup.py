@@ -37,6 +37,7 @@ version = re.search(r"__version__ = '(.+)'", (ROOT / 'mixdet' / 'version.py').re
 # The OpenMMLab packages are extras: compiled mmcv, mmcv-lite and the onedl forks install the same import packages under
 # different names, so requiring one would overwrite another. mixdet checks what is there when it is imported.
 onedl = ['onedl-mmengine>=0.10.12,<0.11', 'onedl-mmcv>=2.3.6,<2.4', 'onedl-mmdetection>=3.5.1,<3.6']
+weights = ['safetensors', 'tensorboard']  # tensorboard for the messages of TensorFlow's graphs
 openmmlab = ['mmengine>=0.10.7,<0.11', 'mmdet>=3.3.0,<3.4']
 
 setup(
@@ -57,11 +58,12 @@ setup(
     python_requires='>=3.9',
     packages=find_packages(include=['mixdet', 'mixdet.*']),
     cmdclass={'build_py': BuildPyWithMim},
-    install_requires=['numpy', 'pycocotools', 'rich'],
+    install_requires=['matplotlib', 'numpy', 'pycocotools', 'rich'],
     extras_require={
         'lite': [*openmmlab, 'mmcv-lite>=2.1.0,<2.2.0'],
         'full': [*openmmlab, 'mmcv>=2.1.0,<2.2.0'],
         'onedl': onedl,
-        'test': ['hypothesis', 'pytest', 'ruff'],
+        'weights': weights,
+        'test': ['hypothesis', 'pytest', 'ruff', *weights],
     },
 )

@@ -44,6 +44,8 @@ def test_there_are_configs():
 def test_builds_takes_a_step_and_predicts(path):
     cfg = load(path)
     torch.manual_seed(0)
+    if cfg.model.backbone.init_cfg.type == 'Pretrained':
+        assert cfg.model.backbone.pop('init_cfg').checkpoint.endswith(f'{path.stem.split("-in1k")[0][8:]}_in1k.pth')
     model = MODELS.build(cfg.model)
     model.init_weights()
     num_classes = cfg.model.bbox_head.num_classes
@@ -93,16 +95,18 @@ def test_epochs_and_batch_size_are_those_of_the_name(path):
     assert cfg.get('auto_scale_lr', {}).get('base_batch_size', gpus * batch) == gpus * batch
 
 
-def test_table_1_rows_differ_only_in_the_backbones_kernels():
-    for version in (1, 2):
-        names = [path for path in CONFIGS if path.name.startswith(f'ssdlite_mobilenetv{version}-')]
-        rows = {path.stem: load(path) for path in names if '-tf-' not in path.name}
-        assert len(rows) == 5
-        texts = set()
-        for cfg in rows.values():
-            cfg.model.backbone.pop('kernel_sizes')
-            texts.add(cfg.pretty_text)
-        assert len(texts) == 1
+@pytest.mark.parametrize('version', [1, 2])
+@pytest.mark.parametrize('start', ['', '-in1k'])
+def test_table_1_rows_differ_only_in_the_backbones_kernels(version, start):
+    rows = [load(path) for path in CONFIGS if re.match(rf'ssdlite_mobilenetv{version}-\w+{start}_8xb', path.name)]
+    assert len(rows) == 5
+    texts = set()
+    for cfg in rows:
+        cfg.model.backbone.pop('kernel_sizes')
+        if start:
+            cfg.model.backbone.init_cfg.pop('checkpoint')
+        texts.add(cfg.pretty_text)
+    assert len(texts) == 1
 
 
 def test_model_index_lists_every_config():

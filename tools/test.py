@@ -1,9 +1,11 @@
 """Evaluate a checkpoint: python tools/test.py CONFIG CHECKPOINT."""
 
 import argparse
+from pathlib import Path
 
 from mixdet.engine.checkpoint import check_fits, read_checkpoint
 from mixdet.engine.cli import add_common_arguments, build_runner, read_config, run_tool
+from mixdet.engine.results import write_result
 from mixdet.errors import UserError
 
 
@@ -34,7 +36,11 @@ def main() -> None:
     runner = build_runner(cfg, args, ('test',))
     if checkpoint is not None:
         check_fits(checkpoint, runner.model, args.checkpoint)
-    runner.test()
+    metrics = runner.test()
+    if metrics and runner.rank == 0:
+        images = len(runner.test_loop.dataloader.dataset)
+        path = write_result(cfg, Path(args.config).stem, checkpoint or {}, args.checkpoint, images, metrics)
+        print(f'Results: {path}')
 
 
 if __name__ == '__main__':

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from mixdet.engine.checkpoint import read_checkpoint
+from mixdet.engine.checkpoint import check_related, read_checkpoint
 from mixdet.engine.cli import add_common_arguments, build_runner, read_config, run_tool
 from mixdet.errors import UserError
 
@@ -33,15 +33,18 @@ def main() -> None:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise UserError(f'--auto-scale-lr: {args.config} has no auto_scale_lr=dict(base_batch_size=...)')
         cfg.auto_scale_lr.enable = True
-    if args.resume:
+    if args.resume == 'auto' and not Path(cfg.work_dir, 'last_checkpoint').is_file():
+        print(f'Nothing to resume in {cfg.work_dir}: training from the start')
+    elif args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
-    if cfg.get('load_from') and '://' not in cfg.load_from:
-        read_checkpoint(cfg.load_from)
-    elif cfg.get('resume') and not Path(cfg.work_dir, 'last_checkpoint').is_file():
-        print(f'Nothing to resume in {cfg.work_dir}: training from the start')
+    local = cfg.get('load_from') and '://' not in cfg.load_from
+    checkpoint = read_checkpoint(cfg.load_from) if local else None
 
-    build_runner(cfg, args, ('train', 'val')).train()
+    runner = build_runner(cfg, args, ('train', 'val'))
+    if checkpoint is not None:
+        check_related(checkpoint, runner.model, cfg.load_from, 'load_from')
+    runner.train()
 
 
 if __name__ == '__main__':

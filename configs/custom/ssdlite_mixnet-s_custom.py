@@ -2,6 +2,7 @@
 _base_ = [
     '../_base_/models/ssdlite_mixnet.py',
     '../_base_/datasets/coco_detection_320.py',
+    '../_base_/schedules/schedule_small.py',
     '../_base_/default_runtime.py',
 ]
 
@@ -37,17 +38,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + val_ann)
 test_evaluator = val_evaluator
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=5)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
-    dict(
-        type='CosineAnnealingLR', begin=0, end=max_epochs, T_max=max_epochs, by_epoch=True, convert_to_iter_based=True
-    ),
-]
-optim_wrapper = dict(
-    type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.002, weight_decay=0.02), clip_grad=dict(max_norm=10)
-)
-auto_scale_lr = dict(enable=False, base_batch_size=8)
+train_cfg = dict(max_epochs=max_epochs)
+param_scheduler = _base_.param_scheduler
+param_scheduler[1].update(end=max_epochs, T_max=max_epochs)
 default_hooks = dict(logger=dict(interval=5))

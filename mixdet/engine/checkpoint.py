@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from mixdet.compat.checkpoints import SAFE_LOADING
+from mixdet.compat.safetensors import SUFFIX as SAFETENSORS
+from mixdet.compat.safetensors import read_safetensors
 from mixdet.errors import UserError
 
 COUNTER = 'num_batches_tracked'  # of batch-norm; not every file has it, and no prediction uses it
@@ -22,6 +24,11 @@ def read_checkpoint(path: Union[str, Path]) -> dict:
     path = Path(path)
     if not path.is_file():
         raise UserError(f'checkpoint {path} does not exist; check the path')
+    if path.suffix == SAFETENSORS:
+        try:
+            return read_safetensors(path)
+        except Exception as error:  # ImportError, or safetensors' own, which cannot be named without the package
+            raise UserError(f'checkpoint {path} cannot be read: {_first_line(error)}') from error
     try:
         checkpoint = torch.load(path, map_location='cpu', weights_only=SAFE_LOADING)
     except pickle.UnpicklingError as error:
@@ -41,8 +48,7 @@ def check_fits(checkpoint: dict, model: nn.Module, path: Union[str, Path]) -> No
 
     MMEngine only warns, and evaluates whatever the missing weights happened to be.
     """
-    weights = {key.removeprefix('module.'): value for key, value in checkpoint.get('state_dict', checkpoint).items()}
-    expected = {key.removeprefix('module.'): value for key, value in model.state_dict().items()}
+    weights, expected = _state(checkpoint.get('state_dict', checkpoint)), _state(model.state_dict())
     missing = [key for key in expected if key not in weights and not key.endswith(COUNTER)]
     misshapen = [key for key in expected if key in weights and weights[key].shape != expected[key].shape]
     if missing:
@@ -56,6 +62,42 @@ def check_fits(checkpoint: dict, model: nn.Module, path: Union[str, Path]) -> No
             f'checkpoint {path} is not of this model: {len(misshapen)} weights have another shape, such as {key} '
             f'{tuple(weights[key].shape)} for {tuple(expected[key].shape)}; give the config it was trained with'
         )
+
+
+def check_pretrained(model: nn.Module) -> None:
+    """Raise UserError if a part of ``model`` is to start from a file (``init_cfg``'s Pretrained) that is none of its.
+
+    A few missing weights may be meant, and MMEngine warns of them; a file without a single one of them is a mistake.
+    """
+    for name, module in model.named_modules():
+        for init in _as_list(getattr(module, 'init_cfg', None)):
+            if init.get('type') == 'Pretrained' and '://' not in init['checkpoint']:
+                checkpoint = read_checkpoint(init['checkpoint'])
+                prefix = f'{init["prefix"]}.' if init.get('prefix') else ''
+                check_related(checkpoint, module, init['checkpoint'], f'model.{name}.init_cfg', prefix)
+
+
+def check_related(checkpoint: dict, model: nn.Module, path: Union[str, Path], key: str, prefix: str = '') -> None:
+    """Raise UserError if ``checkpoint`` has not one weight of ``model``, by name (after ``prefix``) and shape.
+
+    ``key`` names the setting that asked for the file.
+    """
+    weights = _state(checkpoint.get('state_dict', checkpoint))
+    expected = {name: value.shape for name, value in _state(model.state_dict()).items() if not name.endswith(COUNTER)}
+    if expected and not any(getattr(weights.get(prefix + n), 'shape', None) == shape for n, shape in expected.items()):
+        raise UserError(
+            f'{key}: checkpoint {path} has none of the {len(expected)} weights of {type(model).__name__}, such as '
+            f'{prefix}{next(iter(expected))}; give one of this network'
+        )
+
+
+def _state(weights: dict) -> dict:
+    """``weights`` without the prefix that DistributedDataParallel gives them."""
+    return {name.removeprefix('module.'): value for name, value in weights.items()}
+
+
+def _as_list(value) -> list:
+    return [value] if isinstance(value, dict) else list(value or ())
 
 
 def _first_line(error: BaseException) -> str:

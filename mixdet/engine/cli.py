@@ -17,6 +17,7 @@ from mmengine.runner import Runner as MMEngineRunner
 
 from mixdet.compat.distributed import prepare_launch
 from mixdet.datasets.preflight import check_datasets
+from mixdet.engine.checkpoint import check_pretrained
 from mixdet.engine.config import load_config
 from mixdet.engine.runner import Runner
 from mixdet.errors import UserError
@@ -106,6 +107,8 @@ def build_runner(cfg: Config, args: argparse.Namespace, parts: tuple[str, ...]) 
     prepare_launch(cfg, args.launcher)
     with user_input(args.config):
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        if 'train' in parts:
+            check_pretrained(runner.model)
         for part in parts:
             with contextlib.redirect_stdout(io.StringIO()):  # CocoDataset prints its progress
                 loop = getattr(runner, f'{part}_loop')

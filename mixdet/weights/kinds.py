@@ -1,13 +1,15 @@
 """The kinds of weights that can be read, each with the network it fills."""
 
-import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Optional, Union
 
+import torch
 from torch import nn
 
+from mixdet.compat.safetensors import SUFFIX as SAFETENSORS
 from mixdet.errors import UserError
 from mixdet.layers.mixconv import KernelSizes
 from mixdet.registry import MODELS
@@ -54,23 +56,23 @@ KINDS = {
 
 
 def convert(
-    source: Union[str, Path],
+    source: Union[str, Path, nn.Module],
     kind: str,
     kernel_sizes: Optional[KernelSizes] = None,
     keep_ids: bool = False,
     allow: Sequence[str] = (),
 ) -> dict:
-    """A checkpoint (``state_dict`` and ``meta``) of our network ``kind`` with the weights in the file ``source``.
+    """A checkpoint (``state_dict`` and ``meta``) of our network ``kind`` with the weights of ``source``.
 
     Args:
-        source: .npz, .pth or .pt.
+        source: file, ``timm:NAME`` or live module, see ``read_weights``.
         kind: one of ``KINDS``.
         kernel_sizes: grow a MobileNet's 3x3 kernels into these; the function stays the same.
         keep_ids: an SSDLite's classes stay COCO's 90 ids instead of its 80 classes.
         allow: patterns of source names that may stay unused, besides the classifier's.
 
     Raises:
-        UserError: if the file cannot be read, or a tensor of either side is left over, missing or misshapen.
+        UserError: if the source cannot be read, or a tensor of either side is left over, missing or misshapen.
     """
     network, entries, allowed = KINDS[kind]
     detector = network['type'] == 'mixdet.SSDLite'
@@ -85,7 +87,24 @@ def convert(
         entries = partial(entries, class_ids=ids)
     weights = read_weights(source)
     model = MODELS.build(network)
-    skipped = fill(model, entries(model), weights, (*allowed, *allow))
-    digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
-    meta = dict(source=Path(source).name, sha256=digest, kind=kind, skipped=skipped)
+    skipped = fill(model, entries(model), weights.tensors, (*allowed, *allow))
+    meta = dict(source=weights.name, sha256=weights.sha256, kind=kind, skipped=skipped)
     return dict(state_dict={name: tensor.detach().clone() for name, tensor in model.state_dict().items()}, meta=meta)
+
+
+def save(checkpoint: dict, path: Path) -> None:
+    """Write a checkpoint as .pth or .safetensors, in which the metadata are strings.
+
+    Raises UserError for another kind of file, or if safetensors is not installed.
+    """
+    if path.suffix == '.pth':
+        torch.save(checkpoint, path)
+        return
+    if path.suffix != SAFETENSORS:
+        raise UserError(f'{path}: the checkpoint must end in .pth or {SAFETENSORS}')
+    try:
+        from safetensors.torch import save_file
+    except ImportError as error:
+        raise UserError(f'{path} needs safetensors: pip install safetensors') from error
+    meta = {key: value if isinstance(value, str) else json.dumps(value) for key, value in checkpoint['meta'].items()}
+    save_file({name: tensor.contiguous() for name, tensor in checkpoint['state_dict'].items()}, path, metadata=meta)

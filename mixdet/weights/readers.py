@@ -1,34 +1,150 @@
-"""Files of weights as arrays by name."""
+"""Weights of TensorFlow, PyTorch and timm as arrays by name."""
 
+import hashlib
 import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Union
+from typing import NamedTuple, Union
 
 import numpy as np
-import torch
+from torch import Tensor, nn
 
+from mixdet.compat.safetensors import SUFFIX as SAFETENSORS
 from mixdet.engine.checkpoint import read_checkpoint
 from mixdet.errors import UserError
 
-SUFFIXES = ('.npz', '.pth', '.pt')
+TIMM = 'timm:'
+MOVING_AVERAGE = '/ExponentialMovingAverage'  # of a TensorFlow variable; evaluation and export used it
+OF_TRAINING = ('/RMSProp', '/RMSProp_1', '/Momentum', '/Adam', '/Adam_1')
 
 
-def read_weights(path: Union[str, Path]) -> dict[str, np.ndarray]:
-    """The tensors in ``path`` by name: NumPy's .npz, or PyTorch's .pth or .pt (weights only).
+class Weights(NamedTuple):
+    """``tensors`` by name; the ``name`` of where they came from and the ``sha256`` of its content."""
 
-    Nothing in the file is executed. Raises UserError if it cannot be read as that.
+    name: str
+    sha256: str
+    tensors: dict[str, np.ndarray]
+
+
+def read_weights(source: Union[str, Path, nn.Module]) -> Weights:
+    """The tensors of ``source``; nothing in it is executed.
+
+    Args:
+        source: a file of NumPy (.npz), PyTorch (.pth, .pt), safetensors or a frozen TensorFlow graph (.pb); a
+            TensorFlow checkpoint by its prefix or .index file, if TensorFlow is installed; ``timm:NAME`` for timm's
+            pretrained model, which timm downloads; or a live module.
+
+    Raises:
+        UserError: if it cannot be read as that.
     """
-    path = Path(path)
+    if isinstance(source, nn.Module):
+        return _live(type(source).__name__, source)
+    if str(source).startswith(TIMM):
+        return _live(str(source), _timm_model(str(source)[len(TIMM) :]))
+    path = Path(source)
+    index = path if path.suffix == '.index' else Path(f'{path}.index')
+    if index.is_file():
+        files = sorted(path.parent.glob(f'{index.stem}.data-*'))
+        return Weights(index.stem, _digest(index, *files), _read_tensorflow_checkpoint(index.with_suffix('')))
     if not path.is_file():
         raise UserError(f'{path} does not exist; check the path')
-    if path.suffix not in SUFFIXES:
-        raise UserError(f'{path}: unknown kind of file, must be one of {", ".join(SUFFIXES)}')
-    if path.suffix == '.npz':
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                return dict(archive)
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(f'{path} is no NumPy archive of plain arrays: {error}') from error
+    if path.suffix not in READERS:
+        raise UserError(f'{path}: unknown kind of file, must be one of {", ".join(READERS)}')
+    return Weights(path.name, _digest(path), READERS[path.suffix](path))
+
+
+def _read_numpy(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f'{path} is no NumPy archive of plain arrays: {error}') from error
+
+
+def _read_checkpoint(path: Path) -> dict[str, np.ndarray]:
     checkpoint = read_checkpoint(path)
-    weights = checkpoint.get('state_dict', checkpoint)
-    return {name: value.numpy() for name, value in weights.items() if isinstance(value, torch.Tensor)}
+    return _arrays(checkpoint.get('state_dict', checkpoint))
+
+
+def _read_frozen_graph(path: Path) -> dict[str, np.ndarray]:
+    """The variables of a frozen graph: constants that an Identity below their own name hands on (``<name>/read``)."""
+    try:
+        from tensorboard.compat.proto.graph_pb2 import GraphDef
+        from tensorboard.util.tensor_util import make_ndarray
+    except ImportError as error:
+        raise UserError(f'{path}: reading a TensorFlow graph needs tensorboard: pip install tensorboard') from error
+    graph = GraphDef()
+    try:
+        graph.ParseFromString(path.read_bytes())
+    except Exception as error:  # protobuf's DecodeError; its backends differ in the class
+        raise UserError(f'{path} is no frozen TensorFlow graph, or is truncated: {error}') from error
+    read = {name for node in graph.node if node.op == 'Identity' for name in node.input if f'{name}/' in node.name}
+    variables = [node for node in graph.node if node.op == 'Const' and node.name in read]
+    if not variables:
+        raise UserError(f'{path} is no frozen TensorFlow graph: there is no variable among its {len(graph.node)} nodes')
+    try:
+        return {node.name: make_ndarray(node.attr['value'].tensor) for node in variables}
+    except (ValueError, TypeError) as error:
+        raise UserError(f'{path}: a constant of the graph is damaged: {error}') from error
+
+
+def _read_tensorflow_checkpoint(prefix: Path) -> dict[str, np.ndarray]:
+    """A TensorFlow checkpoint's variables, as their moving averages where it has them, without the optimizer's."""
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise UserError(
+            f'{prefix} is a TensorFlow checkpoint, which only TensorFlow reads: pip install tensorflow-cpu, or give a '
+            'frozen graph (.pb)'
+        ) from error
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        names = list(reader.get_variable_to_shape_map())
+        averaged = {name.removesuffix(MOVING_AVERAGE) for name in names if name.endswith(MOVING_AVERAGE)}
+        return {
+            name: reader.get_tensor(name + MOVING_AVERAGE if name in averaged else name)
+            for name in names
+            if name != 'global_step' and not name.endswith((MOVING_AVERAGE, *OF_TRAINING))
+        }
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f'{prefix} cannot be read as a TensorFlow checkpoint: {reason}') from error
+
+
+READERS: Mapping[str, Callable[[Path], dict[str, np.ndarray]]] = {
+    '.npz': _read_numpy,
+    '.pb': _read_frozen_graph,
+    '.pth': _read_checkpoint,
+    '.pt': _read_checkpoint,
+    SAFETENSORS: _read_checkpoint,
+}
+
+
+def _timm_model(name: str) -> nn.Module:
+    try:
+        import timm
+    except ImportError as error:
+        raise UserError(f'{TIMM}{name}: timm is not installed ({error}): pip install timm') from error
+    try:
+        return timm.create_model(name, pretrained=True)
+    except Exception as error:  # no such model, no network, no weights: timm and its hub raise anything
+        raise UserError(f'{TIMM}{name} cannot be had from timm: {type(error).__name__}: {error}') from error
+
+
+def _live(name: str, model: nn.Module) -> Weights:
+    tensors = _arrays(model.state_dict())
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        digest.update(key.encode() + np.ascontiguousarray(tensors[key]).tobytes())
+    return Weights(name, digest.hexdigest(), tensors)
+
+
+def _arrays(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    return {name: value.detach().cpu().numpy() for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def _digest(*paths: Path) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers import tiny_detector
 
-from mixdet.engine.checkpoint import check_fits, read_checkpoint
+from mixdet.engine.checkpoint import check_fits, check_pretrained, check_related, read_checkpoint
 from mixdet.errors import UserError
 
 
@@ -58,3 +58,28 @@ def test_a_checkpoint_of_another_model_is_refused(saved):
         check_fits(checkpoint, tiny_detector(kernel_sizes=(3, 5)), saved)
     with pytest.raises(UserError, match=r'weights have another shape, such as .* for '):
         check_fits(checkpoint, tiny_detector(kernel_sizes=5), saved)
+
+
+def test_pretrained_parts_are_checked(saved, tmp_path):
+    def start_from(checkpoint, **init_cfg):
+        model = tiny_detector()
+        model.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(checkpoint), **init_cfg)
+        check_pretrained(model)
+
+    backbone = {
+        k[len('backbone.') :]: v for k, v in read_checkpoint(saved)['state_dict'].items() if k[:8] == 'backbone'
+    }
+    torch.save(backbone, tmp_path / 'backbone.pth')
+    start_from(tmp_path / 'backbone.pth')
+    start_from(saved, prefix='backbone')
+    with pytest.raises(UserError, match=r'model.backbone.init_cfg: .* has none of the \d+ weights of MobileNetV2'):
+        start_from(saved)
+    with pytest.raises(UserError, match='gone.pth does not exist'):
+        start_from(tmp_path / 'gone.pth')
+
+
+def test_another_number_of_classes_is_related(saved):
+    checkpoint = read_checkpoint(saved)
+    check_related(checkpoint, tiny_detector(kernel_sizes=5), saved, 'load_from')
+    with pytest.raises(UserError, match='load_from: checkpoint .* has none of the .* weights of Linear'):
+        check_related(checkpoint, torch.nn.Linear(2, 2), saved, 'load_from')

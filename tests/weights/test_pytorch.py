@@ -76,7 +76,7 @@ def test_mixnet_is_timms(arch, padding):
 @pytest.mark.parametrize('kernel_sizes', [3, (3, 5, 7)])
 def test_torchvision_mobilenetv2_computes_what_it_computed(kernel_sizes):
     """Classifies as written out from the file with plain functions."""
-    source = read_weights(shared_path('weights', 'mobilenet_v2-b0353104.pth'))
+    source = read_weights(shared_path('weights', 'mobilenet_v2-b0353104.pth')).tensors
     model = MODELS.build(
         dict(
             type='mixdet.MobileNetV2',

@@ -6,6 +6,7 @@ import torch
 from helpers import ROOT, run_tool, shared_path
 from mmengine.config import Config
 
+from mixdet.engine.results import read_results
 from mixdet.errors import UserError
 from mixdet.registry import MODELS
 from mixdet.weights import fill
@@ -82,15 +83,36 @@ def test_grown_kernels_compute_the_same(detector, source, reference, kernel_size
                 assert difference(a, b.numpy()) <= 1e-5
 
 
+@pytest.mark.parametrize('kernel_sizes', [5, 7, (3, 5), (3, 5, 7)])
+def test_grown_kernels_of_mobilenetv1_compute_the_same(kernel_sizes):
+    source = dict(np.load(shared_path('weights', 'mobilenet_v1_1.0_224_imagenet.npz')))
+    torch.manual_seed(0)
+    image, features = torch.rand(1, 3, 96, 128) * 2 - 1, []
+    for sizes in (3, kernel_sizes):
+        model = MODELS.build(dict(type='mixdet.MobileNetV1', padding='same', kernel_sizes=sizes)).eval()
+        fill(model, backbone_entries(model), source, allow=['MobilenetV1/Logits/*'])
+        with torch.no_grad():
+            features.append(model(image))
+    for ours, theirs in zip(*features):
+        assert difference(theirs, ours.numpy()) <= 1e-5
+
+
 @pytest.mark.parametrize(
-    ('resize', 'expected', 'tolerance'), [('Resize', 0.3551, 0.002), ('mixdet.TFResize', 0.3485, 0.0005)]
+    ('resize', 'kernel_sizes', 'expected', 'tolerance'),
+    [
+        ('Resize', 3, 0.3551, 0.002),
+        ('mixdet.TFResize', 3, 0.3485, 0.0005),
+        ('mixdet.TFResize', (3, 5, 7), 0.3485, 0.0005),
+    ],
 )
-def test_average_precision_through_test_py(detector, tmp_path, resize, expected, tolerance):
+def test_average_precision_through_test_py(source, tmp_path, resize, kernel_sizes, expected, tolerance):
     """What TensorFlow's graph and exact post-processing gave on these images, with OpenCV's resize and with its own."""
     data = shared_path('data', 'coco-mini')
-    torch.save(dict(state_dict=detector.state_dict()), tmp_path / 'tf.pth')
+    model = build(kernel_sizes=kernel_sizes)
+    fill(model, ssdlite_entries(model, USED_IDS), source)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'tf.pth')
     (tmp_path / 'c.py').write_text(
-        f"_base_ = '{CONFIG}'\n"
+        f"_base_ = '{CONFIG}'\nmodel = dict(backbone=dict(kernel_sizes={kernel_sizes}))\n"
         f"pipeline = _base_.test_pipeline\npipeline[1].type = '{resize}'\n"
         f'test_dataloader = dict(num_workers=0, persistent_workers=False,\n'
         f"                       dataset=dict(data_root='{data}/', pipeline=pipeline))\n"
@@ -98,9 +120,11 @@ def test_average_precision_through_test_py(detector, tmp_path, resize, expected,
     )
     done = run_tool('test.py', 'c.py', 'tf.pth', cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    (row,) = (line for line in done.stdout.splitlines() if 'AP  IoU .50:.95' in line)
-    print(done.stdout[done.stdout.index('COCO box') : done.stdout.index('AP per class')])
-    assert float(row.split('│')[2]) == pytest.approx(expected, abs=tolerance)
+    (result,) = read_results(tmp_path)
+    print(result.metrics)
+    assert len(result.metrics) == 12 and result.images == 79
+    assert result.metrics['mAP'] == pytest.approx(expected, abs=tolerance)
+    assert f'{result.metrics["mAP"]:.4f}' in done.stdout
 
 
 def test_backbone_weights_of_slim():
@@ -108,6 +132,12 @@ def test_backbone_weights_of_slim():
     model = MODELS.build(dict(type='mixdet.MobileNetV1', padding='same'))
     unused = fill(model, backbone_entries(model), source, allow=['MobilenetV1/Logits/*'])
     assert unused and all(name.startswith('MobilenetV1/Logits/') for name in unused)
+
+
+def test_another_width_is_refused(source):
+    model = build(widen_factor=0.75)
+    with pytest.raises(UserError, match=r'another shape: FeatureExtractor/MobilenetV2/Conv/weights \(3, 3, 3, 32\)'):
+        fill(model, ssdlite_entries(model, USED_IDS), source)
 
 
 def test_what_does_not_fit_is_named(source):

@@ -1,0 +1,4 @@
+_base_ = './ssdlite_mobilenetv2-baseline3x3-in1k_8xb24-600e_coco.py'
+model = dict(
+    backbone=dict(kernel_sizes=(3, 5, 7), init_cfg=dict(checkpoint='checkpoints/mobilenetv2-mixconv357_in1k.pth'))
+)

@@ -1,0 +1,32 @@
+"""Checkpoints in the safetensors format.
+
+Defect answered: mmengine 0.10.7's ``CheckpointLoader`` has no loader for them, so ``load_from`` and
+``init_cfg=dict(type='Pretrained')`` fail on such a file. Can go when it has one.
+"""
+
+from pathlib import Path
+from typing import Union
+
+SUFFIX = '.safetensors'
+
+
+def read_safetensors(path: Union[str, Path], map_location: str = 'cpu') -> dict:
+    """The file's tensors under ``state_dict`` and its metadata, strings by name, under ``meta``.
+
+    Nothing in such a file can be executed. Raises ImportError without the package, FileNotFoundError and
+    safetensors.SafetensorError as that does.
+    """
+    try:
+        from safetensors import safe_open
+    except ImportError as error:
+        raise ImportError(f'{path} needs safetensors, which is not installed: pip install safetensors') from error
+    with safe_open(str(path), 'pt', device=str(map_location or 'cpu')) as file:
+        names = file.keys()
+        return dict(state_dict={name: file.get_tensor(name) for name in names}, meta=dict(file.metadata() or {}))
+
+
+def install() -> None:
+    """Register the loader with MMEngine."""
+    from mmengine.runner.checkpoint import CheckpointLoader
+
+    CheckpointLoader.register_scheme(rf'.*\{SUFFIX}$', read_safetensors, force=True)
