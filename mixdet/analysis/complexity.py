@@ -58,7 +58,7 @@ def count_complexity(model: nn.Module, input_size: tuple[int, int] = (320, 320))
     training = [(module, module.training) for module in model.modules()]
     try:
         with torch.no_grad():
-            _run(model.eval(), input_size)
+            run_network(model.eval(), input_size)
     finally:
         for hook in hooks:
             hook.remove()
@@ -97,7 +97,8 @@ def count_config(cfg: Config, input_size: tuple[int, int] = (320, 320), conventi
     return Complexity(sum(layer.weights for layer in layers), sum(layer.macs for layer in layers), layers)
 
 
-def _run(model: nn.Module, input_size: tuple[int, int]) -> None:
+def run_network(model: nn.Module, input_size: tuple[int, int]) -> None:
+    """Run a plain module, or the raw forward of a detector of MMDetection, on one black image (height, width)."""
     parameter = next(model.parameters())
     image = torch.zeros(1, 3, *input_size, device=parameter.device, dtype=parameter.dtype)
     if not isinstance(model, BaseModel):

@@ -1,0 +1,71 @@
+"""The paper's Table 1 from our configs: python tools/table1.py [--train --data-root data/coco]."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from rich.console import Console
+from rich.table import Table
+
+from mixdet.analysis.protocol import Data, protocol_config, train_and_test
+from mixdet.analysis.table1 import ROWS, build_rows, find_config, merge_results, table, to_csv, to_markdown
+from mixdet.engine.cli import run_tool
+from mixdet.engine.results import read_results
+from mixdet.errors import UserError
+
+TOOLS = Path(__file__).resolve().parent
+CONFIGS = TOOLS.parent / 'configs'
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The paper's Table 1: counted, timed and, with --train, trained.")
+    parser.add_argument('--rows', nargs='+', default=ROWS, metavar='ROW', help='names of rows, or config files')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/table1'), help='where the files go')
+    parser.add_argument('--results', type=Path, help='folder with evaluations of tools/test.py (default: --work-dir)')
+    parser.add_argument('--rounds', type=int, default=10, help='measurements of each latency')
+    train = parser.add_argument_group('training')
+    train.add_argument('--train', action='store_true', help='train and evaluate every row first; goes on if begun')
+    train.add_argument('--data-root', help='folder of the data set')
+    for part in ('train', 'val'):
+        default = Data._field_defaults
+        train.add_argument(f'--{part}-ann', default=default[f'{part}_ann'], help='annotation file in it')
+        train.add_argument(f'--{part}-images', default=default[f'{part}_images'], help='image folder in it')
+    train.add_argument(
+        '--epochs', type=int, default=0, help="passes over a small data set, instead of the configs' 600 over COCO"
+    )
+    train.add_argument('--seeds', type=int, nargs='+', default=[0], help='a training for each')
+    train.add_argument('--gpus', type=int, default=0, help='processes, one per GPU')
+    args = parser.parse_args()
+    if args.train != bool(args.data_root):
+        raise UserError('--train and --data-root belong together: give both or neither')
+
+    init_default_scope('mmdet')
+    paths = [find_config(CONFIGS, name) for name in args.rows]
+    if args.train:
+        data = Data(args.data_root, args.train_ann, args.train_images, args.val_ann, args.val_images)
+        small = Config.fromfile(CONFIGS / '_base_/schedules/schedule_small.py')
+        for seed in args.seeds:
+            for path in paths:
+                cfg = protocol_config(path, data, seed, small, args.epochs)
+                train_and_test(cfg, path.stem, args.work_dir / f'seed{seed}' / path.stem, TOOLS, args.gpus)
+
+    rows = build_rows(paths, args.rounds)
+    merge_results(rows, read_results(args.results or args.work_dir))
+    heads, cells = table(rows)
+    shown = Table(*heads)
+    for line in cells:
+        shown.add_row(*line)
+    Console(width=None if sys.stdout.isatty() else 160).print(shown)
+    args.work_dir.mkdir(parents=True, exist_ok=True)
+    (args.work_dir / 'table1.md').write_text(to_markdown(heads, cells))
+    (args.work_dir / 'table1.csv').write_text(to_csv(rows))
+    from mixdet.analysis.plots import plot_table1  # matplotlib is slow to import
+
+    plot_table1(rows, args.work_dir / 'table1.png')
+    print(f'Files: {args.work_dir}/table1.md, .csv, .png')
+
+
+if __name__ == '__main__':
+    run_tool(main)
