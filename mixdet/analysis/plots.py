@@ -48,6 +48,7 @@ def plot_table1(rows: Sequence[Row], path: Union[str, Path]) -> None:
         if handles:
             axes.legend(handles=handles, loc='best', fontsize=8)
         axes.grid(alpha=0.3)
+        axes.margins(x=0.2, y=0.1)  # room for the names
     figure.savefig(path, dpi=150)
 
 
