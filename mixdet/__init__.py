@@ -13,4 +13,13 @@ compat.install()  # before anything imports mmcv or mmdet
 
 from mixdet import registry  # noqa: E402
 
-__all__ = ['__version__', 'compat', 'registry']
+__all__ = ['Detection', 'Detector', '__version__', 'compat', 'registry']
+
+
+def __getattr__(name: str):
+    """``Detector`` and ``Detection``, imported on first use: they bring MMDetection with them."""
+    if name in ('Detector', 'Detection'):
+        from mixdet import deploy
+
+        return getattr(deploy, name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

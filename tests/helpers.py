@@ -50,6 +50,35 @@ def tiny_detector(**backbone) -> torch.nn.Module:
     return model
 
 
+def coco_checkpoint(folder: Path) -> tuple[Path, Path]:
+    """Config and checkpoint of TensorFlow's SSDLite-MobileNetV2, trained on COCO; the test is skipped without it."""
+    from mixdet.weights.kinds import convert
+
+    checkpoint = folder / 'coco.pth'
+    if not checkpoint.exists():
+        torch.save(convert(shared_path('weights', 'ssdlite_mobilenet_v2_coco.npz'), 'ssdlite_mobilenetv2'), checkpoint)
+    return ROOT / 'configs/ssdlite_mobilenetv2/ssdlite_mobilenetv2-baseline3x3-tf-320_coco.py', checkpoint
+
+
+def tiny_checkpoint(folder: Path) -> tuple[Path, Path]:
+    """Config and checkpoint of an untrained SSDLite on a quarter-width MobileNetV2 with the demo set's classes."""
+    from mmengine.config import Config
+
+    from mixdet.registry import MODELS
+
+    config, checkpoint = folder / 'tiny.py', folder / 'tiny.pth'
+    config.write_text(
+        f"_base_ = '{ROOT}/configs/demo/ssdlite_mixnet-s_1xb8-12e_demo.py'\n"
+        "model = dict(backbone=dict(_delete_=True, type='mixdet.MobileNetV2', widen_factor=0.25,\n"
+        "                           out_indices=('expansion', 'head'), kernel_sizes=(3, 5, 7)))\n"
+    )
+    torch.manual_seed(0)
+    model = MODELS.build(Config.fromfile(config).model)
+    model.init_weights()
+    torch.save(dict(state_dict=model.state_dict()), checkpoint)
+    return config, checkpoint
+
+
 def detector_batch(image_size=(96, 96), num_images=2, num_classes=3, seed=0) -> dict:
     """Random uint8 images with a few boxes each, as a data loader gives them."""
     from mmdet.structures import DetDataSample

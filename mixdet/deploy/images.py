@@ -1,0 +1,84 @@
+"""Images and videos as a user has them."""
+
+import glob
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Union
+
+import cv2
+import numpy as np
+
+from mixdet.errors import UserError
+
+IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm', '.gif', '.jp2')
+VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
+
+
+def read_image(path: Union[str, Path]) -> np.ndarray:
+    """The image as (H, W, 3) uint8 BGR, upright by its EXIF orientation, as the training pipeline reads it.
+
+    Grey images become three equal channels, an alpha channel is dropped, 16 bits are scaled to 8.
+
+    Raises:
+        UserError: if the file is missing or is no image that can be decoded.
+    """
+    path = Path(path)
+    try:
+        content = np.frombuffer(path.read_bytes(), np.uint8)
+        image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
+    except OSError as error:
+        raise UserError(f'{path}: {error.strerror or error}') from error
+    except cv2.error as error:  # more pixels than OpenCV reads, among others
+        raise UserError(f'{path} cannot be decoded: {error.err or error}') from error
+    if image is None:
+        raise UserError(f'{path} is no image that can be decoded{"" if content.size else ": it is empty"}')
+    return image
+
+
+def find_inputs(patterns: Iterable[str]) -> list[Path]:
+    """Image and video files that the arguments name: files, folders (searched whole) and globs, each file once.
+
+    A file named itself is taken whatever its suffix. Raises UserError for an argument that leads to nothing.
+    """
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        path = Path(pattern)
+        if path.is_dir():
+            files = [file for file in sorted(path.rglob('*')) if file.suffix.lower() in (*IMAGES, *VIDEOS)]
+        elif path.exists():
+            files = [path]
+        else:
+            files = [Path(name) for name in sorted(glob.glob(pattern, recursive=True)) if Path(name).is_file()]
+        if not files:
+            raise UserError(f'{pattern}: no image or video is there')
+        found.update(dict.fromkeys(files))
+    return list(found)
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file is a video, by its suffix."""
+    return path.suffix.lower() in VIDEOS
+
+
+def read_frames(path: Path) -> Iterator[np.ndarray]:
+    """The frames of a video, (H, W, 3) uint8 BGR. Raises UserError if it cannot be opened or has none."""
+    capture, count = cv2.VideoCapture(str(path)), 0
+    try:
+        while True:
+            whole, frame = capture.read()
+            if not whole:
+                break
+            count += 1
+            yield frame
+    finally:
+        capture.release()
+    if not count:
+        raise UserError(f'{path} is no video that can be decoded')
+
+
+def frame_rate(path: Path) -> float:
+    """Frames per second of a video; 25 where the file does not say."""
+    capture = cv2.VideoCapture(str(path))
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    capture.release()
+    return rate if rate > 0 else 25.0

@@ -1,0 +1,141 @@
+"""A trained detector as a function of images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Optional, Union
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import init_default_scope
+
+from mixdet.deploy.images import read_image
+from mixdet.engine.checkpoint import check_fits, read_checkpoint
+from mixdet.engine.config import load_config
+from mixdet.errors import UserError
+from mixdet.registry import DATASETS, MODELS
+
+Image = Union[str, Path, np.ndarray]
+
+
+class Detection(NamedTuple):
+    """One object: class ``name`` and ``label`` (its index), ``score``, and ``box`` as x1, y1, x2, y2 in px of the
+    image (upright, if its EXIF data turn it)."""
+
+    name: str
+    label: int
+    score: float
+    box: tuple[float, float, float, float]
+
+
+class Detector:
+    """A detector of any MMDetection config, ready to predict.
+
+    ``Detector(config, checkpoint)('image.jpg')`` is a list of ``Detection``, best first.
+
+    Args:
+        config: path or Config.
+        checkpoint: path.
+        device: 'cpu', 'cuda', 'cuda:1' ...
+        score_thr: lowest score returned.
+
+    Raises:
+        UserError: if the config or the checkpoint cannot be read, or do not belong together.
+    """
+
+    def __init__(
+        self,
+        config: Union[str, Path, Config],
+        checkpoint: Union[str, Path],
+        device: str = 'cpu',
+        score_thr: float = 0.3,
+    ) -> None:
+        self.cfg = config if isinstance(config, Config) else load_config(str(config))
+        init_default_scope(self.cfg.get('default_scope', 'mmdet'))
+        weights = read_checkpoint(checkpoint)
+        self.model = MODELS.build(self.cfg.model)
+        check_fits(weights, self.model, checkpoint)
+        self.model.load_state_dict(
+            {key.removeprefix('module.'): value for key, value in weights.get('state_dict', weights).items()},
+            strict=False,
+        )
+        try:
+            self.model.to(device).eval()
+        except (RuntimeError, AssertionError) as error:  # no such device; AssertionError from a torch without CUDA
+            raise UserError(f'device {device}: {str(error).splitlines()[0]}') from error
+        self.classes = class_names(self.cfg, weights)
+        self.model.dataset_meta = dict(classes=self.classes)
+        self.score_thr = score_thr
+        self._pipeline = Compose(inference_transforms(self.cfg))
+
+    def __call__(self, image: Image) -> list[Detection]:
+        """Detections in one image: a file, or an array (H, W), (H, W, 3) or (H, W, 4), uint8 BGR."""
+        return self.predict([image])[0]
+
+    def predict(self, images: Sequence[Image]) -> list[list[Detection]]:
+        """Detections in each of ``images``, as one batch."""
+        return [self.detections(sample) for sample in self.predict_samples([to_array(image) for image in images])]
+
+    def predict_samples(self, arrays: Sequence[np.ndarray]) -> list:
+        """MMDetection's ``DetDataSample`` for each array (H, W, 3), uint8 BGR, as one batch."""
+        batch = pseudo_collate([self._pipeline(dict(img=array, img_id=i)) for i, array in enumerate(arrays)])
+        with torch.inference_mode():
+            return self.model.test_step(batch)
+
+    def detections(self, sample) -> list[Detection]:
+        """What a ``DetDataSample`` holds above the score threshold, best first."""
+        found = sample.pred_instances.cpu()
+        found = found[found.scores >= self.score_thr]
+        order = found.scores.argsort(descending=True, stable=True)
+        return [
+            Detection(self.classes[label], label, score, tuple(box))
+            for label, score, box in zip(
+                found.labels[order].tolist(), found.scores[order].tolist(), found.bboxes[order].tolist()
+            )
+        ]
+
+
+def to_array(image: Image) -> np.ndarray:
+    """An image as (H, W, 3) uint8 BGR. Raises UserError if it is none."""
+    if not isinstance(image, np.ndarray):
+        return read_image(image)
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+        raise UserError(f'an image array must be uint8 (H, W), (H, W, 3) or (H, W, 4), not {image.dtype} {image.shape}')
+    if not image.size:
+        raise UserError(f'an image array has no pixel: {image.shape}')
+    if image.ndim == 2 or image.shape[2] == 1:
+        return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+    return np.ascontiguousarray(image[..., :3])
+
+
+def class_names(cfg: Config, checkpoint: Optional[dict] = None) -> tuple[str, ...]:
+    """Names of the classes: the checkpoint's where MMEngine wrote them, else the config's data set's.
+
+    Raises UserError if neither has them.
+    """
+    stored = (checkpoint or {}).get('meta', {}).get('dataset_meta') or {}
+    dataset = cfg.get('test_dataloader', {}).get('dataset', {})
+    names = stored.get('classes') or stored.get('CLASSES') or dataset.get('metainfo', {}).get('classes')
+    if not names and dataset.get('type'):
+        with DATASETS.switch_scope_and_registry('mmdet') as registry:
+            names = registry.get(dataset['type']).METAINFO.get('classes')
+    if not names:
+        raise UserError('neither the checkpoint nor test_dataloader.dataset.metainfo has the names of the classes')
+    return tuple(names)
+
+
+def inference_transforms(cfg: Config) -> list[dict]:
+    """The config's test pipeline for an image in memory: without reading files and annotations.
+
+    Raises UserError if there is none, or if it does not begin with reading an image.
+    """
+    dataset = cfg.get('test_dataloader', {}).get('dataset', {})
+    while 'pipeline' not in dataset and 'dataset' in dataset:
+        dataset = dataset['dataset']
+    transforms = [dict(transform) for transform in dataset.get('pipeline', [])]
+    if not transforms or 'LoadImageFromFile' not in str(transforms[0]['type']):
+        raise UserError('test_dataloader.dataset.pipeline: must begin with LoadImageFromFile')
+    rest = [transform for transform in transforms[1:] if 'LoadAnnotations' not in str(transform['type'])]
+    return [dict(type='mmdet.LoadImageFromNDArray'), *rest]

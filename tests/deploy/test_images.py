@@ -1,0 +1,62 @@
+import cv2
+import numpy as np
+import pytest
+from odd_images import scene, write_odd_images
+
+from mixdet.deploy.images import find_inputs, frame_rate, is_video, read_frames, read_image
+from mixdet.errors import UserError
+
+
+def test_fifty_odd_images(tmp_path):
+    readable = write_odd_images(tmp_path)
+    assert len(readable) >= 50
+    for name, expected in readable.items():
+        try:
+            image = read_image(tmp_path / name)
+        except UserError as error:
+            assert not expected and str(error).startswith(str(tmp_path / name)), name
+        else:
+            assert expected, name
+            assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+
+
+def test_colours_depth_and_orientation(tmp_path):
+    write_odd_images(tmp_path)
+    expected = scene()[..., ::-1]
+    for name in ('plain.png', 'alpha.png', 'palette.png', 'deep.png', 'deep.tiff', 'really_png.jpg', 'plain.bmp'):
+        assert np.array_equal(read_image(tmp_path / name), expected), name
+    grey = read_image(tmp_path / 'grey.png')
+    assert (grey[..., 0] == grey[..., 1]).all() and (grey[..., 1] == grey[..., 2]).all()
+    # red, (left in the upright scene), lies where EXIF says: 3 is upside down, 6 a quarter turn to the right
+    corners = {1: (0, 0), 2: (0, -1), 3: (-1, -1), 4: (-1, 0), 5: (0, 0), 6: (0, 0), 7: (-1, -1), 8: (-1, -1)}
+    for orientation, corner in corners.items():
+        image = read_image(tmp_path / f'exif{orientation}.jpg')
+        assert image.shape[:2] == ((32, 48) if orientation <= 4 else (48, 32))
+        assert image[corner][2] > 200 and image[corner][0] < 60, orientation
+
+
+def test_inputs(tmp_path):
+    for name in ('b.jpg', 'a.png', 'deep/c.JPG', 'deep/notes.txt', 'film.mp4'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    names = lambda *patterns: [path.name for path in find_inputs(str(tmp_path / p) for p in patterns)]  # noqa: E731
+    assert names('.') == ['a.png', 'b.jpg', 'c.JPG', 'film.mp4']
+    assert names('*.jpg', 'b.jpg') == ['b.jpg']
+    assert names('**/*.JPG') == ['c.JPG']
+    assert names('deep/notes.txt') == ['notes.txt']
+    for pattern in ('gone.jpg', '*.webp'):
+        with pytest.raises(UserError, match='no image or video is there'):
+            names(pattern)
+
+
+def test_video(tmp_path):
+    writer = cv2.VideoWriter(str(tmp_path / 'a.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 12, (48, 32))
+    for _ in range(3):
+        writer.write(np.ascontiguousarray(scene()[..., ::-1]))
+    writer.release()
+    frames = list(read_frames(tmp_path / 'a.avi'))
+    assert len(frames) == 3 and np.abs(frames[0].astype(int) - scene()[..., ::-1]).mean() < 12
+    assert frame_rate(tmp_path / 'a.avi') == 12 and is_video(tmp_path / 'a.avi') and not is_video(tmp_path / 'a.jpg')
+    (tmp_path / 'b.mp4').write_bytes(b'nothing')
+    with pytest.raises(UserError, match='b.mp4 is no video'):
+        list(read_frames(tmp_path / 'b.mp4'))

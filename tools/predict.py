@@ -1,0 +1,39 @@
+"""Detect objects in images and videos: python tools/predict.py CONFIG CHECKPOINT IMAGE|FOLDER|GLOB|VIDEO ..."""
+
+import argparse
+from pathlib import Path
+
+from mixdet.deploy.images import find_inputs
+from mixdet.deploy.inference import Detector
+from mixdet.deploy.prediction import Predictor
+from mixdet.engine.cli import run_tool, user_input
+from mixdet.errors import UserError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='Detect objects: pictures with boxes, JSON and CSV.')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('inputs', nargs='+', help='images, videos, folders or globs')
+    parser.add_argument('--out', type=Path, default=Path('predictions'), help='folder for what is written')
+    parser.add_argument('--score-thr', type=float, default=0.3, help='lowest score shown and written')
+    parser.add_argument('--device', default='cpu', help='cpu, cuda, cuda:1 ...')
+    parser.add_argument('--batch-size', type=int, default=1, help='images at a time')
+    args = parser.parse_args()
+    if args.batch_size < 1:
+        raise UserError(f'--batch-size {args.batch_size}: must be at least 1')
+
+    paths = find_inputs(args.inputs)
+    with user_input(args.config):
+        detector = Detector(args.config, args.checkpoint, args.device, args.score_thr)
+    predictor = Predictor(detector, args.out, args.batch_size)
+    predictor.run(paths)
+    for line in predictor.skipped:
+        print(f'skipped: {line}')
+    if not predictor.images:
+        raise UserError(f'none of the {len(paths)} files could be read')
+    print(f'{predictor.images} images, {len(predictor.skipped)} files skipped; results in {args.out}')
+
+
+if __name__ == '__main__':
+    run_tool(main)
