@@ -38,6 +38,7 @@ version = re.search(r"__version__ = '(.+)'", (ROOT / 'mixdet' / 'version.py').re
 # different names, so requiring one would overwrite another. mixdet checks what is there when it is imported.
 onedl = ['onedl-mmengine>=0.10.12,<0.11', 'onedl-mmcv>=2.3.6,<2.4', 'onedl-mmdetection>=3.5.1,<3.6']
 weights = ['safetensors', 'tensorboard']  # tensorboard for the messages of TensorFlow's graphs
+onnx = ['onnx', 'onnxruntime', 'onnxscript']
 openmmlab = ['mmengine>=0.10.7,<0.11', 'mmdet>=3.3.0,<3.4']
 
 setup(
@@ -64,6 +65,7 @@ setup(
         'full': [*openmmlab, 'mmcv>=2.1.0,<2.2.0'],
         'onedl': onedl,
         'weights': weights,
-        'test': ['hypothesis', 'pytest', 'ruff', *weights],
+        'onnx': onnx,
+        'test': ['hypothesis', 'pytest', 'ruff', *onnx, *weights],
     },
 )

@@ -11,7 +11,7 @@ MODELS = Registry(
     'model',
     parent=root.MODELS,
     scope='mixdet',
-    locations=['mixdet.layers', 'mixdet.backbones', 'mixdet.ssdlite'],
+    locations=['mixdet.layers', 'mixdet.backbones', 'mixdet.ssdlite', 'mixdet.deploy.exported'],
 )
 TASK_UTILS = Registry('task util', parent=root.TASK_UTILS, scope='mixdet', locations=['mixdet.ssdlite'])
 DATASETS = Registry('dataset', parent=root.DATASETS, scope='mixdet', locations=['mixdet.datasets'])

@@ -50,14 +50,14 @@ def tiny_detector(**backbone) -> torch.nn.Module:
     return model
 
 
-def coco_checkpoint(folder: Path) -> tuple[Path, Path]:
+def coco_checkpoint(folder: Path, size: int = 320) -> tuple[Path, Path]:
     """Config and checkpoint of TensorFlow's SSDLite-MobileNetV2, trained on COCO; the test is skipped without it."""
     from mixdet.weights.kinds import convert
 
     checkpoint = folder / 'coco.pth'
     if not checkpoint.exists():
         torch.save(convert(shared_path('weights', 'ssdlite_mobilenet_v2_coco.npz'), 'ssdlite_mobilenetv2'), checkpoint)
-    return ROOT / 'configs/ssdlite_mobilenetv2/ssdlite_mobilenetv2-baseline3x3-tf-320_coco.py', checkpoint
+    return ROOT / f'configs/ssdlite_mobilenetv2/ssdlite_mobilenetv2-baseline3x3-tf-{size}_coco.py', checkpoint
 
 
 def tiny_checkpoint(folder: Path) -> tuple[Path, Path]:
@@ -70,7 +70,8 @@ def tiny_checkpoint(folder: Path) -> tuple[Path, Path]:
     config.write_text(
         f"_base_ = '{ROOT}/configs/demo/ssdlite_mixnet-s_1xb8-12e_demo.py'\n"
         "model = dict(backbone=dict(_delete_=True, type='mixdet.MobileNetV2', widen_factor=0.25,\n"
-        "                           out_indices=('expansion', 'head'), kernel_sizes=(3, 5, 7)))\n"
+        "                           out_indices=('expansion', 'head'), kernel_sizes=(3, 5, 7)),\n"
+        '             test_cfg=dict(max_per_img=10))\n'
     )
     torch.manual_seed(0)
     model = MODELS.build(Config.fromfile(config).model)

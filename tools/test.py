@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from mixdet.deploy.exported import is_exported
 from mixdet.engine.checkpoint import check_fits, read_checkpoint
 from mixdet.engine.cli import add_common_arguments, build_runner, read_config, run_tool
 from mixdet.engine.results import write_result
@@ -12,7 +13,7 @@ from mixdet.errors import UserError
 def main() -> None:
     parser = argparse.ArgumentParser(description='Evaluate a checkpoint.')
     add_common_arguments(parser)
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', help='checkpoint, or a file exported by tools/export.py')
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to this pickle file')
     parser.add_argument('--show', action='store_true', help='show the predictions in a window')
     parser.add_argument('--show-dir', metavar='DIR', help='write pictures of the predictions under work_dir/*/DIR')
@@ -22,8 +23,13 @@ def main() -> None:
         raise UserError(f'--out {args.out}: must end in .pkl or .pickle')
 
     cfg = read_config(args)
-    checkpoint = read_checkpoint(args.checkpoint) if '://' not in args.checkpoint else None
-    cfg.load_from = args.checkpoint
+    checkpoint = cfg.load_from = None
+    if is_exported(args.checkpoint):
+        preprocessor = cfg.model.get('data_preprocessor')
+        cfg.model = dict(type='mixdet.ExportedDetector', file=args.checkpoint, data_preprocessor=preprocessor)
+    else:
+        cfg.load_from = args.checkpoint
+        checkpoint = read_checkpoint(args.checkpoint) if '://' not in args.checkpoint else None
     cfg.resume = False
     if args.show or args.show_dir:
         cfg.default_hooks.visualization = dict(

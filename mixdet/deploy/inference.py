@@ -84,6 +84,11 @@ class Detector:
         with torch.inference_mode():
             return self.model.test_step(batch)
 
+    def preprocess(self, arrays: Sequence[np.ndarray]) -> torch.Tensor:
+        """What the network sees of arrays (H, W, 3), uint8 BGR: normalised images (N, 3, H, W)."""
+        batch = pseudo_collate([self._pipeline(dict(img=array, img_id=i)) for i, array in enumerate(arrays)])
+        return self.model.data_preprocessor(batch)['inputs']
+
     def detections(self, sample) -> list[Detection]:
         """What a ``DetDataSample`` holds above the score threshold, best first."""
         found = sample.pred_instances.cpu()

@@ -1,0 +1,165 @@
+"""SSDLite as one tensor program: network, decoding and NMS without anything that depends on the image."""
+
+import itertools
+import math
+from typing import Optional
+
+import torch
+from mmcv.ops import nms
+from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
+from torch import Tensor, nn
+
+from mixdet.errors import UserError
+from mixdet.ssdlite.head import SSDLiteHead
+
+NMS_STEPS = 'steps'  # as tensor operations, one detection at a time: any runtime
+NMS_ONNX = 'onnx'  # as ONNX's NonMaxSuppression
+
+
+@torch.library.custom_op('mixdet::nms_mask', mutates_args=())
+def nms_mask(boxes: Tensor, scores: Tensor, iou_threshold: float, score_thr: float, max_per_class: int) -> Tensor:
+    """What NMS of boxes (N, A, 4) keeps by scores (N, C, A) of each class: a mask of ones and zeros (N, C, A).
+
+    A fixed shape around ONNX's NonMaxSuppression, whose output has as many rows as there are detections.
+    """
+    mask = torch.zeros_like(scores)
+    for image, label in itertools.product(range(scores.size(0)), range(scores.size(1))):
+        anchors = (scores[image, label] > score_thr).nonzero().flatten()
+        if len(anchors):
+            kept = nms(boxes[image, anchors], scores[image, label, anchors], iou_threshold)[1]
+            mask[image, label, anchors[kept[:max_per_class]]] = 1
+    return mask
+
+
+@nms_mask.register_fake
+def _(boxes: Tensor, scores: Tensor, iou_threshold: float, score_thr: float, max_per_class: int) -> Tensor:
+    return torch.empty_like(scores)
+
+
+def nms_mask_in_onnx(boxes, scores, iou_threshold: float, score_thr: float, max_per_class: int):
+    """``nms_mask`` in ONNX operators, for ``torch.onnx.export``'s translation table."""
+    from onnxscript import opset18 as op
+
+    limit = op.Constant(value_int=max_per_class)
+    thresholds = op.Constant(value_float=iou_threshold), op.Constant(value_float=score_thr)
+    kept = op.NonMaxSuppression(boxes, scores, limit, *thresholds)
+    zeros = op.ConstantOfShape(op.Shape(scores))
+    ones = op.Expand(op.Constant(value_float=1.0), op.Shape(kept, start=0, end=1))
+    return op.ScatterND(zeros, kept, ones)
+
+
+class ExportableSSDLite(nn.Module):
+    """An SSDLite detector that takes normalised images (N, 3, H, W), RGB, and gives
+
+    - with NMS, for each image ``max_per_img`` rows, best first, and rows of score 0 where there are fewer:
+      ``boxes`` (N, n, 4) as x1, y1, x2, y2 in px of the input, ``scores`` (N, n), ``labels`` (N, n);
+    - without, every anchor's ``boxes`` (N, A, 4) and ``scores`` (N, A, classes).
+
+    The same candidates as ``SSDLiteHead.predict_by_feat`` enter NMS, which is exact.
+
+    Args:
+        detector: the trained detector; its test_cfg says what is kept.
+        input_size: height and width, px.
+        nms: ``NMS_STEPS``, ``NMS_ONNX`` or None.
+
+    Raises:
+        UserError: if the detector's head, box coder or NMS is none that can be written so.
+    """
+
+    def __init__(self, detector: nn.Module, input_size: tuple[int, int], nms: Optional[str]) -> None:
+        super().__init__()
+        head = getattr(detector, 'bbox_head', None)
+        if not isinstance(head, SSDLiteHead) or type(head.bbox_coder) is not DeltaXYWHBBoxCoder:
+            raise UserError('export is for detectors with mixdet.SSDLiteHead and DeltaXYWHBBoxCoder')
+        cfg = detector.test_cfg
+        if nms and cfg.nms.get('type', 'nms') != 'nms':
+            raise UserError(f"test_cfg.nms.type={cfg.nms.type!r}: only 'nms' can be exported; or use --no-nms")
+        self.backbone, self.neck, self.head = detector.backbone, detector.neck, head
+        self.input_size, self.nms = tuple(input_size), nms
+        self.score_thr, self.iou_threshold = float(cfg.get('score_thr', 0)), float(cfg.nms.iou_threshold)
+        self.max_per_img = int(cfg.max_per_img)
+        coder = head.bbox_coder
+        self.max_log_ratio = abs(math.log(16 / 1000))  # DeltaXYWHBBoxCoder's limit
+        self.register_buffer('means', torch.tensor(coder.means), persistent=False)
+        self.register_buffer('stds', torch.tensor(coder.stds), persistent=False)
+        with torch.no_grad():
+            outputs = head(self.neck(self.backbone(torch.zeros(1, 3, *input_size))))[0]
+        priors = torch.cat(head._priors(outputs, [dict(batch_input_shape=self.input_size)]))
+        self.register_buffer('priors', priors, persistent=False)
+        anchors = len(priors) * head.num_classes
+        wanted = cfg.get('nms_pre', -1)
+        # without a limit of its own NMS looks at ever more candidates until it has enough: so many always were
+        self.candidates = min(wanted if wanted > 0 else 40 * self.max_per_img, anchors)
+
+    def halve(self) -> None:
+        """Put the network, not the decoding, into half precision."""
+        for part in (self.backbone, self.neck, self.head):
+            part.half()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """See the class."""
+        images = images.to(next(self.head.parameters()).dtype)
+        cls_scores, deltas = self.head(self.neck(self.backbone(images)))
+        scores = self.head._flatten(cls_scores, self.head.cls_out_channels)
+        scores = scores.sigmoid() if self.head.use_sigmoid_cls else scores.softmax(-1)
+        scores = scores[..., : self.head.num_classes]
+        boxes = self._decode(self.head._flatten(deltas, 4))
+        if self.nms is None:
+            return self._clip(boxes), scores
+        if self.nms == NMS_ONNX:
+            boxes, scores, labels = self._onnx_nms(boxes, scores)
+        else:
+            boxes, scores, labels = self._stepwise_nms(boxes, scores)
+        boxes = self._clip(boxes)
+        filled = (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
+        return boxes, scores * filled, labels
+
+    def _decode(self, deltas: Tensor) -> Tensor:
+        """Boxes (N, A, 4) of deltas (N, A, 4), as ``DeltaXYWHBBoxCoder`` without clipping."""
+        deltas = deltas * self.stds + self.means
+        sides = self.priors[:, 2:] - self.priors[:, :2]
+        centres = (self.priors[:, :2] + self.priors[:, 2:]) / 2 + sides * deltas[..., :2]
+        half = sides * deltas[..., 2:].clamp(-self.max_log_ratio, self.max_log_ratio).exp() / 2
+        return torch.cat([centres - half, centres + half], -1)
+
+    def _clip(self, boxes: Tensor) -> Tensor:
+        height, width = self.input_size
+        x = boxes[..., 0::2].clamp(0, width)
+        y = boxes[..., 1::2].clamp(0, height)
+        return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], -1)
+
+    def _stepwise_nms(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Take the best candidate, drop what overlaps it in its class, and so on: greedy NMS up to its limit."""
+        classes = scores.size(-1)
+        scores, index = scores.flatten(1).topk(self.candidates)
+        scores = scores * (scores > self.score_thr)
+        labels = index % classes
+        boxes = boxes.gather(1, (index // classes)[..., None].expand(-1, -1, 4))
+        areas = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+        picked = []
+        remaining = scores
+        for _ in range(self.max_per_img):
+            best, at = remaining.max(1, keepdim=True)
+            box = boxes.gather(1, at[..., None].expand(-1, -1, 4))
+            sides = torch.minimum(boxes[..., 2:], box[..., 2:]) - torch.maximum(boxes[..., :2], box[..., :2])
+            overlap = sides.clamp(min=0).prod(-1)
+            iou = overlap / (areas + areas.gather(1, at) - overlap)
+            dropped = ((iou > self.iou_threshold) & (labels == labels.gather(1, at))) | (
+                torch.arange(self.candidates, device=at.device) == at
+            )
+            remaining = remaining * ~dropped
+            picked.append((box, best, labels.gather(1, at)))
+        return tuple(torch.cat(part, 1) for part in zip(*picked))
+
+    def _onnx_nms(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """ONNX's NonMaxSuppression over the same candidates; its indices are put back into a tensor of fixed shape."""
+        anchors, classes = scores.shape[1:]
+        flat = scores.flatten(1)
+        lowest = flat.topk(self.candidates).values[:, -1:]
+        flat = flat * (flat >= lowest)
+        by_class = flat.unflatten(1, (anchors, classes)).transpose(1, 2)
+        limits = (self.iou_threshold, self.score_thr, self.max_per_img)
+        mask = torch.ops.mixdet.nms_mask(boxes, by_class, *limits)
+        scores, index = (by_class * mask).flatten(1).topk(self.max_per_img)
+        boxes = boxes.gather(1, (index % anchors)[..., None].expand(-1, -1, 4))
+        return boxes, scores, index // anchors

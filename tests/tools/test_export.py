@@ -1,0 +1,56 @@
+import subprocess
+import sys
+
+from helpers import ROOT, coco_checkpoint, run_tool, shared_path
+
+from mixdet.engine.results import read_results
+
+
+def test_example_without_mixdet_and_torch(tmp_path):
+    """The example finds in a COCO image what the detector finds, and imports neither."""
+    from mixdet import Detector
+
+    config, checkpoint = coco_checkpoint(tmp_path, size=300)
+    image = shared_path('data', 'coco-mini', 'val2017') / '000000000139.jpg'
+    done = run_tool('export.py', config, checkpoint, '--out', 'coco.onnx', '--images', image, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    blocker = 'import sys; sys.modules.update(torch=None, mixdet=None, cv2=None); sys.argv = sys.argv[1:]; '
+    blocker += 'import runpy; runpy.run_path(sys.argv[0], run_name="__main__")'
+    example = subprocess.run(
+        [sys.executable, '-c', blocker, str(ROOT / 'docs/onnx_example.py'), 'coco.onnx', str(image)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert example.returncode == 0, example.stderr
+    lines = example.stdout.splitlines()
+    found = Detector(config, checkpoint)(image)
+    assert len(lines) == len(found) > 5
+    for one in found:  # Pillow rounds differently than OpenCV, which may swap two of nearly equal score
+        numbers = [[float(value) for value in line[16:].split()] for line in lines if line[:16].strip() == one.name]
+        assert min(max(abs(a - b) for a, b in zip(box, one.box)) for _, *box in numbers) < 3
+        assert min(abs(score - one.score) for score, *_ in numbers) < 0.03
+
+    # the same AP from the exported file, through the ordinary tool, and what quantisation changes
+    data = shared_path('data', 'coco-mini')
+    (tmp_path / 'c.py').write_text(
+        f"_base_ = '{config}'\n"
+        f"test_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root='{data}/'))\n"
+        f"test_evaluator = dict(ann_file='{data}/annotations/instances_val2017.json')\n"
+    )
+    done = run_tool('test.py', 'c.py', 'coco.onnx', cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (result,) = read_results(tmp_path)
+    assert round(result.metrics['mAP'], 4) == 0.3551
+
+
+def test_wrong_arguments(tmp_path):
+    (tmp_path / 'there.onnx').write_bytes(b'mine')
+    for arguments, message in (
+        (('--out', 'a.pt2'), 'a.pt2: a onnx file must end in .onnx'),
+        (('--out', 'there.onnx'), 'there.onnx exists already'),
+    ):
+        done = run_tool('export.py', 'c.py', 'c.pth', *arguments, cwd=tmp_path)
+        assert done.returncode == 2 and message in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+    assert (tmp_path / 'there.onnx').read_bytes() == b'mine'

@@ -1,0 +1,65 @@
+"""Export a detector to one file: python tools/export.py CONFIG CHECKPOINT --format onnx --out FILE."""
+
+import argparse
+from pathlib import Path
+
+from mixdet.deploy.export import SUFFIXES, compare, describe, export, verification_images
+from mixdet.deploy.exported import ExportedDetector, load_exported
+from mixdet.deploy.images import find_inputs, read_image
+from mixdet.deploy.inference import Detector
+from mixdet.engine.cli import run_tool, user_input
+from mixdet.errors import UserError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='Export a detector to one file that runs without mixdet.')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--format', choices=SUFFIXES, default='onnx', help='kind of file')
+    parser.add_argument('--out', type=Path, required=True, help=f'file to write: {", ".join(SUFFIXES.values())}')
+    parser.add_argument('--nms', action=argparse.BooleanOptionalAction, default=True, help='decode and NMS inside')
+    parser.add_argument('--dynamic-batch', action='store_true', help='any number of images at a time')
+    parser.add_argument('--half', action='store_true', help='network in half precision')
+    parser.add_argument('--int8', metavar='DIR', help='ONNX: quantise, calibrated on the images in this folder')
+    parser.add_argument('--images', nargs='+', help="images to verify on (default: the first of the config's test set)")
+    args = parser.parse_args()
+    if args.out.suffix != SUFFIXES[args.format]:
+        raise UserError(f'--out {args.out}: a {args.format} file must end in {SUFFIXES[args.format]}')
+    if args.out.exists():
+        raise UserError(f'{args.out} exists already; choose another name or remove it')
+    if args.int8 and (args.format != 'onnx' or args.half):
+        raise UserError('--int8 goes with --format onnx and without --half')
+
+    with user_input(args.config):
+        detector = Detector(args.config, args.checkpoint, score_thr=0.05)
+        metadata = describe(detector, args.config, args.nms)
+    images = find_inputs(args.images)[:8] if args.images else verification_images(detector.cfg)
+    arrays = [read_image(path) for path in images]
+    originals = [_arrays(sample) for array in arrays for sample in detector.predict_samples([array])]
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    export(detector, metadata, args.out, args.format, args.dynamic_batch, args.half)
+    if args.int8:
+        from mixdet.deploy.quantize import quantize
+
+        quantize(args.out, [read_image(path) for path in find_inputs([args.int8])], detector)
+    load_exported(args.out)
+    print(f'{args.out}: {args.out.stat().st_size / 2**20:.1f} MiB, input {metadata.input_size}, {args.format}')
+    if not args.nms or not arrays:
+        print('not verified: ' + ('without NMS there are no detections' if arrays else 'no images; give --images'))
+        return
+    detector.model = ExportedDetector(str(args.out), detector.cfg.model.data_preprocessor)
+    exported = [_arrays(sample) for array in arrays for sample in detector.predict_samples([array])]
+    difference = compare(originals, exported)
+    print(
+        f'verified on {len(arrays)} images, {difference.detections} detections: boxes within {difference.boxes:.4f} '
+        f'px, scores within {difference.scores:.2e}, {difference.unmatched} without a counterpart'
+    )
+
+
+def _arrays(sample) -> tuple:
+    found = sample.pred_instances
+    return found.bboxes.numpy(), found.scores.numpy(), found.labels.numpy()
+
+
+if __name__ == '__main__':
+    run_tool(main)
