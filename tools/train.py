@@ -1,7 +1,6 @@
 """Train a detector: python tools/train.py CONFIG."""
 
 import argparse
-from pathlib import Path
 
 import torch
 
@@ -38,8 +37,6 @@ def main() -> None:
         cfg.load_from = None if args.resume == 'auto' else args.resume
     if cfg.get('load_from') and '://' not in cfg.load_from:
         read_checkpoint(cfg.load_from)
-    elif cfg.get('resume') and not Path(cfg.work_dir, 'last_checkpoint').is_file():
-        print(f'Nothing to resume in {cfg.work_dir}: training from the start')
 
     build_runner(cfg, args, ('train', 'val')).train()
 

@@ -12,10 +12,11 @@ __all__ = ['check_stack', 'install']
 
 def install() -> None:
     """Put every shim in place; calling it again changes nothing."""
-    from mixdet.compat import checkpoints, mmcv_ops, packages
+    from mixdet.compat import checkpoints, config_text, mmcv_ops, packages
 
     # onedl-mmdetection 3.5.1 warns of this optional package on every import
     warnings.filterwarnings('ignore', message='faster_coco_eval is not installed')
     mmcv_ops.install()
     packages.install()
     checkpoints.install()
+    config_text.install()
