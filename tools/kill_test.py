@@ -7,6 +7,7 @@ log. Exits with status 1 otherwise.
 """
 
 import argparse
+import gc
 import multiprocessing
 import os
 import random
@@ -75,7 +76,6 @@ def train(cfg: Config, work_dir: Path, done) -> None:
     log = os.open(work_dir.with_suffix('.log'), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    cfg.work_dir, cfg.resume = str(work_dir), True
     runner = QuickRunner.from_cfg(cfg)
     runner.register_hook(Progress(done))
     runner.train()
@@ -84,6 +84,9 @@ def train(cfg: Config, work_dir: Path, done) -> None:
 def start(cfg: Config, work_dir: Path, done) -> multiprocessing.Process:
     """Begin or resume the training in ``work_dir``."""
     done.value = -1
+    cfg.work_dir, cfg.resume = str(work_dir), True
+    cfg.pretty_text  # noqa: B018  (formatted here once, not in every process)
+    gc.freeze()  # else every process collects the garbage of its imports
     process = multiprocessing.get_context('fork').Process(target=train, args=(cfg, work_dir, done))
     process.start()
     return process
@@ -92,8 +95,8 @@ def start(cfg: Config, work_dir: Path, done) -> multiprocessing.Process:
 def kill(process: multiprocessing.Process, work_dir: Path, done, longest: float, in_save: bool) -> bool:
     """Kill ``process`` at a random moment, or in a save; False if it ended before."""
     if in_save:
-        leftovers = set(work_dir.glob('.*.partial'))
-        while process.is_alive() and set(work_dir.glob('.*.partial')) <= leftovers:
+        leftovers = set(work_dir.glob('.*.pth.partial'))
+        while process.is_alive() and set(work_dir.glob('.*.pth.partial')) <= leftovers:
             time.sleep(0.0005)
         time.sleep(random.uniform(0, 0.02))
     else:
@@ -169,12 +172,12 @@ def main() -> None:
         while True:
             process = start(cfg, work_dir, done)
             killed = kills < args.kills and kill(
-                process, work_dir, done, longest=startup + whole_run / 4, in_save=random.random() < 0.5
+                process, work_dir, done, longest=startup + (whole_run - startup) / 4, in_save=random.random() < 0.5
             )
             if not killed:
                 break
             kills += 1
-            unfinished = len(list(work_dir.glob('.*.partial')))
+            unfinished = len(list(work_dir.glob('.*.pth.partial')))
             in_saves += bool(unfinished)
             saved, damaged = latest(work_dir)
             torn += damaged

@@ -21,6 +21,7 @@ def main() -> None:
     )
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision (bfloat16 on CPU)')
     parser.add_argument('--auto-scale-lr', action='store_true', help='fit the learning rate to the batch size')
+    parser.add_argument('--check-images', action='store_true', help='read every image before the training starts')
     args = parser.parse_args()
 
     cfg = read_config(args)

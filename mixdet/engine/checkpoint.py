@@ -104,7 +104,7 @@ def check_fits(checkpoint: dict, model: nn.Module, path: Union[str, Path]) -> No
 
 def _refusal(error: pickle.UnpicklingError) -> str:
     """What torch's refusal to load a file means, with the name of what it would have executed."""
-    match = re.search(r'(?:GLOBAL|class|function) ([\w.]+\.[\w.]+)', str(error))
+    match = re.search(r'(?:GLOBAL|Unsupported class) ([\w.]+)', str(error))
     if match is None:
         return 'is corrupt, or no checkpoint; use another one'
     return (

@@ -112,7 +112,7 @@ def build_runner(cfg: Config, args: argparse.Namespace, parts: tuple[str, ...]) 
         parts: which of 'train', 'val' and 'test' will run.
     """
     with user_input(args.config):
-        check_datasets(cfg, parts)
+        check_datasets(cfg, parts, decode=getattr(args, 'check_images', False))
     prepare_launch(cfg, args.launcher)
     with user_input(args.config):
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

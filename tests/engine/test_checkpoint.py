@@ -75,7 +75,7 @@ HOSTILE = {
     'a call': (lambda path: torch.save(Attack(), path), 'needs (posix|nt).system, which is code and not weights'),
     'in meta': (
         lambda path: torch.save(dict(state_dict={}, meta=dict(cfg=Evaluated())), path),
-        'needs (builtins|__builtin__).eval, which is code and not weights, and was not loaded',
+        'needs [a-z_.]*eval, which is code and not weights, and was not loaded',
     ),
     'getattr': (lambda path: torch.save(dict(a=Chain()), path), 'was not loaded|is corrupt'),
     'legacy format': (
