@@ -36,6 +36,12 @@ def weights_only() -> bool:
     return SAFE_LOADING and not _trusted
 
 
+def allow(*types: type) -> None:
+    """Accept objects of ``types`` in the files that are loaded from now on."""
+    if SAFE_LOADING:
+        torch.serialization.add_safe_globals(list(types))
+
+
 def history_method(owner: type, name: str):
     """``getattr(HistoryBuffer, name)`` for the statistics MMEngine stores, and an error for anything else."""
     from mmengine.logging import HistoryBuffer

@@ -6,6 +6,7 @@ from mixdet.engine.console import ConsoleHook
 from mixdet.engine.hooks import ChannelsLastHook, PredictionGridHook
 from mixdet.engine.interrupt import InterruptHook
 from mixdet.engine.metric import CocoMetric
+from mixdet.engine.nonfinite import NonFiniteHook
 from mixdet.engine.runner import Runner
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     'CocoMetric',
     'ConsoleHook',
     'InterruptHook',
+    'NonFiniteHook',
     'PredictionGridHook',
     'Runner',
 ]
