@@ -1,7 +1,6 @@
 """Train a detector: python tools/train.py CONFIG."""
 
 import argparse
-from pathlib import Path
 
 import torch
 
@@ -22,6 +21,7 @@ def main() -> None:
     )
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision (bfloat16 on CPU)')
     parser.add_argument('--auto-scale-lr', action='store_true', help='fit the learning rate to the batch size')
+    parser.add_argument('--check-images', action='store_true', help='read every image before the training starts')
     args = parser.parse_args()
 
     cfg = read_config(args)
@@ -33,7 +33,7 @@ def main() -> None:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise UserError(f'--auto-scale-lr: {args.config} has no auto_scale_lr=dict(base_batch_size=...)')
         cfg.auto_scale_lr.enable = True
-    if args.resume == 'auto' and not Path(cfg.work_dir, 'last_checkpoint').is_file():
+    if args.resume == 'auto' and not any(Path(cfg.work_dir).glob('*.pth')):
         print(f'Nothing to resume in {cfg.work_dir}: training from the start')
     elif args.resume:
         cfg.resume = True

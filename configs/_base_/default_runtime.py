@@ -5,14 +5,15 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=5, max_keep_ckpts=3, save_best='coco/bbox_mAP', rule='greater'),
+    checkpoint=dict(
+        type='mixdet.CheckpointHook', interval=5, max_keep_ckpts=3, save_best='coco/bbox_mAP', rule='greater'
+    ),
+    interrupt=dict(type='mixdet.InterruptHook'),
+    nonfinite=dict(type='mixdet.NonFiniteHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='DetVisualizationHook'),
 )
-custom_hooks = [
-    dict(type='NumClassCheckHook'),
-    dict(type='CheckInvalidLossHook', interval=50, priority='VERY_LOW'),
-]
+custom_hooks = [dict(type='NumClassCheckHook')]
 
 env_cfg = dict(
     cudnn_benchmark=True,

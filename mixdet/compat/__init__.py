@@ -12,7 +12,7 @@ __all__ = ['check_stack', 'install']
 
 def install() -> None:
     """Put every shim in place; calling it again changes nothing."""
-    from mixdet.compat import checkpoints, mmcv_ops, packages, safetensors
+    from mixdet.compat import checkpoints, config_text, mmcv_ops, packages, safetensors
 
     # onedl-mmdetection 3.5.1 warns of this optional package on every import
     warnings.filterwarnings('ignore', message='faster_coco_eval is not installed')
@@ -20,3 +20,4 @@ def install() -> None:
     packages.install()
     checkpoints.install()
     safetensors.install()
+    config_text.install()

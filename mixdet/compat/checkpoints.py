@@ -1,19 +1,45 @@
-"""Reading MMEngine's checkpoints with ``torch.load(weights_only=True)``.
+"""Reading checkpoints without executing anything from them.
 
-Defect answered: since torch 2.6 that is the default, and it refuses what mmengine 0.10.7 stores beside the weights
-(``HistoryBuffer`` objects and NumPy scalars), so ``--resume`` fails with an UnpicklingError. Can go when MMEngine
-registers these types itself.
+Defects answered: mmengine 0.10.7 leaves ``weights_only`` to torch, which refuses since 2.6 what MMEngine itself stores
+beside the weights (``HistoryBuffer`` objects and NumPy scalars), so that ``--resume`` fails with an UnpicklingError; it
+does execute what a downloaded file holds (``load_url``); and on resume and in its inferencers it runs the config text
+found in a checkpoint as Python. Can go when MMEngine registers these types, passes ``weights_only=True`` and reads no
+config from a checkpoint.
 
 Only harmless types are allowed. A HistoryBuffer pickles its own methods as ``getattr(HistoryBuffer, 'mean')``, so
 ``getattr`` must be served; a function that gives exactly those methods stands in for it, never the real one.
 """
 
+import functools
+from pathlib import Path
+
 import numpy as np
 import torch
+
+from mixdet.errors import UserError
 
 HISTORY_METHODS = ('min', 'max', 'mean', 'current')
 # torch 2.5 is the first that can allow a type under another name; before, MMEngine's files need its ordinary loading
 SAFE_LOADING = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 5)
+
+_trusted = False
+
+
+def trust_files() -> None:
+    """From now on load any checkpoint, with whatever code it holds: for files of people you trust."""
+    global _trusted
+    _trusted = True
+
+
+def weights_only() -> bool:
+    """What to pass to ``torch.load``: False after ``trust_files`` and where torch is too old for it."""
+    return SAFE_LOADING and not _trusted
+
+
+def allow(*types: type) -> None:
+    """Accept objects of ``types`` in the files that are loaded from now on."""
+    if SAFE_LOADING:
+        torch.serialization.add_safe_globals(list(types))
 
 
 def history_method(owner: type, name: str):
@@ -25,12 +51,31 @@ def history_method(owner: type, name: str):
     return getattr(owner, name)
 
 
+def load_from_local(filename: str, map_location=None):
+    """MMEngine's loader of local files, without executing anything; the config text of old ``meta`` is left out."""
+    path = Path(filename).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f'{filename} can not be found.')
+    checkpoint = torch.load(path, map_location=map_location, weights_only=weights_only())
+    if isinstance(checkpoint, dict) and isinstance(checkpoint.get('meta'), dict):
+        checkpoint['meta'].pop('config', None)  # Runner.resume would run it, only to compare numbers of GPUs
+    return checkpoint
+
+
 def install() -> None:
-    """Allow the types of MMEngine's checkpoints."""
+    """Allow the types of MMEngine's checkpoints, and load all of them so."""
+    from mmengine.infer import BaseInferencer
+    from mmengine.logging import HistoryBuffer
+    from mmengine.runner import CheckpointLoader
+    from mmengine.runner import checkpoint as upstream
+
+    CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
+    if not hasattr(BaseInferencer._init_model, '__wrapped__'):
+        BaseInferencer._init_model = _with_config(BaseInferencer._init_model)
     if not SAFE_LOADING:
         return
-    from mmengine.logging import HistoryBuffer
-
+    if not isinstance(upstream.load_url, functools.partial):
+        upstream.load_url = functools.partial(_load_url, upstream.load_url)
     multiarray = (np._core if hasattr(np, '_core') else np.core).multiarray
     scalar, reconstruct = multiarray.scalar, multiarray._reconstruct
     allowed = [HistoryBuffer, np.ndarray, np.dtype, (history_method, 'builtins.getattr')]
@@ -39,3 +84,20 @@ def install() -> None:
     for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
         allowed += [(scalar, f'{module}.scalar'), (reconstruct, f'{module}._reconstruct')]
     torch.serialization.add_safe_globals(allowed)
+
+
+def _load_url(load_url, *args, **kwargs):
+    """MMEngine's loader of downloaded files, without executing anything."""
+    return load_url(*args, weights_only=weights_only(), **kwargs)
+
+
+def _with_config(init_model):
+    """MMEngine's ``BaseInferencer._init_model``, which runs the checkpoint's config text if no config is given."""
+
+    @functools.wraps(init_model)
+    def checked(self, cfg, weights, device='cpu'):
+        if not cfg and weights_only():
+            raise UserError(f'the config of {weights} would be run as Python code from the file; give a config as well')
+        return init_model(self, cfg, weights, device)
+
+    return checked

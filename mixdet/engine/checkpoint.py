@@ -1,22 +1,28 @@
 """Is this file a checkpoint, and one of this model?"""
 
 import pickle
+import re
+import zipfile
 from pathlib import Path
-from typing import Union
+from typing import Optional, Union
 
 import torch
 from torch import nn
 
-from mixdet.compat.checkpoints import SAFE_LOADING
+from mixdet.compat.checkpoints import weights_only
 from mixdet.compat.safetensors import SUFFIX as SAFETENSORS
 from mixdet.compat.safetensors import read_safetensors
 from mixdet.errors import UserError
 
 COUNTER = 'num_batches_tracked'  # of batch-norm; not every file has it, and no prediction uses it
 
+MOST_EXPANSION = 2  # of a file when it is unpacked: torch compresses nothing
+
 
 def read_checkpoint(path: Union[str, Path]) -> dict:
     """The checkpoint in ``path``, on the CPU and, with torch 2.5 or later, without executing anything from it.
+
+    ``mixdet.compat.checkpoints.trust_files`` lifts that.
 
     Raises:
         UserError: if the file is missing, not readable, not whole or not a checkpoint.
@@ -30,17 +36,55 @@ def read_checkpoint(path: Union[str, Path]) -> dict:
         except Exception as error:  # ImportError, or safetensors' own, which cannot be named without the package
             raise UserError(f'checkpoint {path} cannot be read: {_first_line(error)}') from error
     try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=SAFE_LOADING)
+        _check_sums(path)
+        checkpoint = torch.load(path, map_location='cpu', weights_only=weights_only())
     except pickle.UnpicklingError as error:
-        reason = next((line for line in str(error).splitlines() if 'GLOBAL' in line or 'Unsupported' in line), '')
-        raise UserError(
-            f'checkpoint {path} is corrupt, or holds objects that are not plain weights and was not loaded. {reason}'
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f'checkpoint {path} {_refusal(error)}') from error
+    except (
+        zipfile.BadZipFile,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        TypeError,
+        IndexError,
+        MemoryError,
+    ) as error:
         raise UserError(f'checkpoint {path} is corrupt or truncated: {_first_line(error)}; use another one') from error
     if not isinstance(checkpoint, dict) or not all(isinstance(key, str) for key in checkpoint):
         raise UserError(f'checkpoint {path} holds a {type(checkpoint).__name__}, not a dict of weights')
     return checkpoint
+
+
+def find_checkpoint(last: Path, patterns: list[Path]) -> tuple[Optional[Path], list[tuple[Path, str]]]:
+    """The newest whole checkpoint to resume from, and those that are damaged: path and reason.
+
+    Args:
+        last: file that holds the path of the latest checkpoint; it may be missing.
+        patterns: paths with ``*`` of the checkpoints that a run writes.
+    """
+    found = {path for pattern in patterns for path in pattern.parent.glob(pattern.name)}
+    candidates = sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    if last.is_file():
+        # what is newer than this file was whole before the run was killed, only not yet noted as the latest
+        newer = [path for path in candidates if path.stat().st_mtime_ns > last.stat().st_mtime_ns]
+        latest = Path(last.read_text(encoding='utf-8').strip())
+        if not latest.exists():  # the folder may have been moved
+            latest = last.parent / latest.name
+        candidates = [*newer, latest, *(path for path in candidates if path not in newer and path != latest)]
+    damaged = []
+    for path in candidates:
+        try:
+            checkpoint = read_checkpoint(path)
+        except UserError as error:
+            damaged.append((path, str(error)))
+            continue
+        if {'meta', 'message_hub', 'state_dict'} <= set(checkpoint):
+            return path, damaged
+        damaged.append((path, 'it holds weights only'))
+    return None, damaged
 
 
 def check_fits(checkpoint: dict, model: nn.Module, path: Union[str, Path]) -> None:
@@ -98,6 +142,29 @@ def _state(weights: dict) -> dict:
 
 def _as_list(value) -> list:
     return [value] if isinstance(value, dict) else list(value or ())
+
+
+def _refusal(error: pickle.UnpicklingError) -> str:
+    """What torch's refusal to load a file means, with the name of what it would have executed."""
+    match = re.search(r'(?:GLOBAL|Unsupported class) ([\w.]+)', str(error))
+    if match is None:
+        return 'is corrupt, or no checkpoint; use another one'
+    return (
+        f'needs {match[1]}, which is code and not weights, and was not loaded; if you trust the file, give '
+        'tools/train.py or tools/test.py --unsafe-load'
+    )
+
+
+def _check_sums(path: Path) -> None:
+    """Raise BadZipFile if a zip file, as torch writes it, has changed since or would fill the memory."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as file:
+            size = sum(record.file_size for record in file.infolist())
+            if size > MOST_EXPANSION * path.stat().st_size:
+                raise zipfile.BadZipFile(f'its {path.stat().st_size} bytes would unpack to {size}')
+            name = file.testzip()
+            if name is not None:
+                raise zipfile.BadZipFile(f'{name} has changed since it was written')
 
 
 def _first_line(error: BaseException) -> str:

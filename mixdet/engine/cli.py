@@ -15,6 +15,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner as MMEngineRunner
 
+from mixdet.compat.checkpoints import trust_files
 from mixdet.compat.distributed import prepare_launch
 from mixdet.datasets.preflight import check_datasets
 from mixdet.engine.checkpoint import check_pretrained
@@ -28,7 +29,7 @@ UPSTREAM_WARNINGS = ('torch.meshgrid', 'pkg_resources', 'pin_memory', 'lr_schedu
 
 
 def run_tool(main: Callable[[], None]) -> None:
-    """Run a tool's ``main`` and exit: status 2 and one line on bad input, 130 on Ctrl-C.
+    """Run a tool's ``main`` and exit: status 2 and one line on bad input, 130 on Ctrl-C outside a training.
 
     With ``MIXDET_TRACEBACK=1`` in the environment bad input shows its traceback as well.
     """
@@ -44,6 +45,8 @@ def run_tool(main: Callable[[], None]) -> None:
         status = 2
     except KeyboardInterrupt:
         status = 130
+    except SystemExit as stop:  # argparse, and a training that was interrupted
+        status = stop.code
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
@@ -78,6 +81,11 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='change settings of the config: train_cfg.max_epochs=50 model.backbone.kernel_sizes="(3,5)"',
     )
+    parser.add_argument(
+        '--unsafe-load',
+        action='store_true',
+        help='load checkpoints that hold code, and let it run: only if you trust them',
+    )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     # torchrun sets LOCAL_RANK; older launchers pass an argument
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
@@ -86,6 +94,8 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 def read_config(args: argparse.Namespace) -> Config:
     """The config that ``args`` describe, ready for the Runner."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if args.unsafe_load:
+        trust_files()
     cfg = load_config(args.config, args.cfg_options)
     if args.work_dir:
         cfg.work_dir = args.work_dir
@@ -103,7 +113,7 @@ def build_runner(cfg: Config, args: argparse.Namespace, parts: tuple[str, ...]) 
         parts: which of 'train', 'val' and 'test' will run.
     """
     with user_input(args.config):
-        check_datasets(cfg, parts)
+        check_datasets(cfg, parts, decode=getattr(args, 'check_images', False))
     prepare_launch(cfg, args.launcher)
     with user_input(args.config):
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

@@ -1,3 +1,4 @@
+import functools
 import os
 import pickle
 
@@ -8,6 +9,7 @@ from mmengine.logging import HistoryBuffer, MessageHub
 
 import mixdet  # noqa: F401
 from mixdet.compat.checkpoints import history_method
+from mixdet.errors import UserError
 
 
 def test_message_hub_survives_a_safe_load(tmp_path):
@@ -53,3 +55,28 @@ def test_only_statistics_are_served():
     for owner, name in ((HistoryBuffer, 'update'), (os, 'system'), (str, 'mean')):
         with pytest.raises(ValueError, match='not allowed'):
             history_method(owner, name)
+
+
+def test_no_config_is_run_from_a_checkpoint(tmp_path, monkeypatch):
+    from mmdet.apis import DetInferencer
+    from mmengine.runner.checkpoint import _load_checkpoint
+
+    monkeypatch.chdir(tmp_path)
+    code = "open('hacked', 'w')"
+    hub = dict(runtime_info=dict(cfg=code), log_scalars={}, resumed_keys={})
+    torch.save(dict(state_dict={}, meta=dict(config=code, cfg=code, epoch=3), message_hub=hub), 'a.pth')
+    assert _load_checkpoint('a.pth')['meta'] == dict(cfg=code, epoch=3)
+    with pytest.raises(UserError, match='the config of a.pth would be run as Python code'):
+        DetInferencer(weights='a.pth', device='cpu')
+    assert os.listdir() == ['a.pth']
+
+
+def test_downloads_are_loaded_without_executing(monkeypatch):
+    from mmengine.runner import checkpoint
+
+    seen = {}
+    monkeypatch.setattr(
+        checkpoint, 'load_url', functools.partial(checkpoint.load_url.func, lambda *a, **k: seen.update(k))
+    )
+    checkpoint.load_from_http('http://example.com/a.pth')
+    assert seen['weights_only'] is True

@@ -1,9 +1,13 @@
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
+import cv2
+import numpy as np
 import pytest
 from mmengine.config import ConfigDict
 
-from mixdet.datasets.preflight import check_datasets, read_categories
+from mixdet.datasets.preflight import DatasetCheckHook, check_datasets
 from mixdet.errors import UserError
 
 NAMES = ['RBC', 'WBC', 'Platelets']
@@ -65,18 +69,47 @@ def test_wrapped_sets_are_named_by_their_place(dataset):
         check(dict(type='RepeatDataset', dataset=dict(type='ConcatDataset', datasets=[dataset, broken])))
 
 
-def test_categories_are_found_whatever_comes_before(tmp_path):
-    path = tmp_path / 'a.json'
-    path.write_text(
-        json.dumps(dict(info='"categories": [1]', images=[dict(categories=[3])], categories=[dict(name='x')]))
-    )
-    assert read_categories(path) == ['x']
-    for text, message in (
-        ('[]', 'is it a COCO file'),
-        ('{"categories": {}}', 'is it a COCO file'),
-        ('{"categories": [{"id": 1}]}', 'is it a COCO file'),
-        ('{"categories": [', 'not valid JSON or is cut off'),
+def test_errors_stop_and_what_is_left_out_is_printed(dataset, capsys):
+    path = Path(dataset.data_root, 'a.json')
+    data = json.loads(path.read_text())
+    data['images'] = [dict(id=1, file_name='1.jpg', width=10, height=10)]
+    box = dict(image_id=1, category_id=0, area=9, iscrowd=0)
+    data['annotations'] = [dict(box, id=i, bbox=[1, 1, 0, 3 + i]) for i in range(3)]
+    path.write_text(json.dumps(data))
+    with pytest.raises(UserError, match='image 1: image file missing, .*1.jpg; training stops when it is read$'):
+        check(dataset)
+    cv2.imwrite(str(Path(dataset.data_root, 'images/1.jpg')), np.zeros((10, 10, 3), np.uint8))
+    capsys.readouterr()
+    check(dataset)
+    assert capsys.readouterr().err == f'{path}: 3 x box of no size, such as annotation 0; the box is left out\n'
+    data['annotations'][1].pop('image_id')
+    data['annotations'][2]['bbox'][0] = float('nan')
+    path.write_text(json.dumps(data))
+    with pytest.raises(
+        UserError, match=r'annotation 1: annotation without image_id; .* \(2 such faults in all: tools/ch'
     ):
-        path.write_text(text)
-        with pytest.raises(UserError, match=message):
-            read_categories(path)
+        check(dataset)
+
+
+def test_the_head_must_have_the_number_of_classes(dataset):
+    model = dict(type='SingleStageDetector', bbox_head=dict(type='SSDHead', num_classes=4))
+    cfg = ConfigDict(model=model, train_dataloader=dict(dataset=dataset))
+    with pytest.raises(UserError, match=r'model\.bbox_head\.num_classes: num_classes, 4 for 3 classes'):
+        check_datasets(cfg, ('train',))
+    model['bbox_head']['num_classes'] = 3
+    model['rpn_head'] = dict(type='RPNHead', num_classes=1)
+    check_datasets(ConfigDict(model=model, train_dataloader=dict(dataset=dataset)), ('train',))
+
+
+def test_images_are_read_on_request(dataset):
+    path = Path(dataset.data_root, 'a.json')
+    data = json.loads(path.read_text())
+    data['images'] = [dict(id=1, file_name='1.jpg', width=10, height=10)]
+    path.write_text(json.dumps(data))
+    Path(dataset.data_root, 'images/1.jpg').write_bytes(b'no picture')
+    cfg = ConfigDict(val_dataloader=dict(dataset=dataset))
+    check_datasets(cfg, ('val',))
+    with pytest.raises(UserError, match='image file unreadable'):
+        check_datasets(cfg, ('val',), decode=True)
+    with pytest.raises(UserError, match='image file unreadable'):
+        DatasetCheckHook(decode=True).before_train(SimpleNamespace(rank=0, cfg=cfg))

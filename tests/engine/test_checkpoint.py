@@ -1,9 +1,14 @@
 import os
+import pickle
+import shutil
+import zipfile
+from pathlib import Path
 
 import pytest
 import torch
 from helpers import tiny_detector
 
+from mixdet.compat.checkpoints import SAFE_LOADING
 from mixdet.engine.checkpoint import check_fits, check_pretrained, check_related, read_checkpoint
 from mixdet.errors import UserError
 
@@ -46,10 +51,65 @@ def test_bad_files_are_told_apart(saved, tmp_path, monkeypatch):
     torch.save([1, 2], 'list.pth')
     with pytest.raises(UserError, match='holds a list'):
         read_checkpoint('list.pth')
-    torch.save(Attack(), 'attack.pth')
-    with pytest.raises(UserError, match='was not loaded'):
-        read_checkpoint('attack.pth')
+
+
+class Chain:
+    """A call whose function is itself looked up by a call."""
+
+    def __reduce__(self):
+        return getattr, (str, 'format')
+
+
+class Evaluated:
+    def __reduce__(self):
+        return eval, ("open('hacked', 'w')",)
+
+
+def zip_bomb(path):
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as file:
+        file.writestr('a/data.pkl', bytes(50_000_000))
+        file.writestr('a/version', '3')
+
+
+HOSTILE = {
+    'a call': (lambda path: torch.save(Attack(), path), 'needs (posix|nt).system, which is code and not weights'),
+    'in meta': (
+        lambda path: torch.save(dict(state_dict={}, meta=dict(cfg=Evaluated())), path),
+        'needs [a-z_.]*eval, which is code and not weights, and was not loaded',
+    ),
+    'getattr': (lambda path: torch.save(dict(a=Chain()), path), 'was not loaded|is corrupt'),
+    'legacy format': (
+        lambda path: torch.save(Attack(), path, _use_new_zipfile_serialization=False),
+        'needs (posix|nt).system',
+    ),
+    'plain pickle': (lambda path: Path(path).write_bytes(pickle.dumps(Attack())), 'was not loaded|is corrupt'),
+    'a module': (lambda path: torch.save(torch.nn.Linear(1, 1), path), 'needs torch.nn.modules.linear.Linear'),
+    'a zip bomb': (zip_bomb, r'is corrupt or truncated: its \d+ bytes would unpack to 50000001'),
+    'another zip': (
+        lambda path: shutil.make_archive(path[:-4], 'zip', '.') and os.rename(path[:-4] + '.zip', path),
+        'is corrupt',
+    ),
+}
+
+
+@pytest.mark.skipif(not SAFE_LOADING, reason='torch before 2.5')
+@pytest.mark.parametrize('kind', HOSTILE)
+def test_hostile_files_are_refused_in_one_line(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    make, message = HOSTILE[kind]
+    make('a.pth')
+    with pytest.raises(UserError, match=message) as error:
+        read_checkpoint('a.pth')
+    assert len(str(error.value).splitlines()) == 1 and str(error.value).startswith('checkpoint a.pth ')
     assert not (tmp_path / 'hacked').exists()
+
+
+def test_trusted_files_are_loaded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('mixdet.compat.checkpoints._trusted', True)
+    torch.save(dict(state_dict={}, meta=Evaluated()), 'a.pth')
+    read_checkpoint('a.pth')
+    assert (tmp_path / 'hacked').exists()
 
 
 def test_a_checkpoint_of_another_model_is_refused(saved):

@@ -1,0 +1,208 @@
+"""Checkpoints that survive a kill, and runs that go on from them exactly."""
+
+from pathlib import Path
+from typing import Optional
+
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend
+from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmengine.runner import Runner
+
+from mixdet.compat.loops import begin_at_epoch_start
+from mixdet.engine.atomic import PARTIAL, write_text, written_whole
+from mixdet.engine.checkpoint import find_checkpoint
+from mixdet.engine.resume import capture, restore, seed_loaders, set_epoch
+from mixdet.errors import UserError
+from mixdet.registry import HOOKS
+
+LAST = 'last_checkpoint'  # MMEngine's file with the path of the latest one
+STATE = 'mixdet_state'  # key in a checkpoint
+INTERRUPTED = 'interrupted_'  # prefix of a checkpoint written between two regular ones
+
+
+@HOOKS.register_module(force=True)
+class CheckpointHook(MMEngineCheckpointHook):
+    """MMEngine's ``CheckpointHook`` whose files can be trusted; in any config:
+    ``default_hooks = dict(checkpoint=dict(type='mixdet.CheckpointHook', ...))``.
+
+    - A checkpoint, and ``last_checkpoint``, is written beside its place, synced to disk and renamed; only then are
+      older ones removed.
+    - ``resume=True`` without a file takes the newest whole checkpoint and says which ones it left out.
+    - A resumed run continues exactly as if it had never stopped, from within an epoch too: same batches, same
+      augmentation, same generators, gradients being accumulated, validation that was due. The data loaders draw
+      every sample's randomness from the seed and its place, see ``mixdet.engine.randomness``.
+
+    Arguments are those of MMEngine's hook. Checkpoints on remote storage are written as MMEngine does.
+    """
+
+    def before_run(self, runner: Runner) -> None:
+        """Choose the checkpoint to resume from."""
+        self._state: Optional[dict] = None
+        self._new_state: Optional[dict] = None
+        self._validated = False
+        if runner._resume and runner._load_from is None:
+            found, damaged = find_checkpoint(Path(runner.work_dir, LAST), self._patterns(runner))
+            for path, reason in damaged:
+                runner.logger.warning(f'{path} is left out: {reason}')
+            if found is None and damaged:
+                raise UserError(
+                    f'no checkpoint in {runner.work_dir} is whole; train without --resume, or give an older checkpoint'
+                )
+            if found is None:
+                runner.logger.warning(f'nothing to resume in {runner.work_dir}: training from the start')
+            elif damaged:
+                runner.logger.warning(f'resuming from {found}, the newest whole checkpoint')
+            runner._load_from, runner._resume = found and str(found), found is not None
+
+    def _patterns(self, runner: Runner) -> list[Path]:
+        folder = Path(self.out_dir, Path(runner.work_dir).name) if self.out_dir else Path(runner.work_dir)
+        return [folder / self.filename_tmpl.format('*'), folder / f'{INTERRUPTED}*.pth']
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Keep the run's state until the training begins."""
+        if runner._resume:
+            self._state = checkpoint.get(STATE)
+
+    def before_train(self, runner: Runner) -> None:
+        """Make the data reproducible and put the state back."""
+        super().before_train(runner)
+        if isinstance(self.file_backend, LocalBackend) and is_main_process():
+            self._prepare_folder()
+        seed_loaders(runner)
+        if runner._resume:
+            restore(runner, self._state)
+        self._state = None
+
+    def _prepare_folder(self) -> None:
+        """Raise UserError unless files can be written to ``out_dir``; remove what a kill left half-written."""
+        folder = Path(self.out_dir)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for leftover in folder.glob(f'.*{PARTIAL}'):
+                leftover.unlink()
+            write_text(folder / '.writable', '')
+            (folder / '.writable').unlink()
+        except OSError as error:
+            raise UserError(f'checkpoints cannot be written to {folder}: {error.strerror}; set work_dir') from error
+
+    def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
+        """Save the best, with the note that this validation is done."""
+        self._validated = True
+        try:
+            super().after_val_epoch(runner, metrics)
+        finally:
+            self._validated = False
+
+    def save_now(self, runner: Runner, done: int) -> str:
+        """Save between two regular checkpoints, after ``done`` iterations; returns the file's path.
+
+        The file goes when the next regular one is written.
+        """
+        meta = dict(epoch=runner.epoch, iter=done)
+        self.last_ckpt = self._write(runner, f'{INTERRUPTED}iter_{done}.pth', meta, by_epoch=False)
+        return self.last_ckpt
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        """MMEngine's order is to remove, then to save."""
+        if self.max_keep_ckpts > 0:
+            # the file that goes is still listed in the checkpoint: a run killed before it has gone removes it
+            kept = [old for old in self.keep_ckpt_ids if old != step] + [step]
+            runner.message_hub.update_info('keep_ckpt_ids', kept)
+        name = self.filename_tmpl.format(step)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        self._write(runner, name, meta, self.by_epoch)
+        if self.max_keep_ckpts > 0:
+            for old in kept[: -self.max_keep_ckpts]:
+                self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old)))
+            self.keep_ckpt_ids.clear()
+            self.keep_ckpt_ids.extend(kept[-self.max_keep_ckpts :])
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+
+    def _remove(self, path: str) -> None:
+        if is_main_process() and self.file_backend.isfile(path):
+            self.file_backend.remove(path)
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        """MMEngine's order is to remove the best checkpoint, then to save the better one."""
+        if not self.save_best:
+            return
+        if 'auto' in self.key_indicators:
+            self._init_rule(self.rules, [next(iter(metrics))])
+        step = runner.epoch if self.by_epoch else runner.iter
+        meta = dict(epoch=runner.epoch, iter=runner.iter)
+        improved = [
+            self._save_if_best(runner, metrics, indicator, rule, step, dict(meta))
+            for indicator, rule in zip(self.key_indicators, self.rules)
+        ]
+        if any(improved) and self.last_ckpt is not None:
+            self._save_checkpoint_with_step(runner, step, meta)
+
+    def _save_if_best(self, runner: Runner, metrics: dict, indicator: str, rule: str, step: int, meta: dict) -> bool:
+        if indicator not in metrics:
+            raise UserError(f'save_best={indicator!r} is not among the metrics: {", ".join(list(metrics)[:12])}')
+        known = runner.message_hub.runtime_info
+        suffix = '' if len(self.key_indicators) == 1 else f'_{indicator}'
+        score, best = metrics[indicator], known.get(f'best_score{suffix}', self.init_value_map[rule])
+        if score is None or not self.is_better_than[indicator](score, best):
+            return False
+        before = known.get(f'best_ckpt{suffix}')
+        name = f'best_{indicator}_{self.filename_tmpl.format(step)}'.replace('/', '_')
+        path = self.file_backend.join_path(self.out_dir, name)
+        runner.message_hub.update_info(f'best_score{suffix}', score)
+        runner.message_hub.update_info(f'best_ckpt{suffix}', path)
+        if suffix:
+            self.best_ckpt_path_dict[indicator] = path
+        else:
+            self.best_ckpt_path = path
+        self._write(runner, name, meta, by_epoch=False, to_resume=False)
+        if before and before != path:
+            self._remove(before)
+        runner.logger.info(f'The best checkpoint, {indicator} {score:0.4f}, is saved to {name}.')
+        return True
+
+    def _write(self, runner: Runner, name: str, meta: dict, by_epoch: bool, to_resume: bool = True) -> str:
+        """Save as ``name`` and return the path; a checkpoint ``to_resume`` from becomes the latest."""
+        path = self.file_backend.join_path(self.out_dir, name)
+        options = dict(self.args, meta=meta, by_epoch=by_epoch, backend_args=self.backend_args)
+        options['file_client_args'] = self.file_client_args
+        options['save_optimizer'] = to_resume and self.save_optimizer
+        options['save_param_scheduler'] = to_resume and self.save_param_scheduler
+        self._new_state = capture(runner, self._validated) if to_resume else None
+        if not is_main_process():
+            return path
+        try:
+            if isinstance(self.file_backend, LocalBackend):
+                with written_whole(Path(path)) as partial:
+                    runner.save_checkpoint(self.out_dir, partial.name, **options)
+            else:
+                runner.save_checkpoint(self.out_dir, name, **options)
+            if to_resume:
+                self._make_latest(runner, path)
+        except OSError as error:
+            raise UserError(
+                f'checkpoint {path} cannot be written: {error.strerror or error}; make room, and go on from the one '
+                'before with --resume'
+            ) from error
+        return path
+
+    def _make_latest(self, runner: Runner, path: str) -> None:
+        last = Path(runner.work_dir, LAST)
+        before = Path(last.read_text()) if last.is_file() else None
+        write_text(last, path)
+        if before and before.name.startswith(INTERRUPTED) and before != Path(path):
+            self._remove(str(before))
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Add the run's state."""
+        if self._new_state is not None:
+            checkpoint[STATE] = self._new_state
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Tell the loader which epoch it is."""
+        set_epoch(runner)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Save if it is time."""
+        begin_at_epoch_start(runner.train_loop)
+        super().after_train_epoch(runner)

@@ -1,0 +1,300 @@
+"""Every kind of fault by example; then thousands of damaged files against what MMDetection makes of them."""
+
+import contextlib
+import copy
+import io
+import json
+import os
+from pathlib import Path
+
+import pytest
+from helpers import shared_path
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mmdet.datasets import CocoDataset
+
+from mixdet.datasets.annotations import check_coco, read_coco
+from mixdet.datasets.faults import ERROR, KINDS, Report
+from mixdet.errors import UserError
+
+CLASSES = ('cat', 'dog')
+FILES = int(os.environ.get('MIXDET_MUTATED_FILES', 300))
+
+
+def sound():
+    return dict(
+        images=[
+            dict(id=1, file_name='1.jpg', width=100, height=80),
+            dict(id=2, file_name='2.jpg', width=60, height=60),
+        ],
+        annotations=[
+            dict(id=1, image_id=1, category_id=3, bbox=[10, 10, 20, 20], area=400, iscrowd=0),
+            dict(id=2, image_id=1, category_id=5, bbox=[30.5, 10, 20, 40], area=800, iscrowd=0),
+            dict(id=3, image_id=2, category_id=3, bbox=[0, 0, 60, 60], area=3600, iscrowd=0),
+        ],
+        categories=[dict(id=3, name='cat'), dict(id=5, name='dog')],
+    )
+
+
+def examine(path, classes=None):
+    report = Report(str(path))
+    data = read_coco(path, report)
+    return report, check_coco(data, report, classes)
+
+
+def boxes_of_mmdetection(path, classes=CLASSES):
+    with contextlib.redirect_stdout(io.StringIO()):
+        dataset = CocoDataset(
+            ann_file=str(path),
+            metainfo=dict(classes=classes),
+            data_prefix=dict(img=''),
+            serialize_data=False,
+            test_mode=True,
+        )
+    return sum(len(dataset.get_data_info(i)['instances']) for i in range(len(dataset)))
+
+
+def of(section, number=0, **changes):
+    """A change of one entry; DEL leaves the key out."""
+
+    def change(data):
+        for key, value in changes.items():
+            if value is DEL:
+                del data[section][number][key]
+            else:
+                data[section][number][key] = value
+
+    return change
+
+
+def put(section, entry):
+    return lambda data: data[section].append(entry)
+
+
+DEL = object()
+NAN, INF = float('nan'), float('inf')
+
+EXAMPLES = [
+    ('section missing', lambda data: data.pop('images'), "file: section missing, 'images'"),
+    ('section missing', lambda data: data.pop('categories'), "'categories'"),
+    ('section wrong', lambda data: data.update(annotations={}), "'annotations' is a dict, not a list"),
+    ('section wrong', lambda data: data.update(images=None), "'images' is a NoneType, not a list"),
+    ('category wrong', put('categories', 'bird'), "categories[2]: category wrong, it is 'bird'"),
+    ('category id missing', put('categories', dict(name='bird')), "categories[2]: category id missing, 'bird'"),
+    ('category id wrong', put('categories', dict(id=None, name='bird')), 'id=None'),
+    ('category id wrong', put('categories', dict(id=[1], name='bird')), 'id=[1]'),
+    ('category id twice', put('categories', dict(id=3, name='bird')), "category 3: category id twice, 'bird'"),
+    ('category name missing', put('categories', dict(id=7)), 'category 7'),
+    ('category name wrong', put('categories', dict(id=7, name=4)), 'name=4'),
+    ('category name wrong', put('categories', dict(id=7, name=' ')), "name=' '"),
+    ('category name twice', put('categories', dict(id=7, name='cat')), "category 7: category name twice, 'cat'"),
+    ('category empty', put('categories', dict(id=7, name='bird')), 'category 7: category empty, bird'),
+    ('image wrong', put('images', 4), 'images[2]: image wrong, it is 4'),
+    ('image id missing', put('images', dict(file_name='3.jpg')), "images[2]: image id missing, '3.jpg'"),
+    ('image id wrong', put('images', dict(id={}, file_name='3.jpg', width=9, height=9)), 'id={}'),
+    ('image id twice', put('images', dict(id=2, file_name='3.jpg')), "image 2: image id twice, '3.jpg'"),
+    ('image id not an integer', put('images', dict(id='a', file_name='3.jpg', width=9, height=9)), "image 'a'"),
+    ('image name missing', of('images', file_name=DEL), 'image 1: image name missing'),
+    ('image name wrong', of('images', file_name=5), 'file_name=5'),
+    ('image name twice', of('images', 1, file_name='1.jpg'), 'image 2: image name twice, 1.jpg'),
+    ('image size missing', of('images', height=DEL), 'image 1: image size missing, 1.jpg'),
+    ('image size wrong', of('images', width='100'), "width='100', height=80"),
+    ('image size wrong', of('images', width=0), 'width=0'),
+    ('image size wrong', of('images', width=-4), 'width=-4'),
+    ('image size wrong', of('images', width=NAN), 'width=nan'),
+    ('image size wrong', of('images', width=None), 'width=None'),
+    ('image empty', put('images', dict(id=3, file_name='3.jpg', width=9, height=9)), 'image 3: image empty, 3.jpg'),
+    ('annotation wrong', put('annotations', [1]), 'annotations[3]: annotation wrong, it is [1]'),
+    ('annotation id missing', of('annotations', id=DEL), 'annotations[0]: annotation id missing'),
+    ('annotation id wrong', of('annotations', id=1.5), 'annotations[0]: annotation id wrong, id=1.5'),
+    ('annotation id twice', of('annotations', 1, id=1), 'annotation 1: annotation id twice'),
+    ('annotation without image_id', of('annotations', image_id=DEL), 'annotation 1: annotation without image_id'),
+    ('annotation of no image', of('annotations', image_id=9), 'annotation 1: annotation of no image, image_id=9'),
+    ('annotation of no image', of('annotations', image_id='1'), "image_id='1'"),
+    ('annotation image_id wrong', of('annotations', image_id=[1]), 'image_id=[1]'),
+    ('annotation category_id wrong', of('annotations', category_id=None), 'category_id=None'),
+    ('annotation without category_id', of('annotations', category_id=DEL), 'annotation 1'),
+    ('annotation of no category', of('annotations', category_id=4), 'category_id=4'),
+    ('ignored', of('annotations', ignore=1), 'annotation 1: ignored'),
+    ('crowd', of('annotations', iscrowd=1), 'annotation 1: crowd'),
+    ('iscrowd wrong', of('annotations', iscrowd='no'), "iscrowd='no'"),
+    ('iscrowd wrong', of('annotations', iscrowd=2), 'iscrowd=2'),
+    ('box missing', of('annotations', bbox=DEL), 'annotation 1: box missing'),
+    ('box wrong', of('annotations', bbox=[1, 2, 3]), 'bbox=[1, 2, 3] is not [x, y, width, height]'),
+    ('box wrong', of('annotations', bbox=[1, 2, 3, '4']), "bbox=[1, 2, 3, '4'] is not"),
+    ('box wrong', of('annotations', bbox=None), 'bbox=None is not'),
+    ('box wrong', of('annotations', bbox=dict(x=1)), "bbox={'x': 1} is not"),
+    ('box not finite', of('annotations', bbox=[1, 2, NAN, 4]), 'bbox=[1, 2, nan, 4]'),
+    ('box not finite', of('annotations', bbox=[1, 2, INF, 4]), 'bbox=[1, 2, inf, 4]'),
+    ('box not finite', of('annotations', bbox=[1, 2, 10**400, 4]), 'annotation 1: box not finite'),
+    ('box of negative size', of('annotations', bbox=[20, 20, -5, 4]), 'bbox=[20, 20, -5, 4]'),
+    ('box of no size', of('annotations', bbox=[20, 20, 0, 4]), 'bbox=[20, 20, 0, 4]'),
+    ('box below 1 px', of('annotations', bbox=[20, 20, 0.5, 4]), 'bbox=[20, 20, 0.5, 4]'),
+    ('box outside the image', of('annotations', bbox=[200, 20, 5, 4]), '[200, 20, 5, 4] of 100x80'),
+    ('box partly outside', of('annotations', bbox=[90, 20, 50, 4]), 'bbox=[90, 20, 50, 4] of 100x80'),
+    ('box twice', put('annotations', dict(sound()['annotations'][0], id=9)), 'annotation 9'),
+    ('area missing', of('annotations', area=DEL), 'annotation 1: area missing'),
+    ('area wrong', of('annotations', area='9'), "area='9'"),
+    ('area not positive', of('annotations', area=0), 'area=0'),
+    ('segmentation wrong', of('annotations', segmentation=[[1, 2, 3]]), 'annotation 1: segmentation wrong'),
+    ('segmentation wrong', of('annotations', segmentation='none'), 'annotation 1: segmentation wrong'),
+]  # fmt: skip
+
+
+def write(tmp_path, data):
+    path = tmp_path / 'a.json'
+    path.write_text(json.dumps(data))
+    return path
+
+
+def test_a_sound_file_has_no_fault(tmp_path):
+    path = write(tmp_path, sound())
+    report, fixed = examine(path)
+    assert not report.faults and (report.images, report.boxes, report.kept, report.left_out) == (2, 3, 3, 0)
+    assert fixed == sound() and boxes_of_mmdetection(path) == 3
+
+
+@pytest.mark.parametrize(('kind', 'change', 'message'), EXAMPLES, ids=[f'{i}-{e[0]}' for i, e in enumerate(EXAMPLES)])
+def test_every_kind_of_fault_is_named(tmp_path, kind, change, message):
+    data = sound()
+    change(data)
+    path = write(tmp_path, data)
+    report, fixed = examine(path)
+    (fault,) = [fault for fault in report.faults if fault.kind == kind]
+    assert message in str(fault) and str(fault).endswith(KINDS[kind].effect)
+    if not list(report.of(ERROR)):
+        assert boxes_of_mmdetection(path) == report.kept
+    again, _ = examine(write(tmp_path, fixed))
+    assert not list(again.of(ERROR))
+    assert boxes_of_mmdetection(tmp_path / 'a.json') == again.kept
+
+
+def test_there_are_thirty_kinds_and_more():
+    assert len({kind for kind, _, _ in EXAMPLES}) >= 30
+
+
+def test_classes_that_are_not_trained_are_told(tmp_path):
+    path = write(tmp_path, sound())
+    report, _ = examine(path, classes=('dog',))
+    assert [str(fault) for fault in report.faults] == [
+        'annotation 1: annotation of another class, cat; the box is left out: its class is not in the config',
+        'annotation 3: annotation of another class, cat; the box is left out: its class is not in the config',
+    ]
+    assert report.kept == boxes_of_mmdetection(path, ('dog',)) == 1
+
+
+def test_keys_that_stand_twice(tmp_path):
+    path = tmp_path / 'a.json'
+    path.write_text(json.dumps(sound())[:-1] + ', "images": []}')
+    report, _ = examine(path)
+    assert str(next(report.of(ERROR))) == "object with id None: key twice, 'images'; the first of the two is lost"
+
+
+@pytest.mark.parametrize(
+    'content', [b'', b'{', b'{"images": [', b'\xff\xfe\x00', b'[' * 100_000, b'[]', b'3', b'nonsense']
+)
+def test_what_is_no_coco_file_is_one_line(tmp_path, content):
+    path = tmp_path / 'a.json'
+    path.write_bytes(content)
+    with pytest.raises(UserError, match='a.json (is not valid JSON or is cut off|holds a JSON)') as error:
+        examine(path)
+    assert '\n' not in str(error.value)
+
+
+def test_without_masks_the_outline_is_still_checked(tmp_path):
+    data = sound()
+    data['annotations'][0]['segmentation'] = [[1, 2, 3]]
+    data['annotations'][1]['segmentation'] = [[1, 2, 3, 4, 5, 6]]
+    report = Report('a')
+    check_coco(read_coco(write(tmp_path, data), report, masks=False), report)
+    assert [fault.where for fault in report.faults] == ['annotation 1']
+
+
+values = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 130), st.integers(), st.floats(),
+    st.sampled_from(['', '1', 'cat', '1.jpg']),
+    st.lists(st.one_of(st.integers(-9, 120), st.floats(), st.none()), max_size=5),
+    st.just({}), st.just([[1, 2, 3, 4, 5, 6]]),
+)  # fmt: skip
+
+
+@st.composite
+def damaged(draw):
+    """A sound file with one to four changes: values, keys, entries, sections, and at times bytes."""
+    data = sound()
+    for _ in range(draw(st.integers(1, 4))):
+        section = draw(st.sampled_from(['images', 'annotations', 'annotations', 'annotations', 'categories']))
+        entries = data.get(section)
+        action = draw(st.sampled_from(['set', 'set', 'set', 'box', 'delete', 'copy', 'entry', 'section']))
+        if action == 'section' and draw(st.integers(0, 5)) == 0:
+            data[section] = draw(values)
+        if not isinstance(entries, list) or not entries:
+            continue
+        number = draw(st.integers(0, len(entries) - 1))
+        entry = entries[number]
+        if action == 'entry':
+            entries[number] = draw(values)
+        elif action == 'copy':
+            entries.append(copy.deepcopy(entry))
+        elif isinstance(entry, dict) and entry:
+            key = draw(st.sampled_from([*sorted(entry), 'ignore', 'segmentation', 'iscrowd']))
+            if action == 'delete':
+                entry.pop(key, None)
+            elif action == 'box' and section == 'annotations':
+                entry['bbox'] = draw(
+                    st.lists(st.one_of(st.integers(-20, 130), st.floats(-20, 130)), min_size=4, max_size=4)
+                )
+            else:
+                entry[key] = draw(values)
+    text = json.dumps(data)
+    if draw(st.integers(0, 9)) == 0:
+        place = draw(st.integers(0, len(text) - 1))
+        text = (
+            text[:place] + draw(st.sampled_from(['', '"', '}', '9', '\x00'])) + text[place + draw(st.integers(0, 3)) :]
+        )
+    return text
+
+
+@settings(
+    max_examples=FILES, deadline=None, derandomize=True, database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)  # fmt: skip
+@given(text=damaged())
+def test_damaged_files_never_surprise(tmp_path, text):
+    """A file without errors loads, with as many boxes as foretold; the others are refused, and load when mended."""
+    path = Path(tmp_path, 'a.json')
+    path.write_text(text)
+    try:
+        report, fixed = examine(path)
+    except UserError as error:
+        assert '\n' not in str(error)
+        return
+    names = [category['name'] for category in fixed['categories']]
+    for fault in report.faults:
+        assert '\n' not in str(fault)
+    if not list(report.of(ERROR)):
+        assert boxes_of_mmdetection(path, names) == report.kept
+        told = sum(
+            'left out' in KINDS[fault.kind].effect for fault in report.faults if fault.where.startswith('annotation')
+        )
+        assert (report.left_out > 0) <= (told > 0) and told >= report.left_out
+    path.write_text(json.dumps(fixed))
+    again, _ = examine(path)
+    assert not list(again.of(ERROR)) and not {'box of no size', 'box outside the image'} & set(again.counts())
+    assert boxes_of_mmdetection(path, names) == again.kept
+
+
+@pytest.mark.parametrize('file', ['bccd/annotations/instances_train.json', 'bccd/annotations/instances_val.json'])
+def test_real_sets_are_sound(file):
+    path = shared_path('data', *file.split('/'))
+    report, fixed = examine(path)
+    assert not report.faults and fixed == json.loads(path.read_text())
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_real_coco_has_crowds_and_classes_without_boxes(split):
+    path = shared_path('data', 'coco-mini', 'annotations', f'instances_{split}2017.json')
+    report, _ = examine(path)
+    crowds = sum(entry['iscrowd'] for entry in json.loads(path.read_text())['annotations'])
+    assert set(report.counts()) <= {'crowd', 'category empty', 'image empty'} and report.counts()['crowd'] == crowds
+    assert report.left_out == 0

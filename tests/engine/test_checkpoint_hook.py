@@ -1,0 +1,181 @@
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_training import BATCHES, EPOCHS, Killed, config, difference, outcome, train
+
+from mixdet.engine.checkpoint import read_checkpoint
+from mixdet.engine.checkpoint_hook import CheckpointHook
+from mixdet.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def short_start(monkeypatch):
+    monkeypatch.setattr('mmengine.runner.Runner._log_env', lambda *args: None)
+
+
+def files(folder):
+    return sorted(path.name for path in Path(folder).glob('*.pth'))
+
+
+def latest(folder):
+    return Path(folder, 'last_checkpoint').read_text()
+
+
+def test_old_files_go_only_when_the_new_one_is_there(tmp_path, monkeypatch):
+    seen = []
+    remove = CheckpointHook._remove
+
+    def watched(self, path):
+        assert Path(latest(tmp_path)) != Path(path) and Path(latest(tmp_path)).exists()
+        seen.append((files(tmp_path), Path(path).name))
+        remove(self, path)
+
+    monkeypatch.setattr(CheckpointHook, '_remove', watched)
+    train(config(tmp_path, max_keep_ckpts=1, save_best='tiny/error', rule='less'))
+    for present, name in seen:
+        assert len([other for other in present if other.startswith(name.split('_')[0])]) == 2
+    assert {name.split('_')[0] for _, name in seen} == {'best', 'iter'}
+    assert files(tmp_path)[-1] == 'iter_12.pth' and len(files(tmp_path)) == 2
+    assert not [name for name in os.listdir(tmp_path) if 'partial' in name or 'writable' in name]
+
+
+def test_a_run_killed_before_the_old_file_is_removed_removes_it_when_it_resumes(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(CheckpointHook, '_remove', lambda self, path: (_ for _ in ()).throw(Killed))
+        patch.setattr('tiny_training.Killed', KeyError)  # let it through
+        train(config(tmp_path, max_keep_ckpts=1))
+    assert files(tmp_path) == ['iter_3.pth', 'iter_6.pth']
+    train(config(tmp_path, max_keep_ckpts=1), resume=True)
+    assert files(tmp_path) == ['iter_12.pth']
+
+
+@pytest.mark.parametrize('damage', ['truncated', 'empty', 'one byte', 'gone'])
+def test_the_newest_whole_checkpoint_is_taken(tmp_path, damage):
+    expected = outcome(train(config(tmp_path / 'whole')))
+    train(config(tmp_path / 'a'), kill_at=8)
+    newest = tmp_path / 'a/iter_6.pth'
+    assert latest(tmp_path / 'a') == str(newest)
+    content = newest.read_bytes()
+    if damage == 'gone':
+        newest.unlink()
+    else:
+        middle = len(content) // 2
+        flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        newest.write_bytes({'truncated': content[:middle], 'empty': b'', 'one byte': flipped}[damage])
+    runner = train(config(tmp_path / 'a'), resume=True)
+    log = next(Path(runner.log_dir).glob('*.log')).read_text()
+    assert f'{newest} is left out' in log and 'iter_3.pth, the newest whole checkpoint' in log
+    assert difference(outcome(runner), expected) == 0.0
+
+
+def test_a_checkpoint_not_yet_noted_as_the_latest_is_found(tmp_path):
+    train(config(tmp_path), kill_at=8)
+    last = tmp_path / 'last_checkpoint'
+    last.unlink()
+    started = []
+    train(config(tmp_path), resume=True, hooks=[spy(started)])
+    assert started == [6]
+    train(config(tmp_path / 'b'), kill_at=8)
+    (tmp_path / 'b/last_checkpoint').write_text(str(tmp_path / 'b/iter_3.pth'))  # asked for by the user
+    started.clear()
+    train(config(tmp_path / 'b'), resume=True, hooks=[spy(started)])
+    assert started == [3]
+
+
+def spy(started):
+    from mmengine.hooks import Hook
+
+    class Spy(Hook):
+        def before_train(self, runner):
+            started.append(runner.iter)
+
+    return Spy()
+
+
+def test_no_whole_checkpoint_is_an_error(tmp_path):
+    train(config(tmp_path), kill_at=4)
+    (tmp_path / 'iter_3.pth').write_bytes(b'')
+    with pytest.raises(UserError, match='no checkpoint in .* is whole'):
+        train(config(tmp_path), resume=True)
+
+
+def test_nothing_to_resume_starts_anew(tmp_path):
+    runner = train(config(tmp_path), resume=True)
+    assert runner.iter == EPOCHS * BATCHES
+    assert 'nothing to resume' in next(Path(runner.log_dir).glob('*.log')).read_text()
+
+
+def test_a_full_disk_leaves_the_checkpoints_before(tmp_path):
+    resource = pytest.importorskip('resource')
+
+    def fill(runner, out_dir, filename, **kwargs):
+        if runner.iter < 5:
+            return save(runner, out_dir, filename, **kwargs)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))  # as much as is free
+        try:
+            return save(runner, out_dir, filename, **kwargs)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    cfg = config(tmp_path)
+    from mmengine.runner import Runner
+
+    save = Runner.save_checkpoint
+    Runner.save_checkpoint = fill
+    try:
+        with pytest.raises(UserError, match=r'iter_6\.pth cannot be written: File too large'):
+            train(cfg)
+    finally:
+        Runner.save_checkpoint = save
+    assert files(tmp_path) == ['iter_3.pth'] and latest(tmp_path) == str(tmp_path / 'iter_3.pth')
+    assert read_checkpoint(tmp_path / 'iter_3.pth')['meta']['iter'] == 3
+    assert not list(tmp_path.glob('.*partial'))
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_the_training(tmp_path, monkeypatch):
+    replace = os.replace
+
+    def read_only(source, target):
+        if Path(target).parent == tmp_path:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), target)
+        replace(source, target)
+
+    monkeypatch.setattr('os.replace', read_only)
+    started = []
+    with pytest.raises(UserError, match='checkpoints cannot be written to .*: Read-only file system; set work_dir'):
+        train(config(tmp_path), hooks=[spy(started)])
+
+
+def test_by_epoch_too(tmp_path):
+    hook = dict(interval=1, max_keep_ckpts=2, save_best='tiny/error', rule='less')
+
+    def cfg(folder):
+        made = config(folder, **hook)
+        made.default_hooks.checkpoint.by_epoch = True
+        return made
+
+    expected = outcome(train(cfg(tmp_path / 'whole')))
+    train(cfg(tmp_path / 'a'), kill_at=2 * BATCHES + 2)
+    assert files(tmp_path / 'a')[-2:] == ['epoch_1.pth', 'epoch_2.pth']
+    resumed = train(cfg(tmp_path / 'a'), resume=True)
+    assert difference(outcome(resumed), expected) == 0.0
+    assert files(tmp_path / 'a') == files(tmp_path / 'whole')
+
+
+def test_checkpoints_of_mmengine_resume_with_a_warning(tmp_path):
+    cfg = config(tmp_path)
+    cfg.default_hooks.checkpoint.type = 'CheckpointHook'
+    train(cfg, kill_at=8)
+    runner = train(config(tmp_path), resume=True)
+    assert runner.iter == EPOCHS * BATCHES
+    assert 'not saved by mixdet.CheckpointHook' in next(Path(runner.log_dir).glob('*.log')).read_text()
+
+
+def test_a_metric_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match="save_best='coco/bbox_mAP' is not among the metrics: tiny/error"):
+        train(config(tmp_path, save_best='coco/bbox_mAP', rule='greater'))
+    assert torch.load(latest(tmp_path), weights_only=True)['meta']['iter'] == 3

@@ -1,0 +1,35 @@
+"""Run the training step again that ended a training with NaN: python tools/replay.py CONFIG nonfinite_iter_N.pth."""
+
+import argparse
+
+from mmengine.device import get_device
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, init_default_scope
+
+from mixdet.engine.cli import run_tool, user_input
+from mixdet.engine.config import load_config
+from mixdet.engine.nonfinite import examine_step, read_step
+from mixdet.engine.randomness import set_rng_state
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='Run the step again whose loss was not finite.')
+    parser.add_argument('config', help='config of the training')
+    parser.add_argument('file', help='nonfinite_iter_N.pth from its work dir')
+    parser.add_argument('--device', help='where to run it (default: the GPU if there is one)')
+    args = parser.parse_args()
+
+    cfg = load_config(args.config)
+    step = read_step(args.file)
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    with user_input(args.config):
+        model = MODELS.build(cfg.model).to(args.device or get_device()).train()
+        model.load_state_dict(step['state_dict'])
+        optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    optim_wrapper.initialize_count_status(model, 0, 1)
+    set_rng_state(step['rng'])
+    print(f'iteration {step["iteration"]}: {examine_step(model, optim_wrapper, step["batch"])}')
+
+
+if __name__ == '__main__':
+    run_tool(main)
