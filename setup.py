@@ -56,12 +56,14 @@ setup(
     keywords='object detection, MixConv, MixNet, SSDLite, MMDetection',
     python_requires='>=3.9',
     packages=find_packages(include=['mixdet', 'mixdet.*']),
+    package_data={'mixdet.layers': ['csrc/*']},
     cmdclass={'build_py': BuildPyWithMim},
     install_requires=['numpy', 'pycocotools', 'rich'],
     extras_require={
         'lite': [*openmmlab, 'mmcv-lite>=2.1.0,<2.2.0'],
         'full': [*openmmlab, 'mmcv>=2.1.0,<2.2.0'],
         'onedl': onedl,
+        'plot': ['matplotlib'],
         'test': ['hypothesis', 'pytest', 'ruff'],
     },
 )

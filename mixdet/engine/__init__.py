@@ -2,7 +2,7 @@
 
 from mixdet.engine.amp import CPUAmpOptimWrapper
 from mixdet.engine.console import ConsoleHook
-from mixdet.engine.hooks import ChannelsLastHook, PredictionGridHook
+from mixdet.engine.hooks import ChannelsLastHook, MixConvImplHook, PredictionGridHook
 from mixdet.engine.metric import CocoMetric
 from mixdet.engine.runner import Runner
 
@@ -11,6 +11,7 @@ __all__ = [
     'ChannelsLastHook',
     'CocoMetric',
     'ConsoleHook',
+    'MixConvImplHook',
     'PredictionGridHook',
     'Runner',
 ]

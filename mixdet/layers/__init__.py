@@ -8,7 +8,7 @@ from mixdet.layers.blocks import (
     SqueezeExcite,
     make_divisible,
 )
-from mixdet.layers.mixconv import MixConv2d, parse_kernel_sizes, split_channels
+from mixdet.layers.mixconv import MixConv2d, parse_kernel_sizes, set_mixconv_impl, split_channels
 from mixdet.layers.padding import Conv2dSame
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     'SqueezeExcite',
     'make_divisible',
     'parse_kernel_sizes',
+    'set_mixconv_impl',
     'split_channels',
 ]
