@@ -11,7 +11,7 @@
 
 namespace mixdet {
 
-constexpr int64_t kScratchBytes = 256 * 1024;  // aimed at for a block of rows: it should stay in the L2 cache
+constexpr int64_t kScratchBytes = 96 * 1024;  // aimed at for a block of rows: it should stay in the L2 cache
 constexpr int kTaps = 9;                       // weight gradients kept in registers at a time
 
 // `Tile` output pixels of a row; they stay in registers while the taps go by.
@@ -118,7 +118,7 @@ struct Steps {
 template <typename T>
 int64_t rows_at_a_time(int64_t rows, int64_t columns, int64_t in_step, int64_t extent) {
   const int64_t fit = kScratchBytes / (columns * kBlockBytes) - extent;
-  return std::max<int64_t>(1, std::min(rows, std::max(fit / in_step, 2 * extent / in_step)));
+  return std::max<int64_t>(1, std::min(rows, std::max(fit / in_step, 4 * extent / in_step)));
 }
 
 // One block of channels, rows [first, last) (in steps of steps.out_h) of one image.
@@ -174,7 +174,7 @@ void correlate(const Vec<T>* x, int64_t row_step, int64_t pixel_step, const int6
                int64_t rows, int64_t columns, Vec<T>* sums) {
   const int64_t step = Step ? Step : pixel_step;
   Vec<T> local[kTaps];
-  for (int k = 0; k < kTaps; ++k) local[k] = sums[k];
+  for (int k = 0; k < kTaps; ++k) local[k] = Vec<T>{};
   const Vec<T>* taps[kTaps];
   for (int64_t r = 0; r < rows; ++r) {
     for (int k = 0; k < kTaps; ++k) taps[k] = x + r * row_step + offsets[k];
@@ -183,7 +183,8 @@ void correlate(const Vec<T>* x, int64_t row_step, int64_t pixel_step, const int6
       for (int k = 0; k < kTaps; ++k) local[k] += taps[k][c * step] * g;
     }
   }
-  for (int k = 0; k < kTaps; ++k) sums[k] = local[k];
+  // sums of sums: rounding errors grow with the number of terms
+  for (int k = 0; k < kTaps; ++k) sums[k] += local[k];
 }
 
 // Weight gradient of one block of channels over images [first, last); adds to sums[vector][tap, rounded up to kTaps].
