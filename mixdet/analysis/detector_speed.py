@@ -15,10 +15,9 @@ from mixdet.registry import MODELS
 
 
 def build(cfg: Config) -> nn.Module:
-    """The detector of ``cfg``, weights as it initialises them."""
+    """The detector of ``cfg`` with random weights."""
     torch.manual_seed(0)
     model = MODELS.build(copy.deepcopy(cfg.model))
-    model.init_weights()
     # MMDetection 3.3's SSDHead cannot predict: it lacks the attribute that prediction asks for
     head = getattr(model, 'bbox_head', None)
     if type(head).__name__ == 'SSDHead' and not hasattr(head, 'loss_cls'):

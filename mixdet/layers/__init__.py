@@ -10,6 +10,7 @@ from mixdet.layers.blocks import (
 )
 from mixdet.layers.mixconv import MixConv2d, parse_kernel_sizes, set_mixconv_impl, split_channels
 from mixdet.layers.padding import Conv2dSame
+from mixdet.layers.pointwise import PointwiseConv2d
 
 __all__ = [
     'Conv2dSame',
@@ -18,6 +19,7 @@ __all__ = [
     'InvertedResidual',
     'MixConv2d',
     'MixConvNormAct',
+    'PointwiseConv2d',
     'SqueezeExcite',
     'make_divisible',
     'parse_kernel_sizes',

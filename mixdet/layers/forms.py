@@ -46,7 +46,7 @@ def choose(layer: nn.Module, x: Tensor) -> str:
     'native' becomes 'split' where there is no compiler, off the CPU, in exports, in torch.func transforms, and where
     somebody has put hooks or replacements on the group convolutions, which must then be called.
     """
-    if _exporting():
+    if exporting():
         return 'split'
     if layer.impl in ('split', 'padded'):
         return layer.impl
@@ -67,7 +67,8 @@ def choose(layer: nn.Module, x: Tensor) -> str:
     return 'native' if native.available() else 'split'
 
 
-def _exporting() -> bool:
+def exporting() -> bool:
+    """Whether a graph of plain operators is wanted: export, tracing, torch.func."""
     compiler = torch.compiler
     if compiler.is_compiling():
         # PyTorch that cannot tell an export from a compilation gets the form that suits both
