@@ -58,6 +58,7 @@ setup(
     keywords='object detection, MixConv, MixNet, SSDLite, MMDetection',
     python_requires='>=3.9',
     packages=find_packages(include=['mixdet', 'mixdet.*']),
+    package_data={'mixdet.layers': ['csrc/*']},
     cmdclass={'build_py': BuildPyWithMim},
     install_requires=['matplotlib', 'numpy', 'pycocotools', 'rich'],
     extras_require={

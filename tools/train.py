@@ -1,6 +1,7 @@
 """Train a detector: python tools/train.py CONFIG."""
 
 import argparse
+from pathlib import Path
 
 import torch
 

@@ -3,7 +3,7 @@
 from mixdet.engine.amp import CPUAmpOptimWrapper
 from mixdet.engine.checkpoint_hook import CheckpointHook
 from mixdet.engine.console import ConsoleHook
-from mixdet.engine.hooks import ChannelsLastHook, PredictionGridHook
+from mixdet.engine.hooks import ChannelsLastHook, MixConvImplHook, PredictionGridHook
 from mixdet.engine.interrupt import InterruptHook
 from mixdet.engine.metric import CocoMetric
 from mixdet.engine.nonfinite import NonFiniteHook
@@ -16,6 +16,7 @@ __all__ = [
     'CocoMetric',
     'ConsoleHook',
     'InterruptHook',
+    'MixConvImplHook',
     'NonFiniteHook',
     'PredictionGridHook',
     'Runner',

@@ -9,6 +9,8 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mixdet.layers import set_mixconv_impl
+from mixdet.layers.forms import check_impl
 from mixdet.registry import HOOKS
 
 
@@ -23,6 +25,22 @@ class ChannelsLastHook(Hook):
     def before_run(self, runner: Runner) -> None:
         """Convert the weights; activations follow them."""
         runner.model.to(memory_format=torch.channels_last)
+
+
+@HOOKS.register_module()
+class MixConvImplHook(Hook):
+    """Chooses how the mixed convolutions of any detector are computed, see ``mixdet.layers.forms``.
+
+    Args:
+        impl: 'auto', 'split', 'padded' or 'native'.
+    """
+
+    def __init__(self, impl: str) -> None:
+        self.impl = check_impl(impl)
+
+    def before_run(self, runner: Runner) -> None:
+        """Set it in every layer."""
+        set_mixconv_impl(runner.model, self.impl)
 
 
 @HOOKS.register_module()

@@ -8,8 +8,9 @@ from mixdet.layers.blocks import (
     SqueezeExcite,
     make_divisible,
 )
-from mixdet.layers.mixconv import MixConv2d, parse_kernel_sizes, split_channels
+from mixdet.layers.mixconv import MixConv2d, parse_kernel_sizes, set_mixconv_impl, split_channels
 from mixdet.layers.padding import Conv2dSame
+from mixdet.layers.pointwise import PointwiseConv2d
 
 __all__ = [
     'Conv2dSame',
@@ -18,8 +19,10 @@ __all__ = [
     'InvertedResidual',
     'MixConv2d',
     'MixConvNormAct',
+    'PointwiseConv2d',
     'SqueezeExcite',
     'make_divisible',
     'parse_kernel_sizes',
+    'set_mixconv_impl',
     'split_channels',
 ]

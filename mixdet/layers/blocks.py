@@ -24,9 +24,9 @@ def make_divisible(channels: float, divisor: int = 8) -> int:
 class ConvNormAct(ConvModule):
     """Convolution, normalisation, activation; (N, C, H, W) -> (N, C', H / s, W / s).
 
-    mmcv's ``ConvModule`` with two changes: padding is 'symmetric' or 'same', and it counts as initialised once it is
-    built, because MMEngine would otherwise let ``ConvModule.init_weights`` overwrite what an ``init_cfg`` of the
-    network around it (truncated normal, say) has just set.
+    mmcv's ``ConvModule`` with these changes: 1x1 convolutions are ``PointwiseConv2d``, padding is 'symmetric' or
+    'same', and it counts as initialised once it is built, because MMEngine would otherwise let
+    ``ConvModule.init_weights`` overwrite what an ``init_cfg`` of the network around it (truncated normal, say) has set.
     """
 
     def __init__(
@@ -41,6 +41,9 @@ class ConvNormAct(ConvModule):
         act_cfg: Optional[dict] = None,
     ) -> None:
         same = check_padding(padding) == 'same' and kernel_size > 1
+        conv_type = (
+            'mixdet.Conv2dSame' if same else 'mixdet.PointwiseConv2d' if kernel_size == stride == 1 else 'Conv2d'
+        )
         super().__init__(
             in_channels,
             out_channels,
@@ -48,7 +51,7 @@ class ConvNormAct(ConvModule):
             stride,
             padding=0 if same else kernel_size // 2,
             groups=groups,
-            conv_cfg=dict(type='mixdet.Conv2dSame') if same else None,
+            conv_cfg=dict(type=conv_type),
             norm_cfg=norm_cfg,
             act_cfg=act_cfg,
         )

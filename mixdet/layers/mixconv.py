@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from operator import index
 from typing import Union
 
-import torch
 from torch import Tensor, nn
 
-from mixdet.layers.padding import PADDINGS, pad_same
+from mixdet.layers import forms
+from mixdet.layers.padding import PADDINGS
 from mixdet.registry import MODELS
 
 Size = Union[int, tuple[int, int]]
@@ -108,6 +108,8 @@ class MixConv2d(nn.Module):
         split: how channels are shared out, see :func:`split_channels`.
         dilated: the dilated variant (sec. 3.4): a KxK kernel becomes 3x3 with dilation (K - 1) / 2. Where the stride
             is not 1 the full kernels stay.
+        impl: how it is computed: 'auto', 'split', 'padded' or 'native', see :mod:`mixdet.layers.forms`. Results and
+            parameters do not depend on it; :func:`set_mixconv_impl` sets it for a whole model.
 
     Raises:
         ValueError: if the request is impossible; the message names the argument.
@@ -115,6 +117,7 @@ class MixConv2d(nn.Module):
 
     transposed = False
     output_padding = (0, 0)
+    activation = None  # a key of forms.ACTIVATIONS where one has been folded into the layer
 
     def __init__(
         self,
@@ -128,6 +131,7 @@ class MixConv2d(nn.Module):
         bias: bool = False,
         split: Split = 'equal',
         dilated: bool = False,
+        impl: str = 'auto',
     ) -> None:
         super().__init__()
         if in_channels < 1 or out_channels < in_channels or out_channels % in_channels:
@@ -149,6 +153,7 @@ class MixConv2d(nn.Module):
             raise ValueError(f'stride={stride}, dilation={dilation}: must be at least 1')
         self.padding = padding if isinstance(padding, str) else _pair(padding, 'padding')
         self.dilated = dilated
+        self.impl = forms.check_impl(impl)
         self.in_splits = split_channels(in_channels, len(self.kernel_size), split)
         multiplier = out_channels // in_channels
         self.convs = nn.ModuleList(
@@ -197,18 +202,19 @@ class MixConv2d(nn.Module):
                 nn.init.zeros_(conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        if len(self.convs) == 1:
-            return self._convolve(self.convs[0], x)
-        groups = torch.split(x, self.in_splits, dim=1)
-        return torch.cat([self._convolve(conv, group) for conv, group in zip(self.convs, groups)], dim=1)
-
-    def _convolve(self, conv: nn.Conv2d, x: Tensor) -> Tensor:
-        if self.padding == 'same':
-            x = pad_same(x, conv.kernel_size, conv.stride, conv.dilation)
-        return conv(x)
+        return forms.compute(self, x)
 
     def extra_repr(self) -> str:
         return (
             f'{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, split={self.in_splits}, '
-            f'stride={self.stride}, padding={self.padding}, dilated={self.dilated}'
+            f'stride={self.stride}, padding={self.padding}, dilated={self.dilated}, impl={self.impl!r}'
         )
+
+
+def set_mixconv_impl(model: nn.Module, impl: str) -> nn.Module:
+    """Have every ``MixConv2d`` of ``model`` computed by ``impl``; returns ``model``. Raises ValueError on another."""
+    forms.check_impl(impl)
+    for module in model.modules():
+        if isinstance(module, MixConv2d):
+            module.impl = impl
+    return model

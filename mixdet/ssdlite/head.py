@@ -12,7 +12,7 @@ from mmengine.model import ModuleList, Sequential, bias_init_with_prob
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mixdet.layers import MixConvNormAct
+from mixdet.layers import MixConvNormAct, PointwiseConv2d
 from mixdet.registry import MODELS
 
 BBOX_CODER = dict(type='DeltaXYWHBBoxCoder', target_means=[0.0, 0.0, 0.0, 0.0], target_stds=[0.1, 0.1, 0.2, 0.2])
@@ -89,7 +89,7 @@ class SSDLiteHead(AnchorHead):
         return ModuleList(
             Sequential(
                 MixConvNormAct(channels, 3, norm_cfg=self.norm_cfg, act_cfg=self.act_cfg),
-                nn.Conv2d(channels, anchors * outputs_per_anchor, 1),
+                PointwiseConv2d(channels, anchors * outputs_per_anchor),
             )
             for channels, anchors in zip(self.in_channels, self.num_base_priors)
         )

@@ -4,15 +4,14 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmcv.cnn import ConvModule, build_conv_layer
 from mmengine.model import BaseModule
+from strategies import requests
 
 import mixdet  # noqa: F401  (its shims must come before mmcv's operators)
 from mixdet.layers import MixConv2d, split_channels
-
-ODD = st.sampled_from([1, 3, 5, 7, 9])
 
 
 def reference(x, layer, stride, dilation, padding, dilated):
@@ -39,38 +38,6 @@ def reference(x, layer, stride, dilation, padding, dilated):
             F.conv2d(F.pad(group, pads), conv.weight, conv.bias, stride=stride, dilation=tuple(steps), groups=channels)
         )
     return torch.cat(outputs, 1)
-
-
-@st.composite
-def requests(draw):
-    kernels = draw(st.lists(st.one_of(ODD, st.tuples(ODD, ODD)), min_size=1, max_size=4))
-    channels = draw(st.integers(len(kernels), 12))
-    split = draw(st.sampled_from(['equal', 'exponential', 'list']))
-    if split == 'list':
-        cuts = sorted(
-            draw(
-                st.lists(
-                    st.integers(1, channels - 1), unique=True, min_size=len(kernels) - 1, max_size=len(kernels) - 1
-                )
-            )
-            if channels > 1
-            else []
-        )
-        assume(len(cuts) == len(kernels) - 1)
-        split = [b - a for a, b in zip([0, *cuts], [*cuts, channels])]
-    elif split == 'exponential':
-        assume(channels >> (len(kernels) - 1) >= 1)
-    return dict(
-        in_channels=channels,
-        out_channels=channels * draw(st.integers(1, 3)),
-        kernel_size=kernels,
-        stride=draw(st.sampled_from([1, 2, (1, 2), (2, 1), 3])),
-        padding=draw(st.sampled_from(['symmetric', 'same'])),
-        dilation=draw(st.integers(1, 2)),
-        bias=draw(st.booleans()),
-        split=split,
-        dilated=draw(st.booleans()),
-    )  # fmt: skip
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)

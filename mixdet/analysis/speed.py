@@ -1,0 +1,158 @@
+"""How fast each form of the mixed convolution is, over the layers of the paper's networks."""
+
+import copy
+import itertools
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+import torch
+from torch import Tensor, nn
+
+from mixdet.analysis.timing import Timing, environment, interleave
+from mixdet.errors import UserError
+from mixdet.layers import MixConv2d
+
+# (channels, height and width in px) of depthwise layers in MobileNetV2 and MixNet at 320x320
+SHAPES = ((144, 80), (192, 40), (240, 40), (384, 20), (576, 20), (960, 10), (1200, 10))
+KERNELS = {'k35': (3, 5), 'k357': (3, 5, 7), 'k3579': (3, 5, 7, 9)}
+# what others do: PyTorch's convolutions group by group and a concatenation, NCHW (timm's MixedConv2d)
+BASELINE = 'split NCHW'
+FORMS = {
+    BASELINE: ('split', False),
+    'split': ('split', True),
+    'padded NCHW': ('padded', False),
+    'padded': ('padded', True),
+    'native NCHW': ('native', False),
+    'native': ('native', True),
+}
+TOLERANCE = 1e-5  # of the largest value, against float64
+
+
+class Case(NamedTuple):
+    """A layer and its input: (batch, channels, size, size)."""
+
+    channels: int
+    size: int
+    kernels: str
+    stride: int
+    batch: int
+
+    def __str__(self) -> str:
+        return f'{self.channels}@{self.size} {self.kernels} s{self.stride} b{self.batch}'
+
+
+class Result(NamedTuple):
+    """Timings of each form, forward in inference and forward with backward."""
+
+    case: Case
+    forward: dict[str, Timing]
+    training: dict[str, Timing]
+
+
+def cases(kernels: Iterable[str] = tuple(KERNELS), strides=(1, 2), batches=(1, 8), shapes=SHAPES) -> list[Case]:
+    """All combinations."""
+    return [
+        Case(channels, size, name, stride, batch)
+        for (channels, size), name, stride, batch in itertools.product(shapes, kernels, strides, batches)
+    ]
+
+
+def measure(case: Case, forms: Iterable[str], seconds: float) -> Result:
+    """Time ``forms`` of one layer, interleaved, after checking each against float64.
+
+    Raises:
+        UserError: if a form is not within 1e-5 of it.
+    """
+    torch.manual_seed(0)
+    layer = MixConv2d(case.channels, case.channels, KERNELS[case.kernels], case.stride)
+    x = torch.randn(case.batch, case.channels, case.size, case.size)
+    exact = copy.deepcopy(layer).double()
+    exact.impl = 'split'
+    expected = _step(exact, x.double().requires_grad_(), None)
+    upstream = torch.randn_like(expected[0]).float()
+    expected = _step(exact, x.double().requires_grad_(), upstream.double())
+    forward, training = {}, {}
+    for name in forms:
+        impl, channels_last = FORMS[name]
+        form = copy.deepcopy(layer)
+        form.impl = impl
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        inputs, gradient = x.to(memory_format=layout).requires_grad_(), upstream.to(memory_format=layout)
+        for actual, wanted in zip(_step(form, inputs, gradient), expected):
+            error = ((actual - wanted).abs().max() / wanted.abs().max()).item()
+            if not error < TOLERANCE:
+                raise UserError(f'{name} is wrong by {error:.1e} of the largest value at {case}')
+        forward[name] = torch.no_grad()(lambda form=form, inputs=inputs: form(inputs))
+        training[name] = lambda form=form, inputs=inputs, gradient=gradient: _step(form, inputs, gradient)
+    return Result(case, interleave(forward, seconds), interleave(training, seconds))
+
+
+def _step(layer: nn.Module, x: Tensor, upstream: Optional[Tensor]) -> list[Tensor]:
+    """Output and, with ``upstream``, the gradients of input and weights."""
+    out = layer(x)
+    if upstream is None:
+        return [out]
+    return [out.detach(), *torch.autograd.grad(out, [x, *layer.parameters()], upstream)]
+
+
+def ratios(results: list[Result], form: str, part: str, clock: str = 'wall') -> list[float]:
+    """Time of ``form`` over the baseline's in each case; ``part``: forward or training, ``clock``: wall or cpu."""
+    return [
+        getattr(getattr(result, part)[form], clock) / getattr(getattr(result, part)[BASELINE], clock)
+        for result in results
+    ]
+
+
+def markdown(results: list[Result]) -> str:
+    """The results as a page of Markdown."""
+    forms = list(results[0].forward)
+    others = [form for form in forms if form != BASELINE]
+    lines = [
+        f'Measured on {environment()}. Forms without a note are channels_last.',
+        '',
+        f'Time over that of {BASELINE} in {len(results)} layers, median (worst); on the clock | CPU time:',
+        '',
+        '| form | forward | forward + backward |',
+        '|---|---|---|',
+    ]
+    for form in others:
+        cells = []
+        for part in ('forward', 'training'):
+            clocks = (ratios(results, form, part, clock) for clock in ('wall', 'cpu'))
+            cells.append(' \\| '.join(f'{statistics.median(r):.2f} ({max(r):.2f})' for r in clocks))
+        lines.append(f'| {form} | {cells[0]} | {cells[1]} |')
+    for part, title in (('forward', 'Forward'), ('training', 'Forward and backward')):
+        lines += [
+            '',
+            f'{title}, ms, median [quartiles]:',
+            '',
+            f'| layer | {" | ".join(forms)} |',
+            '|---' * (len(forms) + 1) + '|',
+        ]
+        for result in results:
+            cells = [f'{t.wall:.3g} [{t.low:.3g}, {t.high:.3g}]' for t in getattr(result, part).values()]
+            lines.append(f'| {result.case} | {" | ".join(cells)} |')
+    return '\n'.join(lines) + '\n'
+
+
+def plot(results: list[Result], path: Path) -> None:
+    """Draw the ratios into a picture. Raises UserError without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UserError("a plot needs matplotlib: pip install 'mixdet[plot]', or leave --plot out") from None
+    figure = Figure(figsize=(12, 8), layout='constrained')
+    axes = figure.subplots(2, 1, sharex=True)
+    for axis, (part, title) in zip(axes, (('forward', 'forward'), ('training', 'forward and backward'))):
+        for form in results[0].forward:
+            if form != BASELINE:
+                axis.plot(ratios(results, form, part), marker='o', markersize=3, linewidth=1, label=form)
+        axis.axhline(1, color='black', linewidth=0.8)
+        axis.set(ylabel=f'time / {BASELINE}', title=title, ylim=(0, None))
+        axis.grid(alpha=0.3)
+    axes[0].legend(ncols=3)
+    axes[1].set_xticks(range(len(results)), [str(result.case) for result in results], rotation=90, fontsize=6)
+    figure.suptitle(environment(), fontsize=9)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,64 @@
+"""Timing alternatives against one another on a machine that others use too."""
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+
+class Timing(NamedTuple):
+    """Milliseconds of one call: median and quartiles on the clock, and the median of CPU time over all threads."""
+
+    wall: float
+    low: float
+    high: float
+    cpu: float
+
+
+def interleave(
+    functions: Mapping[str, Callable[[], object]], seconds: float = 1.0, rounds: int = 5
+) -> dict[str, Timing]:
+    """Call ``functions`` in turn, over and over, so that what disturbs one disturbs all.
+
+    Each is called once beforehand. It ends after ``seconds``, but not before ``rounds`` rounds.
+    """
+    for function in functions.values():
+        function()
+    wall: dict[str, list[float]] = {name: [] for name in functions}
+    cpu: dict[str, list[float]] = {name: [] for name in functions}
+    end = time.perf_counter() + seconds
+    done = 0
+    while done < rounds or time.perf_counter() < end:
+        for name, function in functions.items():
+            start, start_cpu = time.perf_counter(), time.process_time()
+            function()
+            wall[name].append(1e3 * (time.perf_counter() - start))
+            cpu[name].append(1e3 * (time.process_time() - start_cpu))
+        done += 1
+    return {name: _summary(wall[name], cpu[name]) for name in functions}
+
+
+def _summary(wall: list[float], cpu: list[float]) -> Timing:
+    low, median, high = statistics.quantiles(wall, n=4) if len(wall) > 1 else wall * 3
+    return Timing(median, low, high, statistics.median(cpu))
+
+
+def environment() -> str:
+    """The machine and the versions that a measurement was made with, in one line."""
+    return (
+        f'{_cpu_name()}, {torch.get_num_threads()} thread(s), {torch.backends.cpu.get_cpu_capability()}, '
+        f'Python {platform.python_version()}, torch {torch.__version__}'
+    )
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
+    return f'{len(names)} x {names[0]}' if names else platform.machine()

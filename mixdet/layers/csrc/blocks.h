@@ -1,0 +1,178 @@
+// Blocks of channels as SIMD vectors, and how they are read from and written to tensors of any layout and type.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+namespace mixdet {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+constexpr int kBlockBytes = 64;
+constexpr int kVectors = kBlockBytes / kVectorBytes;  // in a block
+
+constexpr int kAhead = 16;  // pixels
+
+template <typename T>
+struct Simd {
+  typedef T Vec __attribute__((vector_size(kVectorBytes)));
+  static constexpr int lanes = kVectorBytes / sizeof(T);
+  static constexpr int block = kBlockBytes / sizeof(T);
+};
+template <typename T>
+using Vec = typename Simd<T>::Vec;
+
+// An image batch of any strides (in elements).
+template <typename S>
+struct View {
+  S* data;
+  int64_t batch, channels, height, width;
+  int64_t batch_step, channel_step, row_step, pixel_step;
+};
+
+// One MixConv group. `top`, `left`: padding before the first row and column.
+struct Group {
+  int64_t first_channel, channels, kernel_h, kernel_w, dilation_h, dilation_w, top, left;
+  int64_t taps() const { return kernel_h * kernel_w; }
+};
+
+// Up to Simd<T>::block channels of one group.
+struct Block {
+  int64_t group, first_channel, channels;
+};
+
+template <typename T>
+std::vector<Block> make_blocks(const std::vector<Group>& groups) {
+  std::vector<Block> blocks;
+  for (int64_t g = 0; g < static_cast<int64_t>(groups.size()); ++g) {
+    for (int64_t c = 0; c < groups[g].channels; c += Simd<T>::block) {
+      blocks.push_back({g, groups[g].first_channel + c, std::min<int64_t>(Simd<T>::block, groups[g].channels - c)});
+    }
+  }
+  return blocks;
+}
+
+// A buffer that each thread keeps, so that no call pays for fresh pages.
+template <typename T>
+Vec<T>* scratch(int64_t vectors, int slot) {
+  struct Buffer {
+    std::unique_ptr<Vec<T>[]> data;
+    int64_t size = 0;
+  };
+  thread_local Buffer buffers[3];
+  Buffer& buffer = buffers[slot];
+  if (buffer.size < vectors) {
+    buffer.data.reset(new Vec<T>[vectors]);
+    buffer.size = vectors;
+  }
+  return buffer.data.get();
+}
+
+// Copies rows [top, top + rows), columns [left, left + columns) of a block of channels into out[vector][row][column],
+// zeros where they lie outside the image.
+template <typename T, typename S>
+void load(const View<const S>& image, int64_t n, const Block& block, int64_t top, int64_t rows, int64_t left,
+          int64_t columns, Vec<T>* out) {
+  constexpr int lanes = Simd<T>::lanes;
+  const int64_t plane = rows * columns;
+  const int64_t begin = std::min(columns, std::max<int64_t>(0, -left));
+  const int64_t end = std::max(begin, std::min(columns, image.width - left));
+  const S* channels = image.data + n * image.batch_step + block.first_channel * image.channel_step;
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t y = top + r;
+    const bool inside = y >= 0 && y < image.height;
+    for (int v = 0; v < kVectors; ++v) {
+      Vec<T>* row = out + v * plane + r * columns;
+      const int count = static_cast<int>(std::min<int64_t>(lanes, block.channels - v * lanes));
+      if (!inside || count <= 0) {
+        std::fill(row, row + columns, Vec<T>{});
+        continue;
+      }
+      std::fill(row, row + begin, Vec<T>{});
+      std::fill(row + end, row + columns, Vec<T>{});
+      const S* source =
+          channels + v * lanes * image.channel_step + y * image.row_step + (left + begin) * image.pixel_step;
+      if (image.channel_step == 1 && count == lanes) {
+        for (int64_t x = begin; x < end; ++x, source += image.pixel_step) {
+          // pixels lie too far apart for the processor to foresee them across pages; rows follow one another
+          __builtin_prefetch(source + kAhead * image.pixel_step);
+          if constexpr (std::is_same_v<T, S>) {
+            std::memcpy(row + x, source, sizeof(Vec<T>));
+          } else {
+            Vec<T> value;
+            for (int i = 0; i < lanes; ++i) value[i] = static_cast<T>(source[i]);
+            row[x] = value;
+          }
+        }
+      } else if (image.channel_step == 1) {
+        for (int64_t x = begin; x < end; ++x, source += image.pixel_step) {
+          Vec<T> value{};
+          for (int i = 0; i < count; ++i) value[i] = static_cast<T>(source[i]);
+          row[x] = value;
+        }
+      } else {
+        if (count < lanes) std::fill(row + begin, row + end, Vec<T>{});
+        T* values = reinterpret_cast<T*>(row + begin);
+        for (int i = 0; i < count; ++i, source += image.channel_step) {
+          for (int64_t x = 0; x < end - begin; ++x)
+            values[x * lanes + i] = static_cast<T>(source[x * image.pixel_step]);
+        }
+      }
+    }
+  }
+}
+
+// Writes a row of results, `row_stride` = its pixels' distance in the image.
+template <typename T, typename S>
+void store(const Vec<T>* row, int64_t width, int count, S* out, int64_t channel_step, int64_t pixel_step) {
+  constexpr int lanes = Simd<T>::lanes;
+  if (channel_step == 1 && count == lanes) {
+    for (int64_t x = 0; x < width; ++x, out += pixel_step) {
+      if constexpr (std::is_same_v<T, S>) {
+        std::memcpy(out, row + x, sizeof(Vec<T>));
+      } else {
+        for (int i = 0; i < lanes; ++i) out[i] = static_cast<S>(row[x][i]);
+      }
+    }
+  } else if (channel_step == 1) {
+    for (int64_t x = 0; x < width; ++x, out += pixel_step) {
+      for (int i = 0; i < count; ++i) out[i] = static_cast<S>(row[x][i]);
+    }
+  } else {
+    const T* values = reinterpret_cast<const T*>(row);
+    for (int i = 0; i < count; ++i, out += channel_step) {
+      for (int64_t x = 0; x < width; ++x) out[x * pixel_step] = static_cast<S>(values[x * lanes + i]);
+    }
+  }
+}
+
+enum class Activation { none, relu, relu6 };
+
+template <typename T>
+void activate(Vec<T>* row, int64_t width, Activation activation) {
+  T* values = reinterpret_cast<T*>(row);
+  const int64_t size = width * Simd<T>::lanes;
+  switch (activation) {
+    case Activation::none:
+      break;
+    case Activation::relu:
+      for (int64_t i = 0; i < size; ++i) values[i] = values[i] < T(0) ? T(0) : values[i];
+      break;
+    case Activation::relu6:
+      for (int64_t i = 0; i < size; ++i) {
+        const T value = values[i] < T(0) ? T(0) : values[i];
+        values[i] = value > T(6) ? T(6) : value;
+      }
+      break;
+  }
+}
+
+}  // namespace mixdet

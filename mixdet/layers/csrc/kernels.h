@@ -1,0 +1,229 @@
+// The arithmetic of mixed depthwise convolution on a CPU.
+//
+// Work is done on blocks of 64 bytes of channels (16 floats). A block of rows is copied, zero-padded, into a buffer
+// whose elements are SIMD vectors across channels; memory layout, element type and padding matter only in that copy
+// and in the one that writes results, so that the loops between them are plain multiply-adds without a condition.
+// Forward and input gradient are both "gather" convolutions: out(i * out_step + phase) sums in(i * in_step + offset)
+// over taps; a stride in the input gradient only sorts the taps into phases.
+#pragma once
+
+#include "blocks.h"
+
+namespace mixdet {
+
+constexpr int64_t kScratchBytes = 96 * 1024;  // aimed at for a block of rows: it should stay in the L2 cache
+constexpr int kTaps = 9;                       // weight gradients kept in registers at a time
+
+// `Tile` output pixels of a row; they stay in registers while the taps go by.
+template <typename T, int Tile, int Step>
+void convolve_row(const Vec<T>* in, int64_t step, const int64_t* offsets, const Vec<T>* weights, int64_t taps,
+                  Vec<T> bias, Vec<T>* out, int64_t width) {
+  const int64_t distance = Step ? Step : step;
+  for (int64_t x = 0; x < width; x += Tile) {
+    const Vec<T>* origin = in + x * distance;
+    Vec<T> sums[Tile];
+    for (int t = 0; t < Tile; ++t) sums[t] = bias;
+    for (int64_t k = 0; k < taps; ++k) {
+      const Vec<T>* pixels = origin + offsets[k];
+      const Vec<T> weight = weights[k];
+      for (int t = 0; t < Tile; ++t) sums[t] += pixels[t * distance] * weight;
+    }
+    for (int t = 0; t < Tile; ++t) out[x + t] = sums[t];
+  }
+}
+
+template <typename T>
+using RowFunction = void (*)(const Vec<T>*, int64_t, const int64_t*, const Vec<T>*, int64_t, Vec<T>, Vec<T>*, int64_t);
+
+template <typename T, int Tile>
+RowFunction<T> row_function(int64_t step) {
+  return step == 1 ? convolve_row<T, Tile, 1> : step == 2 ? convolve_row<T, Tile, 2> : convolve_row<T, Tile, 0>;
+}
+
+constexpr int kLargestTile = 10;
+
+// The tile that computes the fewest pixels beyond `width`; the larger of two equals.
+template <typename T>
+RowFunction<T> row_function(int64_t width, int64_t step) {
+  int best = 10;
+  for (int tile : {8, 5}) {
+    if ((width + tile - 1) / tile * tile < (width + best - 1) / best * best) best = tile;
+  }
+  return best == 10 ? row_function<T, 10>(step) : best == 8 ? row_function<T, 8>(step) : row_function<T, 5>(step);
+}
+
+// Where a tap reads, relative to the output's (i, j) times the input step, and its place in the kernel.
+struct Tap {
+  int64_t dy, dx, index;
+};
+
+// Output pixels (i * out_step + y, j * out_step + x), which all sum the same taps.
+struct Phase {
+  int64_t y, x;
+  std::vector<Tap> taps;
+};
+
+struct Gather {
+  std::vector<Phase> phases;
+  int64_t min_dy = 0, max_dy = 0, min_dx = 0, max_dx = 0;
+
+  void finish() {
+    bool first = true;
+    for (const Phase& phase : phases) {
+      for (const Tap& tap : phase.taps) {
+        min_dy = first ? tap.dy : std::min(min_dy, tap.dy);
+        max_dy = first ? tap.dy : std::max(max_dy, tap.dy);
+        min_dx = first ? tap.dx : std::min(min_dx, tap.dx);
+        max_dx = first ? tap.dx : std::max(max_dx, tap.dx);
+        first = false;
+      }
+    }
+  }
+};
+
+inline Gather forward_gather(const Group& group) {
+  Gather gather;
+  gather.phases.push_back({0, 0, {}});
+  for (int64_t k = 0; k < group.taps(); ++k) {
+    gather.phases[0].taps.push_back(
+        {k / group.kernel_w * group.dilation_h - group.top, k % group.kernel_w * group.dilation_w - group.left, k});
+  }
+  gather.finish();
+  return gather;
+}
+
+// Input pixel i gets grad(o) * weight(k) from every o * stride + k * dilation - padding = i.
+inline Gather backward_gather(const Group& group, int64_t stride_h, int64_t stride_w) {
+  Gather gather;
+  for (int64_t y = 0; y < stride_h; ++y) {
+    for (int64_t x = 0; x < stride_w; ++x) {
+      Phase phase{y, x, {}};
+      for (int64_t k = 0; k < group.taps(); ++k) {
+        const int64_t dy = y + group.top - k / group.kernel_w * group.dilation_h;
+        const int64_t dx = x + group.left - k % group.kernel_w * group.dilation_w;
+        if (dy % stride_h == 0 && dx % stride_w == 0) phase.taps.push_back({dy / stride_h, dx / stride_w, k});
+      }
+      gather.phases.push_back(std::move(phase));
+    }
+  }
+  gather.finish();
+  return gather;
+}
+
+struct Steps {
+  int64_t in_h, in_w, out_h, out_w;
+};
+
+// Rows of `out` (in steps of steps.out_h) that are computed from one block of input rows.
+template <typename T>
+int64_t rows_at_a_time(int64_t rows, int64_t columns, int64_t in_step, int64_t extent) {
+  const int64_t fit = kScratchBytes / (columns * kBlockBytes) - extent;
+  return std::max<int64_t>(1, std::min(rows, std::max(fit / in_step, 4 * extent / in_step)));
+}
+
+// One block of channels, rows [first, last) (in steps of steps.out_h) of one image.
+// `weights`: [vector][tap in the order of gather.phases]; `bias`: one block of values, or null.
+template <typename T, typename S>
+void gather_rows(const View<const S>& in, const View<S>& out, const Gather& gather, const Steps& steps,
+                 const Block& block, const Vec<T>* weights, const Vec<T>* bias, Activation activation, int64_t n,
+                 int64_t first, int64_t last) {
+  constexpr int lanes = Simd<T>::lanes;
+  const int64_t out_columns = (out.width + steps.out_w - 1) / steps.out_w;
+  const int64_t rows = (last - first - 1) * steps.in_h + gather.max_dy - gather.min_dy + 1;
+  const int64_t columns = (out_columns - 1) * steps.in_w + gather.max_dx - gather.min_dx + 1;
+  const int64_t plane = rows * columns;
+  const int64_t tail = kLargestTile * steps.in_w;  // tiles may reach beyond the last pixel
+  Vec<T>* buffer = scratch<T>(plane * kVectors + tail, 0);
+  Vec<T>* result = scratch<T>(out_columns + kLargestTile, 1);
+  load<T, S>(in, n, block, first * steps.in_h + gather.min_dy, rows, gather.min_dx, columns, buffer);
+  std::fill(buffer + plane * kVectors, buffer + plane * kVectors + tail, Vec<T>{});
+
+  std::vector<int64_t> offsets;
+  int64_t all_taps = 0;
+  for (const Phase& phase : gather.phases) all_taps += phase.taps.size();
+  const RowFunction<T> convolve = row_function<T>(out_columns, steps.in_w);
+  int64_t done = 0;
+  for (const Phase& phase : gather.phases) {
+    const int64_t taps = phase.taps.size();
+    offsets.clear();
+    for (const Tap& tap : phase.taps) {
+      offsets.push_back((tap.dy - gather.min_dy) * columns + tap.dx - gather.min_dx);
+    }
+    const int64_t width = (out.width - phase.x + steps.out_w - 1) / steps.out_w;
+    for (int v = 0; v < kVectors && v * lanes < block.channels; ++v) {
+      const int count = static_cast<int>(std::min<int64_t>(lanes, block.channels - v * lanes));
+      for (int64_t i = first; i < last; ++i) {
+        const int64_t y = i * steps.out_h + phase.y;
+        if (y >= out.height) break;
+        convolve(buffer + v * plane + (i - first) * steps.in_h * columns, steps.in_w, offsets.data(),
+                 weights + v * all_taps + done, taps, bias ? bias[v] : Vec<T>{}, result, width);
+        activate<T>(result, width, activation);
+        store<T, S>(result, width, count,
+                    out.data + n * out.batch_step + (block.first_channel + v * lanes) * out.channel_step +
+                        y * out.row_step + phase.x * out.pixel_step,
+                    out.channel_step, steps.out_w * out.pixel_step);
+      }
+    }
+    done += taps;
+  }
+}
+
+// sums[k] += x[pixel + offsets[k]] * grad[pixel] over a rectangle of pixels.
+template <typename T, int Step>
+void correlate(const Vec<T>* x, int64_t row_step, int64_t pixel_step, const int64_t* offsets, const Vec<T>* grad,
+               int64_t rows, int64_t columns, Vec<T>* sums) {
+  const int64_t step = Step ? Step : pixel_step;
+  Vec<T> local[kTaps];
+  for (int k = 0; k < kTaps; ++k) local[k] = Vec<T>{};
+  const Vec<T>* taps[kTaps];
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int k = 0; k < kTaps; ++k) taps[k] = x + r * row_step + offsets[k];
+    for (int64_t c = 0; c < columns; ++c) {
+      const Vec<T> g = *grad++;
+      for (int k = 0; k < kTaps; ++k) local[k] += taps[k][c * step] * g;
+    }
+  }
+  // sums of sums: rounding errors grow with the number of terms
+  for (int k = 0; k < kTaps; ++k) sums[k] += local[k];
+}
+
+// Weight gradient of one block of channels over images [first, last); adds to sums[vector][tap, rounded up to kTaps].
+template <typename T, typename S>
+void weight_gradient(const View<const S>& x, const View<const S>& grad, const Group& group, const Block& block,
+                     int64_t stride_h, int64_t stride_w, int64_t first, int64_t last, Vec<T>* sums) {
+  constexpr int lanes = Simd<T>::lanes;
+  const int64_t extent_h = (group.kernel_h - 1) * group.dilation_h + 1;
+  const int64_t extent_w = (group.kernel_w - 1) * group.dilation_w + 1;
+  const int64_t columns = (grad.width - 1) * stride_w + extent_w;
+  const int64_t taps = (group.taps() + kTaps - 1) / kTaps * kTaps;
+  const int64_t strip = rows_at_a_time<T>(grad.height, columns + grad.width, stride_h, extent_h);
+  // enough pixels to make up for fetching the sums, few enough to stay in the L1 cache
+  const int64_t step = std::max<int64_t>(1, 64 / grad.width);
+  std::vector<int64_t> offsets(taps, 0);
+  for (int64_t k = 0; k < group.taps(); ++k) {
+    offsets[k] = k / group.kernel_w * group.dilation_h * columns + k % group.kernel_w * group.dilation_w;
+  }
+  const auto function = stride_w == 1 ? correlate<T, 1> : stride_w == 2 ? correlate<T, 2> : correlate<T, 0>;
+  for (int64_t n = first; n < last; ++n) {
+    for (int64_t y = 0; y < grad.height; y += strip) {
+      const int64_t out_rows = std::min(strip, grad.height - y);
+      const int64_t rows = (out_rows - 1) * stride_h + extent_h;
+      Vec<T>* pixels = scratch<T>(rows * columns * kVectors, 0);
+      Vec<T>* gradients = scratch<T>(out_rows * grad.width * kVectors, 1);
+      load<T, S>(x, n, block, y * stride_h - group.top, rows, -group.left, columns, pixels);
+      load<T, S>(grad, n, block, y, out_rows, 0, grad.width, gradients);
+      for (int v = 0; v < kVectors && v * lanes < block.channels; ++v) {
+        for (int64_t r = 0; r < out_rows; r += step) {
+          const Vec<T>* origin = pixels + v * rows * columns + r * stride_h * columns;
+          for (int64_t k = 0; k < taps; k += kTaps) {
+            function(origin, stride_h * columns, stride_w, offsets.data() + k,
+                     gradients + (v * out_rows + r) * grad.width, std::min(step, out_rows - r), grad.width,
+                     sums + v * taps + k);
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace mixdet

@@ -1,0 +1,306 @@
+// The operator and its two gradients on CPU tensors: checks, sharing out among threads, types.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include "kernels.h"
+
+namespace mixdet {
+
+using at::IntArrayRef;
+using at::Tensor;
+using at::TensorList;
+using OptionalTensor = std::optional<Tensor>;
+
+// stride (2); padding and dilation (2 for each group); whether padding is TensorFlow's SAME instead
+struct Options {
+  std::vector<int64_t> stride, padding, dilation;
+  bool same;
+};
+
+inline std::vector<Group> make_groups(IntArrayRef shapes, const Options& o, int64_t height, int64_t width) {
+  const int64_t count = static_cast<int64_t>(shapes.size()) / 3;
+  TORCH_CHECK_VALUE(o.stride.size() == 2 && o.stride[0] > 0 && o.stride[1] > 0,
+                    "mixconv2d: stride must be 2 positive numbers");
+  TORCH_CHECK_VALUE(
+      static_cast<int64_t>(o.padding.size()) == 2 * count && static_cast<int64_t>(o.dilation.size()) == 2 * count,
+      "mixconv2d: padding and dilation must have 2 numbers for each of ", count, " groups");
+  std::vector<Group> groups;
+  int64_t channels = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    Group g{channels,          shapes[3 * i],         shapes[3 * i + 1], shapes[3 * i + 2],
+            o.dilation[2 * i], o.dilation[2 * i + 1], o.padding[2 * i],  o.padding[2 * i + 1]};
+    TORCH_CHECK_VALUE(g.dilation_h > 0 && g.dilation_w > 0, "mixconv2d: dilation must be positive");
+    if (o.same) {
+      const auto before = [](int64_t size, int64_t stride, int64_t extent) {
+        return std::max<int64_t>(((size + stride - 1) / stride - 1) * stride + extent - size, 0) / 2;
+      };
+      g.top = before(height, o.stride[0], (g.kernel_h - 1) * g.dilation_h + 1);
+      g.left = before(width, o.stride[1], (g.kernel_w - 1) * g.dilation_w + 1);
+    }
+    groups.push_back(g);
+    channels += g.channels;
+  }
+  return groups;
+}
+
+inline int64_t output_size(int64_t size, int64_t stride, int64_t padding, int64_t extent, bool same) {
+  if (same) return (size + stride - 1) / stride;
+  return size + 2 * padding < extent ? 0 : (size + 2 * padding - extent) / stride + 1;
+}
+
+// (height, width) of the output; all groups must agree.
+inline std::pair<int64_t, int64_t> output_size(const std::vector<Group>& groups, const Options& o, int64_t height,
+                                               int64_t width) {
+  std::pair<int64_t, int64_t> result{-1, -1};
+  for (const Group& g : groups) {
+    const std::pair<int64_t, int64_t> size{
+        output_size(height, o.stride[0], g.top, (g.kernel_h - 1) * g.dilation_h + 1, o.same),
+        output_size(width, o.stride[1], g.left, (g.kernel_w - 1) * g.dilation_w + 1, o.same)};
+    TORCH_CHECK_VALUE(size.first > 0 && size.second > 0, "mixconv2d: an input of ", height, " x ", width,
+                      " pixels is smaller than a kernel");
+    TORCH_CHECK_VALUE(result.first < 0 || result == size, "mixconv2d: groups give outputs of different sizes");
+    result = size;
+  }
+  return result;
+}
+
+inline std::vector<int64_t> shapes_of(TensorList weights) {
+  std::vector<int64_t> shapes;
+  for (const Tensor& weight : weights) {
+    TORCH_CHECK_VALUE(weight.dim() == 4 && weight.size(1) == 1,
+                      "mixconv2d: weights must have the shape (channels, 1, kernel height, kernel width)");
+    shapes.insert(shapes.end(), {weight.size(0), weight.size(2), weight.size(3)});
+  }
+  return shapes;
+}
+
+inline void check(const Tensor& x, IntArrayRef shapes, const char* name) {
+  TORCH_CHECK_VALUE(x.dim() == 4, "mixconv2d: ", name, " must have the shape (N, C, H, W)");
+  int64_t channels = 0;
+  for (size_t i = 0; i < shapes.size(); i += 3) channels += shapes[i];
+  TORCH_CHECK_VALUE(x.size(1) == channels, "mixconv2d: ", name, " has ", x.size(1), " channels, the weights ",
+                    channels);
+}
+
+inline void check_types(const Tensor& x, TensorList others) {
+  for (const Tensor& other : others) {
+    TORCH_CHECK_TYPE(other.scalar_type() == x.scalar_type() && other.device() == x.device(), "mixconv2d: tensors of ",
+                     x.scalar_type(), " on ", x.device(), " and ", other.scalar_type(), " on ", other.device());
+  }
+}
+
+inline at::MemoryFormat layout(const Tensor& x) {
+  return x.is_contiguous(at::MemoryFormat::ChannelsLast) && !x.is_contiguous() ? at::MemoryFormat::ChannelsLast
+                                                                               : at::MemoryFormat::Contiguous;
+}
+
+template <typename S>
+View<S> view(const Tensor& x) {
+  S* data;
+  if constexpr (std::is_const_v<S>) {
+    data = x.const_data_ptr<std::remove_const_t<S>>();
+  } else {
+    data = x.mutable_data_ptr<S>();
+  }
+  return {data, x.size(0), x.size(1), x.size(2), x.size(3), x.stride(0), x.stride(1), x.stride(2), x.stride(3)};
+}
+
+// Half and bfloat16 are summed in float.
+template <typename S>
+using Accumulator = std::conditional_t<std::is_same_v<S, double>, double, float>;
+
+#define MIXDET_DISPATCH(TYPE, ...) \
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, TYPE, "mixconv2d", __VA_ARGS__)
+
+// [block][vector][tap in the order of the gather's phases]; lanes beyond a group's last channel are zero.
+template <typename T, typename S>
+void pack(const Tensor& weight, const Group& group, const Block& block, const Gather& gather, Vec<T>* out) {
+  const S* source = weight.const_data_ptr<S>() + (block.first_channel - group.first_channel) * group.taps();
+  T* values = reinterpret_cast<T*>(out);
+  constexpr int lanes = Simd<T>::lanes;
+  const int64_t taps = group.taps();
+  int64_t k = 0;
+  for (const Phase& phase : gather.phases) {
+    for (const Tap& tap : phase.taps) {
+      for (int i = 0; i < Simd<T>::block; ++i) {
+        values[(i / lanes * taps + k) * lanes + i % lanes] =
+            i < block.channels ? static_cast<T>(source[i * taps + tap.index]) : T(0);
+      }
+      ++k;
+    }
+  }
+}
+
+inline Activation activation_of(c10::string_view name) {
+  if (name == "none") return Activation::none;
+  if (name == "relu") return Activation::relu;
+  if (name == "relu6") return Activation::relu6;
+  TORCH_CHECK_VALUE(false, "mixconv2d: activation '", name, "' must be none, relu or relu6");
+}
+
+// Tasks that are worth a thread, at some 10^5 multiply-adds, when `tasks` of them hold `work`.
+inline int64_t grain(int64_t tasks, int64_t work) {
+  return std::max<int64_t>(1, 100000 * tasks / std::max<int64_t>(1, work));
+}
+
+// Multiply-adds of a result of this many elements in each channel.
+inline int64_t work_of(const std::vector<Group>& groups, int64_t elements) {
+  int64_t work = 0;
+  for (const Group& group : groups) work += group.channels * group.taps() * elements;
+  return work;
+}
+
+inline void gather(const Tensor& in, const Tensor& out, TensorList weights, const OptionalTensor& bias,
+                   const std::vector<Group>& groups, const std::vector<Gather>& gathers, const Steps& steps,
+                   Activation activation) {
+  if (!out.numel()) return;
+  std::vector<Tensor> dense;
+  for (const Tensor& weight : weights) dense.push_back(weight.contiguous());
+  MIXDET_DISPATCH(out.scalar_type(), [&] {
+    using T = Accumulator<scalar_t>;
+    const auto source = view<const scalar_t>(in);
+    const auto target = view<scalar_t>(out);
+    const std::vector<Block> blocks = make_blocks<T>(groups);
+    const int64_t num_blocks = blocks.size();
+    std::vector<int64_t> starts, strips, first_task;
+    int64_t packed_size = 0;
+    const int64_t rows = (out.size(2) + steps.out_h - 1) / steps.out_h;
+    int64_t strip = rows;
+    for (const Gather& g : gathers) {
+      const int64_t columns =
+          ((out.size(3) + steps.out_w - 1) / steps.out_w - 1) * steps.in_w + g.max_dx - g.min_dx + 1;
+      strip = std::min(strip, rows_at_a_time<T>(rows, columns, steps.in_h, g.max_dy - g.min_dy + 1));
+    }
+    for (const Block& block : blocks) {
+      starts.push_back(packed_size);
+      packed_size += groups[block.group].taps() * kVectors;
+    }
+    std::unique_ptr<Vec<T>[]> packed(new Vec<T>[packed_size]);
+    const int64_t num_strips = (rows + strip - 1) / strip;
+    at::parallel_for(0, num_blocks, 16, [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; ++b) {
+        pack<T, scalar_t>(dense[blocks[b].group], groups[blocks[b].group], blocks[b], gathers[blocks[b].group],
+                          packed.get() + starts[b]);
+      }
+    });
+    const Tensor added = bias ? bias->to(c10::CppTypeToScalarType<T>::value).contiguous() : Tensor();
+    // neighbouring blocks share cache lines of the image, so they come one after the other
+    const int64_t tasks = source.batch * num_strips * num_blocks;
+    const int64_t pixels = std::min(in.size(2) * in.size(3), out.size(2) * out.size(3)) * source.batch;
+    at::parallel_for(0, tasks, grain(tasks, work_of(groups, pixels)), [&](int64_t begin, int64_t end) {
+      for (int64_t task = begin; task < end; ++task) {
+        const Block& block = blocks[task % num_blocks];
+        const int64_t first = task / num_blocks % num_strips * strip;
+        Vec<T> block_bias[kVectors] = {};
+        if (added.defined())
+          std::memcpy(block_bias, added.const_data_ptr<T>() + block.first_channel, block.channels * sizeof(T));
+        gather_rows<T, scalar_t>(source, target, gathers[block.group], steps, block,
+                                 packed.get() + starts[task % num_blocks], added.defined() ? block_bias : nullptr,
+                                 activation, task / num_blocks / num_strips, first, std::min(first + strip, rows));
+      }
+    });
+  });
+}
+
+inline Tensor forward_cpu(const Tensor& x, TensorList weights, const OptionalTensor& bias, IntArrayRef stride,
+                          IntArrayRef padding, IntArrayRef dilation, bool same, c10::string_view activation) {
+  const Options o{stride.vec(), padding.vec(), dilation.vec(), same};
+  const auto shapes = shapes_of(weights);
+  check(x, shapes, "input");
+  check_types(x, weights);
+  if (bias) check_types(x, {*bias});
+  TORCH_CHECK_VALUE(!bias || (bias->dim() == 1 && bias->size(0) == x.size(1)),
+                    "mixconv2d: bias must have one value for each channel");
+  const auto groups = make_groups(shapes, o, x.size(2), x.size(3));
+  const auto [height, width] = output_size(groups, o, x.size(2), x.size(3));
+  std::vector<Gather> gathers;
+  for (const Group& group : groups) gathers.push_back(forward_gather(group));
+  Tensor out = at::empty({x.size(0), x.size(1), height, width}, x.options(), layout(x));
+  gather(x, out, weights, bias, groups, gathers, {o.stride[0], o.stride[1], 1, 1}, activation_of(activation));
+  return out;
+}
+
+inline Tensor input_grad_cpu(const Tensor& grad, TensorList weights, IntArrayRef size, IntArrayRef stride,
+                             IntArrayRef padding, IntArrayRef dilation, bool same) {
+  const Options o{stride.vec(), padding.vec(), dilation.vec(), same};
+  const auto shapes = shapes_of(weights);
+  check(grad, shapes, "grad");
+  check_types(grad, weights);
+  TORCH_CHECK_VALUE(size.size() == 2, "mixconv2d: size must be (height, width)");
+  const auto groups = make_groups(shapes, o, size[0], size[1]);
+  TORCH_CHECK_VALUE(output_size(groups, o, size[0], size[1]) == std::make_pair(grad.size(2), grad.size(3)),
+                    "mixconv2d: grad does not have the output's size");
+  std::vector<Gather> gathers;
+  for (const Group& group : groups) gathers.push_back(backward_gather(group, o.stride[0], o.stride[1]));
+  Tensor out = at::empty({grad.size(0), grad.size(1), size[0], size[1]}, grad.options(), layout(grad));
+  gather(grad, out, weights, std::nullopt, groups, gathers, {1, 1, o.stride[0], o.stride[1]}, Activation::none);
+  return out;
+}
+
+inline std::vector<Tensor> weight_grad_cpu(const Tensor& grad, const Tensor& x, IntArrayRef shapes, IntArrayRef stride,
+                                           IntArrayRef padding, IntArrayRef dilation, bool same) {
+  const Options o{stride.vec(), padding.vec(), dilation.vec(), same};
+  TORCH_CHECK_VALUE(shapes.size() % 3 == 0, "mixconv2d: kernel must be (channels, height, width) for each group");
+  check(grad, shapes, "grad");
+  check(x, shapes, "input");
+  check_types(x, {grad});
+  const auto groups = make_groups(shapes, o, x.size(2), x.size(3));
+  TORCH_CHECK_VALUE(x.size(0) == grad.size(0) &&
+                        output_size(groups, o, x.size(2), x.size(3)) == std::make_pair(grad.size(2), grad.size(3)),
+                    "mixconv2d: grad does not have the output's size");
+  std::vector<Tensor> results;
+  for (const Group& g : groups) results.push_back(at::empty({g.channels, 1, g.kernel_h, g.kernel_w}, x.options()));
+  MIXDET_DISPATCH(x.scalar_type(), [&] {
+    using T = Accumulator<scalar_t>;
+    constexpr int lanes = Simd<T>::lanes;
+    const auto pixels = view<const scalar_t>(x);
+    const auto gradients = view<const scalar_t>(grad);
+    const std::vector<Block> blocks = make_blocks<T>(groups);
+    const int64_t num_blocks = blocks.size();
+    std::vector<int64_t> starts;
+    int64_t size = 0;
+    for (const Block& block : blocks) {
+      starts.push_back(size);
+      size += (groups[block.group].taps() + kTaps - 1) / kTaps * kTaps * kVectors;
+    }
+    // few blocks for many threads: the images are shared out too, and their sums added in order
+    const int64_t threads = at::get_num_threads();
+    const int64_t parts =
+        threads == 1 ? 1 : std::max<int64_t>(1, std::min(pixels.batch, (2 * threads + num_blocks - 1) / num_blocks));
+    std::vector<scalar_t*> targets;
+    for (const Tensor& result : results) targets.push_back(result.mutable_data_ptr<scalar_t>());
+    std::unique_ptr<Vec<T>[]> sums(new Vec<T>[size * parts]);
+    const int64_t tasks = num_blocks * parts;
+    const int64_t work = work_of(groups, grad.size(0) * grad.size(2) * grad.size(3));
+    at::parallel_for(0, tasks, grain(tasks, work), [&](int64_t begin, int64_t end) {
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t b = task % num_blocks, part = task / num_blocks;
+        Vec<T>* out = sums.get() + part * size + starts[b];
+        std::fill(out, b + 1 < num_blocks ? sums.get() + part * size + starts[b + 1] : sums.get() + (part + 1) * size,
+                  Vec<T>{});
+        weight_gradient<T, scalar_t>(pixels, gradients, groups[blocks[b].group], blocks[b], o.stride[0], o.stride[1],
+                                     pixels.batch * part / parts, pixels.batch * (part + 1) / parts, out);
+      }
+    });
+    at::parallel_for(0, num_blocks, 16, [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; ++b) {
+        const Group& group = groups[blocks[b].group];
+        const int64_t taps = group.taps(), rounded = (taps + kTaps - 1) / kTaps * kTaps;
+        scalar_t* target = targets[blocks[b].group] + (blocks[b].first_channel - group.first_channel) * taps;
+        for (int64_t k = 0; k < taps; ++k) {
+          for (int64_t i = 0; i < blocks[b].channels; ++i) {
+            T sum = 0;
+            for (int64_t part = 0; part < parts; ++part)
+              sum += sums[part * size + starts[b] + i / lanes * rounded + k][i % lanes];
+            target[i * taps + k] = static_cast<scalar_t>(sum);
+          }
+        }
+      }
+    });
+  });
+  return results;
+}
+
+}  // namespace mixdet

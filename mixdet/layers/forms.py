@@ -1,0 +1,184 @@
+"""The ways to compute a mixed convolution: the same result and gradients from the same parameters.
+
+``split``: PyTorch's convolution group by group, then a concatenation; the reference, works everywhere.
+``padded``: one convolution, every kernel padded with zeros to the largest.
+``native``: one C++ operator for the CPU, see :mod:`mixdet.layers.native`.
+``auto``: what was measured to be the fastest, see :func:`choose`.
+"""
+
+from typing import Optional
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mixdet.layers import native
+from mixdet.layers.padding import pad_same, same_padding
+
+ACTIVATIONS = {'relu': nn.ReLU, 'relu6': nn.ReLU6}  # that the native operator can apply to its result
+IMPLS = ('auto', 'split', 'padded', 'native')
+_ASSEMBLED: WeakKeyDictionary = WeakKeyDictionary()  # beside the layers, so that they copy and pickle as they are
+
+
+def check_impl(impl: str) -> str:
+    """Return ``impl``, or raise ValueError if there is no such form."""
+    if impl not in IMPLS:
+        raise ValueError(f'impl={impl!r}: must be one of {IMPLS}')
+    return impl
+
+
+def compute(layer: nn.Module, x: Tensor) -> Tensor:
+    """The mixed convolution ``layer`` of ``x``, and its activation if it has one, in the form that `choose` names."""
+    form = choose(layer, x)
+    if form == 'native' and layer.activation is not None and not _needs_grad(layer, x):
+        return native_form(layer, x, layer.activation)
+    out = {'split': split, 'padded': padded, 'native': native_form}[form](layer, x)
+    return out if layer.activation is None else getattr(F, layer.activation)(out)
+
+
+def choose(layer: nn.Module, x: Tensor) -> str:
+    """The form that runs: ``layer.impl``, unless it cannot run here, or for 'auto' the fastest.
+
+    On a CPU that is 'native', except for a vanilla 3x3 layer in training: PyTorch has a fast weight gradient of its own
+    for that kernel alone, and is the faster one in NCHW or with a stride (docs/speed.md). Elsewhere it is 'split'.
+
+    'native' becomes 'split' where there is no compiler, off the CPU, in exports, in torch.func transforms, and where
+    somebody has put hooks or replacements on the group convolutions, which must then be called.
+    """
+    if exporting():
+        return 'split'
+    if layer.impl in ('split', 'padded'):
+        return layer.impl
+    plain = all(
+        type(conv) is nn.Conv2d and not conv._forward_hooks and not conv._forward_pre_hooks for conv in layer.convs
+    )
+    if not x.is_cpu or x.dim() != 4 or x.dtype not in native.DTYPES or not plain:
+        return 'split'
+    if (
+        layer.impl == 'auto'
+        and len(layer.convs) == 1
+        and max(layer.convs[0].kernel_size) <= 3
+        and _needs_grad(layer, x)
+    ):
+        channels_last = x.is_contiguous(memory_format=torch.channels_last)
+        if not channels_last or layer.stride != (1, 1):
+            return 'split'
+    return 'native' if native.available() else 'split'
+
+
+def exporting() -> bool:
+    """Whether a graph of plain operators is wanted: export, tracing, torch.func."""
+    compiler = torch.compiler
+    if compiler.is_compiling():
+        # PyTorch that cannot tell an export from a compilation gets the form that suits both
+        return compiler.is_exporting() if hasattr(compiler, 'is_exporting') else True
+    return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export() or torch._C._are_functorch_transforms_active()
+
+
+def _needs_grad(layer: nn.Module, x: Tensor) -> bool:
+    return torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in layer.parameters()))
+
+
+def split(layer: nn.Module, x: Tensor) -> Tensor:
+    """Group by group."""
+    if len(layer.convs) == 1:
+        return _convolve(layer, layer.convs[0], x)
+    groups = torch.split(x, layer.in_splits, dim=1)
+    return torch.cat([_convolve(layer, conv, group) for conv, group in zip(layer.convs, groups)], dim=1)
+
+
+def _convolve(layer: nn.Module, conv: nn.Conv2d, x: Tensor) -> Tensor:
+    if layer.padding == 'same':
+        x = pad_same(x, conv.kernel_size, conv.stride, conv.dilation)
+    return conv(x)
+
+
+def native_form(layer: nn.Module, x: Tensor, activation: str = 'none') -> Tensor:
+    """All groups in one call of the C++ operator, in the memory format of ``x``."""
+    convs = layer.convs
+    if layer.out_channels != layer.in_channels:
+        x = x.repeat_interleave(layer.out_channels // layer.in_channels, dim=1)
+    same = layer.padding == 'same'
+    return torch.ops.mixdet.mixconv2d(
+        x,
+        [conv.weight for conv in convs],
+        _bias(layer),
+        layer.stride,
+        [0] * (2 * len(convs)) if same else [pad for conv in convs for pad in conv.padding],
+        [step for conv in convs for step in conv.dilation],
+        same,
+        activation,
+    )
+
+
+def _bias(layer: nn.Module) -> Optional[Tensor]:
+    return None if layer.convs[0].bias is None else torch.cat([conv.bias for conv in layer.convs])
+
+
+def padded(layer: nn.Module, x: Tensor) -> Tensor:
+    """One convolution with all kernels in the middle of one that holds the largest."""
+    if len(layer.convs) == 1:
+        return split(layer, x)
+    size = tuple(x.shape[2:])
+    pads = [_pads_before(layer, conv, size) for conv in layer.convs]
+    before = tuple(map(max, zip(*pads)))
+    places = [tuple(b - p for b, p in zip(before, pad)) for pad in pads]
+    weight, bias = _assembled(layer, places)
+    after = [max(_output_size(layer, size, i) * s - s + weight.shape[2 + i] - size[i] - before[i], 0)
+             for i, s in enumerate(layer.stride)]  # fmt: skip
+    if tuple(after) != before:
+        x, before = F.pad(x, (before[1], after[1], before[0], after[0])), 0
+    return F.conv2d(x, weight, bias, layer.stride, before, 1, layer.in_channels)
+
+
+def _pads_before(layer: nn.Module, conv: nn.Conv2d, size: tuple[int, int]) -> tuple[int, int]:
+    """Padding before the first row and column of an input of ``size`` px."""
+    if layer.padding != 'same':
+        return conv.padding
+    return tuple(same_padding(*axis)[0] for axis in zip(size, conv.kernel_size, conv.stride, conv.dilation))
+
+
+def _output_size(layer: nn.Module, size: tuple[int, int], axis: int) -> int:
+    conv = layer.convs[0]
+    if layer.padding == 'same':
+        return -(-size[axis] // conv.stride[axis])
+    extent = conv.dilation[axis] * (conv.kernel_size[axis] - 1) + 1
+    return (size[axis] + 2 * conv.padding[axis] - extent) // conv.stride[axis] + 1
+
+
+def _assembled(layer: nn.Module, places: list[tuple[int, int]]) -> tuple[Tensor, Optional[Tensor]]:
+    """Weight and bias of the one convolution; kept where no gradient is wanted, until a parameter changes.
+
+    Parameters are compared by value: EMA and others write through ``.data``, which version counters do not see.
+    """
+    if torch.compiler.is_compiling() or (
+        torch.is_grad_enabled() and any(parameter.requires_grad for parameter in layer.parameters())
+    ):
+        return assemble(layer, places)
+    parameters = list(layer.parameters())
+    kept = _ASSEMBLED.get(layer)
+    if kept is None or kept[0] != places or not all(map(_equal, kept[1], parameters)):
+        with torch.no_grad():
+            kept = (places, [parameter.detach().clone() for parameter in parameters], assemble(layer, places))
+        _ASSEMBLED[layer] = kept
+    return kept[2]
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.device == b.device and a.dtype == b.dtype and torch.equal(a, b)
+
+
+def assemble(layer: nn.Module, places: list[tuple[int, int]]) -> tuple[Tensor, Optional[Tensor]]:
+    """Weight and bias of one convolution with every group's kernel at its (row, column) of ``places``."""
+    extents = [
+        tuple(p + d * (k - 1) + 1 for p, k, d in zip(place, conv.kernel_size, conv.dilation))
+        for place, conv in zip(places, layer.convs)
+    ]
+    weight = layer.convs[0].weight.new_zeros(layer.out_channels, 1, *map(max, zip(*extents)))
+    first = 0
+    for conv, (top, left), (bottom, right) in zip(layer.convs, places, extents):
+        last = first + conv.out_channels
+        weight[first:last, :, top : bottom : conv.dilation[0], left : right : conv.dilation[1]] = conv.weight
+        first = last
+    return weight, _bias(layer)

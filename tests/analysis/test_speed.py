@@ -1,0 +1,58 @@
+import pytest
+import torch
+from helpers import import_timm
+
+from mixdet.analysis import detector_speed, speed
+from mixdet.errors import UserError
+from mixdet.layers import MixConv2d, forms, native
+
+CASE = speed.Case(24, 10, 'k357', 2, 1)
+
+
+def test_the_paper_shapes():
+    assert len(speed.cases()) == 7 * 3 * 2 * 2
+    assert str(speed.cases()[0]) == '144@80 k35 s1 b1'
+
+
+def test_baseline_is_what_timm_computes():
+    timm = import_timm()
+    peer = timm.layers.MixedConv2d(24, 24, [3, 5, 7], stride=2, depthwise=True)
+    layer = MixConv2d(24, 24, (3, 5, 7), stride=2, impl='split')
+    layer.load_state_dict({f'convs.{key}': value for key, value in peer.state_dict().items()})
+    x = torch.randn(2, 24, 11, 10)
+    assert torch.equal(layer(x), peer(x))
+
+
+def test_measures_every_form_and_reports_them(tmp_path):
+    if not native.load():
+        pytest.skip('no C++ compiler')
+    results = [speed.measure(CASE, speed.FORMS, 0.0)]
+    assert set(results[0].forward) == set(results[0].training) == set(speed.FORMS)
+    assert speed.ratios(results, speed.BASELINE, 'forward') == [1.0]
+    page = speed.markdown(results)
+    assert '24@10 k357 s2 b1' in page and torch.__version__ in page
+    pytest.importorskip('matplotlib')
+    speed.plot(results, tmp_path / 'speed.png')
+    assert (tmp_path / 'speed.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_a_wrong_form_is_not_timed(monkeypatch):
+    monkeypatch.setattr(forms, 'padded', lambda layer, x: forms.split(layer, x) * 1.001)
+    with pytest.raises(UserError, match=r'padded is wrong by 1\.0e-03 .* 24@10 k357 s2 b1'):
+        speed.measure(CASE, ['padded'], 0.0)
+
+
+def test_detectors_against_their_split_selves():
+    from helpers import tiny_detector
+
+    model = tiny_detector(kernel_sizes=(3, 5))
+    models = {'ours': model, 'split': detector_speed.as_split(model)}
+    results = detector_speed.measure(
+        models, dict(ours=True, split=False), (64, 64), (1,), train_batch=2, seconds=0.0, fused=('ours',)
+    )
+    assert {part: list(timings) for part, timings in results.items()} == {
+        'inference, batch 1': ['ours', 'split', 'ours, fused'],
+        'training step, batch 2': ['ours', 'split'],
+    }
+    page = detector_speed.markdown(results, 'split')
+    assert '| inference, batch 1 | split |' in page and '| 1.00 | 1.00 |' in page

@@ -1,0 +1,163 @@
+import logging
+
+import pytest
+import torch
+
+from mixdet.layers import MixConv2d, native
+
+OPTIONS = ([2, 1], [1, 1, 2, 2], [1, 1, 1, 1])
+
+
+@pytest.fixture
+def operator():
+    if not native.load():
+        pytest.skip('no C++ compiler')
+
+
+def weights(**kwargs):
+    return [torch.randn(3, 1, 3, 3, **kwargs), torch.randn(2, 1, 5, 5, **kwargs)]
+
+
+@pytest.mark.parametrize('same', [False, True])
+@pytest.mark.parametrize('channels_last', [False, True])
+def test_operators_keep_pytorchs_rules(operator, same, channels_last):
+    kwargs = dict(dtype=torch.double, requires_grad=True)
+    x = torch.randn(2, 5, 8, 7, **kwargs)
+    if channels_last:
+        x = x.detach().to(memory_format=torch.channels_last).requires_grad_()
+    bias = torch.randn(5, **kwargs)
+    ops = torch.ops.mixdet
+    torch.library.opcheck(ops.mixconv2d.default, (x, weights(**kwargs), bias, *OPTIONS, same, 'none'))
+    grad = torch.randn(2, 5, 4, 7, **kwargs)
+    torch.library.opcheck(ops.mixconv2d_input_grad.default, (grad, weights(**kwargs), [8, 7], *OPTIONS, same))
+    kernel = [3, 3, 3, 2, 5, 5]
+    torch.library.opcheck(ops.mixconv2d_weight_grad.default, (grad, x, kernel, *OPTIONS, same))
+
+
+@pytest.mark.parametrize(
+    ('activation', 'function'), [('relu', torch.relu), ('relu6', torch.nn.functional.relu6), ('none', lambda x: x)]
+)
+@pytest.mark.parametrize('channels_last', [False, True])
+def test_bias_and_activation_inside_the_operator(operator, activation, function, channels_last):
+    x, bias = 3 * torch.randn(2, 5, 8, 7), torch.randn(5)
+    if channels_last:
+        x = x.to(memory_format=torch.channels_last)
+    plain = torch.ops.mixdet.mixconv2d(x, kernels := weights(), None, *OPTIONS, False, 'none')
+    fused = torch.ops.mixdet.mixconv2d(x, kernels, bias, *OPTIONS, False, activation)
+    assert fused.is_contiguous(memory_format=torch.channels_last) == channels_last
+    torch.testing.assert_close(fused, function(plain + bias.view(-1, 1, 1)))
+    with pytest.raises(RuntimeError, match='has no gradient') if activation != 'none' else _nothing():
+        torch.ops.mixdet.mixconv2d(x.requires_grad_(), kernels, bias, *OPTIONS, False, activation)
+
+
+class _nothing:
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return False
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (dict(input=torch.randn(2, 6, 8, 7)), 'input has 6 channels, the weights 5'),
+        (dict(input=torch.randn(5, 8, 7)), r'input must have the shape \(N, C, H, W\)'),
+        (dict(input=torch.randn(2, 5, 8, 7).double()), 'tensors of Double'),
+        (dict(input=torch.randn(2, 5, 1, 1)[:, :, :0]), 'smaller than a kernel'),
+        (dict(bias=torch.randn(4)), 'one value for each channel'),
+        (dict(stride=[0, 1]), 'stride must be'),
+        (dict(padding=[1, 1]), 'padding and dilation must have'),
+        (dict(dilation=[1, 1, 0, 1]), 'dilation must be positive'),
+        (dict(padding=[1, 1, 1, 1]), 'outputs of different sizes'),
+        (dict(activation='tanh'), "activation 'tanh'"),
+        (dict(weight=[torch.randn(5, 2, 3, 3)]), 'weights must have the shape'),
+    ],
+)
+def test_wrong_arguments_are_refused(operator, change, message):
+    arguments = dict(
+        input=torch.randn(2, 5, 8, 7), weight=weights(), bias=None, stride=OPTIONS[0], padding=OPTIONS[1],
+        dilation=OPTIONS[2], same=False, activation='none',
+    )  # fmt: skip
+    with torch.no_grad(), pytest.raises((ValueError, TypeError, RuntimeError), match=message):
+        torch.ops.mixdet.mixconv2d(**{**arguments, **change})
+
+
+def test_empty_batches(operator):
+    layer = MixConv2d(6, 6, (3, 5), impl='native')
+    x = torch.randn(0, 6, 8, 8, requires_grad=True)
+    out = layer(x)
+    assert out.shape == (0, 6, 8, 8)
+    out.sum().backward()
+    assert x.grad.shape == x.shape and not layer.convs[0].weight.grad.any()
+
+
+@pytest.mark.parametrize('threads', [1, 2, 3])
+def test_threads_share_the_work(operator, threads):
+    torch.manual_seed(0)
+    layer = MixConv2d(40, 40, (3, 5, 7), stride=2).double()
+    x = torch.randn(5, 40, 70, 130, dtype=torch.double, requires_grad=True)
+    before = torch.get_num_threads()
+    results = []
+    for count, impl in ((before, 'split'), (threads, 'native')):
+        torch.set_num_threads(count)
+        layer.impl = impl
+        out = layer(x)
+        results.append([out, *torch.autograd.grad(out.square().sum(), [x, *layer.parameters()])])
+    torch.set_num_threads(before)
+    for a, b in zip(*results):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-8)
+
+
+def test_output_has_the_inputs_memory_format(operator):
+    layer = MixConv2d(6, 6, (3, 5), impl='native')
+    x = torch.randn(2, 6, 8, 8)
+    assert layer(x).is_contiguous()
+    assert layer(x.to(memory_format=torch.channels_last)).is_contiguous(memory_format=torch.channels_last)
+
+
+def attempt(caplog):
+    """Try to load as a fresh process would; what came of it, and what was said."""
+    with caplog.at_level(logging.WARNING, logger=native.__name__):
+        caplog.clear()
+        return native.load.__wrapped__(), [record.getMessage() for record in caplog.records]
+
+
+def test_without_a_compiler_one_line_says_so(monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    monkeypatch.setenv('CXX', 'no-such-compiler')
+    loaded, messages = attempt(caplog)
+    assert not loaded and len(messages) == 1 and 'no-such-compiler' in messages[0] and '\n' not in messages[0]
+
+
+def test_a_failing_compiler_leaves_nothing_behind(monkeypatch, tmp_path, caplog):
+    compiler = tmp_path / 'c++'
+    compiler.write_text('#!/bin/sh\necho "x.cpp:1: note: hm" >&2\necho "x.cpp:2: error: no such flag" >&2\nexit 1\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    monkeypatch.setenv('CXX', str(compiler))
+    loaded, messages = attempt(caplog)
+    assert not loaded and len(messages) == 2 and 'Compiling' in messages[0]
+    assert messages[1].endswith('x.cpp:2: error: no such flag')
+    assert [path.name for path in (tmp_path / 'mixdet').iterdir()] == ['lock']
+
+
+def test_a_cache_that_cannot_be_written(monkeypatch, tmp_path, caplog):
+    (tmp_path / 'file').write_text('')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
+    loaded, messages = attempt(caplog)
+    assert not loaded and len(messages) == 1 and 'file' in messages[0]
+
+
+def test_the_switch(monkeypatch, caplog):
+    monkeypatch.setenv(native.SWITCH, '0')
+    assert attempt(caplog) == (False, [])
+
+
+def test_without_the_operator_layers_still_work(monkeypatch):
+    monkeypatch.setattr(native, 'available', lambda: False)
+    layer = MixConv2d(6, 6, (3, 5), impl='native')
+    x = torch.randn(1, 6, 8, 8)
+    reference = MixConv2d(6, 6, (3, 5), impl='split')
+    reference.load_state_dict(layer.state_dict())
+    assert torch.equal(layer(x), reference(x))

@@ -1,0 +1,62 @@
+import pytest
+import torch
+from torch import nn
+from torch.profiler import profile
+
+from mixdet.layers import PointwiseConv2d
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def pair(groups, bias):
+    layer = PointwiseConv2d(12, 24, groups=groups, bias=bias)
+    plain = nn.Conv2d(12, 24, 1, groups=groups, bias=bias)
+    plain.load_state_dict(layer.state_dict())
+    return layer, plain
+
+
+@pytest.mark.parametrize('groups', [1, 3])
+@pytest.mark.parametrize('bias', [False, True])
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_is_a_convolution(one_thread, groups, bias, memory_format, dtype):
+    layer, plain = (module.to(dtype) for module in pair(groups, bias))
+    x = torch.randn(3, 12, 7, 5, dtype=dtype).to(memory_format=memory_format).requires_grad_()
+    outputs = [module(x) for module in (layer, plain)]
+    assert outputs[0].is_contiguous(memory_format=memory_format)
+    torch.testing.assert_close(*outputs)
+    upstream = torch.randn_like(outputs[0])
+    gradients = [
+        torch.autograd.grad(out, [x, *module.parameters()], upstream) for out, module in zip(outputs, (layer, plain))
+    ]
+    for a, b in zip(*gradients):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_one_thread_uses_onednn_in_channels_last(one_thread):
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip('PyTorch without oneDNN')
+    layer, _ = pair(3, True)
+    x = torch.randn(2, 12, 16, 16)
+    for tensor, expected in ((x.to(memory_format=torch.channels_last), True), (x, False)):
+        with profile() as run, torch.no_grad():
+            layer(tensor)
+        assert any(event.key == 'aten::mkldnn_convolution' for event in run.key_averages()) == expected
+
+
+def test_exports_as_plain_convolution(one_thread):
+    layer, _ = pair(1, False)
+    x = torch.randn(1, 12, 4, 4).to(memory_format=torch.channels_last)
+    node = next(n for n in torch.export.export(layer, (x,)).graph.nodes if 'conv2d' in str(n.target))
+    assert [2, 2] not in node.args
+
+
+def test_other_kernels_are_refused():
+    with pytest.raises(ValueError, match='PointwiseConv2d is for 1x1'):
+        PointwiseConv2d(4, 4, 3)

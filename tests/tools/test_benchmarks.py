@@ -1,0 +1,24 @@
+from helpers import ROOT, run_tool
+
+
+def test_benchmark_mixconv_writes_its_tables(tmp_path):
+    done = run_tool(
+        'benchmark_mixconv.py', '--forms', 'padded', '--kernels', 'k35', '--strides', 2, '--batches', 1,
+        '--seconds', 0, '--out', 'speed.md', cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / 'speed.md').read_text()
+    assert '| padded |' in page and page.count('| 1200@10 k35 s2 b1 |') == 2
+    assert done.stdout.count('forward') == 7
+
+
+def test_benchmarks_refuse_what_they_cannot_do(tmp_path):
+    for arguments, message in (
+        (('benchmark_mixconv.py', '--threads', 0), 'must be at least 1'),
+        (('benchmark_mixconv.py', '--out', 'no/speed.md'), 'the folder no does not exist'),
+    ):
+        done = run_tool(*arguments, cwd=tmp_path)
+        assert done.returncode == 2 and done.stderr.startswith('error: ') and message in done.stderr
+    config = ROOT / 'configs/ssdlite_mobilenetv2/ssdlite_mobilenetv2-baseline3x3_8xb24-600e_coco.py'
+    done = run_tool('benchmark.py', config, '--against', config, cwd=tmp_path)
+    assert done.returncode == 2 and 'is the config itself' in done.stderr
