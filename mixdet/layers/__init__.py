@@ -8,6 +8,7 @@ from mixdet.layers.blocks import (
     SqueezeExcite,
     make_divisible,
 )
+from mixdet.layers.depthwise import Where, depthwise_layers, grow, mix_depthwise
 from mixdet.layers.mixconv import MixConv2d, parse_kernel_sizes, split_channels
 from mixdet.layers.padding import Conv2dSame
 
@@ -19,7 +20,11 @@ __all__ = [
     'MixConv2d',
     'MixConvNormAct',
     'SqueezeExcite',
+    'Where',
+    'depthwise_layers',
+    'grow',
     'make_divisible',
+    'mix_depthwise',
     'parse_kernel_sizes',
     'split_channels',
 ]
