@@ -4,6 +4,7 @@ import copy
 import gc
 import hashlib
 import json
+import logging
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,11 +19,19 @@ from mixdet.registry import MODELS
 from mixdet.swap.outputs import describe
 from mixdet.swap.swap import read_config, swap_backbone
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
 RUNS, BUILDS, FAILS, REFUSED, UNREADABLE, NO_MODEL = 'runs', 'builds', 'fails', 'refused', 'unreadable', 'no model'
 HEADER, RULE = '| | configs | run | build only | fail | refused |', '|---|---|---|---|---|---|'
+MEMORY = 12 << 30  # bytes of address space for one detector
+SO_DOES_THE_ORIGINAL = ' - so does the original'
 COUNTED = (RUNS, BUILDS, FAILS, REFUSED)
-# px, tried in order: two-stage transformers take the best 900 of an image's tokens, SSD's last level needs 300 px
-IMAGES = ((224, 256), (512, 512))
+# With and without the heads' own initialisation: with it some find nothing, without it some find too much. On images of
+# two sizes, px: two-stage transformers take the best 900 tokens, the last level of SSD needs 300 px
+TRIES = ((True, (224, 256)), (True, (512, 512)), (False, (224, 256)))
 CLASSIFIERS = ('BaseReID', 'ImageClassifier')
 
 
@@ -76,16 +85,22 @@ def survey(
     done = [Trial(**json.loads(line)) for line in results.read_text().splitlines()]
     done = {trial.config: trial._replace(strides=tuple(trial.strides)) for trial in done}
     outcomes: dict[str, tuple[str, str]] = {}
+
+    def outcome(model: dict) -> tuple[str, str]:
+        digest = hashlib.sha256(json.dumps(model, sort_keys=True, default=str).encode()).hexdigest()
+        if digest not in outcomes:
+            outcomes[digest] = _in_a_process(_run, model, seconds)
+        return outcomes[digest]
+
     for path in paths:
         name = str(path.relative_to(folder))
         if name not in done:
-            trial, model = _prepare(path, name, backbone)
+            trial, model, original = _prepare(path, name, backbone)
             if model is not None:
-                model = _offline(model, language_model)
-                digest = hashlib.sha256(json.dumps(model, sort_keys=True, default=str).encode()).hexdigest()
-                if digest not in outcomes:
-                    outcomes[digest] = _in_a_process(_run, model, seconds)
-                trial = trial._replace(status=outcomes[digest][0], reason=outcomes[digest][1])
+                status, reason = outcome(_offline(model, language_model))
+                if status != RUNS and outcome(_offline(original, language_model)) == (status, reason):
+                    reason += SO_DOES_THE_ORIGINAL
+                trial = trial._replace(status=status, reason=reason)
             done[name] = trial
             with results.open('a') as file:
                 file.write(json.dumps(trial._asdict()) + '\n')
@@ -107,13 +122,13 @@ def write_language_model(folder: Path) -> str:
     return str(folder)
 
 
-def _prepare(path: Path, name: str, backbone: str) -> tuple[Trial, Optional[dict]]:
-    """The config's swapped model, or why there is none."""
+def _prepare(path: Path, name: str, backbone: str) -> tuple[Trial, Optional[dict], Optional[dict]]:
+    """The config's model, swapped and as it was, or why there is none."""
     trial = Trial(name, UNREADABLE)
     try:
         cfg = read_config(str(path))
         if not isinstance(cfg.get('model'), dict):
-            return trial._replace(status=NO_MODEL, reason='not a config of a detector'), None
+            return trial._replace(status=NO_MODEL, reason='not a config of a detector'), None, None
         init_default_scope(cfg.get('default_scope') or 'mmdet')
         detector = cfg.model if 'backbone' in cfg.model else cfg.model.get('detector', cfg.model)
         trial = trial._replace(detector=cfg.model.type, backbone=detector.get('backbone', {}).get('type', ''))
@@ -121,9 +136,9 @@ def _prepare(path: Path, name: str, backbone: str) -> tuple[Trial, Optional[dict
         model = swap_backbone(cfg, backbone).cfg.model.to_dict()
     except UserError as error:
         status = UNREADABLE if 'cannot be read' in str(error) else REFUSED
-        return trial._replace(status=status, reason=_line(str(error).replace(str(path), name))), None
+        return trial._replace(status=status, reason=_line(str(error).replace(str(path), name))), None, None
     gc.collect()
-    return trial, model
+    return trial, model, cfg.model.to_dict()
 
 
 def _strides(cfg: Config, detector: dict) -> tuple[int, ...]:
@@ -140,6 +155,7 @@ def _offline(model: dict, language_model: Optional[str]) -> dict:
     A tracker's detector alone; no checkpoints of teachers; the stand-in for BERT.
     """
     model = copy.deepcopy(model.get('detector', model) if 'tracker' in model else model)
+    _adapt(model)
     if 'num_cp' in model.get('encoder', {}):
         model['encoder']['num_cp'] = 0  # saving memory needs fairscale
     if model.get('teacher_ckpt'):
@@ -149,6 +165,18 @@ def _offline(model: dict, language_model: Optional[str]) -> dict:
         if 'lang_model_name' in model.get('bbox_head', {}):
             model['bbox_head']['lang_model_name'] = language_model
     return model
+
+
+def _adapt(node) -> None:
+    """Nothing to download, and batch-norm that wants no process group, everywhere below ``node``."""
+    if isinstance(node, dict):
+        for key in ('init_cfg', 'pretrained'):
+            if isinstance(node.get(key), str) or (isinstance(node.get(key), dict) and 'checkpoint' in node[key]):
+                node[key] = None
+        if node.get('type') in ('SyncBN', 'MMSyncBN'):
+            node['type'] = 'BN'
+    for value in node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ():
+        _adapt(value)
 
 
 def _in_a_process(function: Callable, model: dict, seconds: int) -> tuple[str, str]:
@@ -171,19 +199,24 @@ def _in_a_process(function: Callable, model: dict, seconds: int) -> tuple[str, s
 def _run(model: dict, pipe) -> None:
     """Build, predict on one image, and send the status and its reason."""
     torch.set_num_threads(1)
+    logging.disable(logging.CRITICAL)  # MMEngine lists every parameter that is initialised
     status = FAILS
     try:
-        network = MODELS.build(ConfigDict(model))
-        network.eval()
-        status = BUILDS
-        with torch.no_grad():
-            for size in IMAGES:
-                try:
+        if resource is not None:
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        for initialised, size in TRIES:
+            network = MODELS.build(ConfigDict(model))
+            if initialised:
+                network.init_weights()
+            network.eval()
+            status = BUILDS
+            try:
+                with torch.no_grad():
                     _predict(network, size)
-                    break
-                except RuntimeError:
-                    if size == IMAGES[-1]:
-                        raise
+                break
+            except Exception:
+                if (initialised, size) == TRIES[-1]:
+                    raise
         pipe.send((RUNS, ''))
     except BaseException as error:  # any upstream error is a result
         pipe.send((status, _line(f'{type(error).__name__}: {error}')))

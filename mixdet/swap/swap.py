@@ -10,6 +10,7 @@ from mixdet.backbones.mixnet import ARCHS
 from mixdet.backbones.variants import BASELINE, NETWORKS, all_variants
 from mixdet.engine.config import load_config
 from mixdet.errors import UserError
+from mixdet.registry import MODELS
 from mixdet.swap.outputs import Outputs, describe
 
 PYRAMID = (0, 1, 2, 3)  # our outputs, as a ResNet's
@@ -100,6 +101,10 @@ def _name(kind) -> str:
     return kind if isinstance(kind, str) else kind.__name__
 
 
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
 def _detector(cfg: Config) -> ConfigDict:
     """The part of the model that has a backbone: trackers and semi-supervised models keep it in ``detector``."""
     model = cfg.get('model')
@@ -142,18 +147,13 @@ def _old_outputs(detector: dict, notes: list[str]) -> Outputs:
         return describe(detector.backbone)
     except Exception as error:  # not ours; its package may be missing
         neck = _first_neck(detector)
+        old = f'{_name(detector.backbone.type)} cannot be built here ({_reason(error)})'
         if neck is None:
-            raise UserError(
-                f'backbone {_name(detector.backbone.type)} cannot be built here ({error}), and there is no neck that '
-                'would tell its channels'
-            ) from error
+            raise UserError(f'backbone {old}, and there is no neck that would tell its channels') from error
         channels = neck['in_channels']
         channels = (channels,) if isinstance(channels, int) else tuple(channels)
         strides = tuple(4 << i for i in PYRAMID)[-len(channels) :]
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        notes.append(
-            f'{_name(detector.backbone.type)} cannot be built here ({reason}): taken for outputs of stride {strides}'
-        )
+        notes.append(f'{old}: taken for outputs of stride {strides}')
         return Outputs(channels, strides)
 
 
@@ -224,6 +224,12 @@ def _rewire(detector: dict, old: Outputs, new: Outputs) -> list[str]:
         lists()
     elif tuple(neck['in_channels']) == old.channels:
         put(neck, 'neck', 'in_channels', [*new.channels])
+    if neck is not None and changes:
+        try:
+            MODELS.build(copy.deepcopy(dict(neck)))
+        except Exception as error:  # upstream raises anything
+            kind = _name(neck['type'])
+            raise UserError(f'cannot be wired: neck {kind} does not take {new.channels}: {_reason(error)}') from error
     if not changes:
         where = f'neck.in_channels={neck["in_channels"]} is' if neck else 'no in_channels of neck or heads is'
         raise UserError(f'cannot be wired: the old backbone has {old.channels} channels, but {where} made for that')

@@ -27,7 +27,7 @@ def folder(tmp_path):
 
 
 def test_every_outcome_and_going_on(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr('mixdet.swap.survey.IMAGES', ((64, 64),))
+    monkeypatch.setattr('mixdet.swap.survey.TRIES', ((True, (64, 64)),))
     paths = sorted(folder.rglob('*.py'))
     results = tmp_path / 'r.jsonl'
     trials = list(survey(folder, paths, 'mixnet-s', results))
