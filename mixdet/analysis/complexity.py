@@ -58,7 +58,8 @@ def count_complexity(model: nn.Module, input_size: tuple[int, int] = (320, 320))
     training = [(module, module.training) for module in model.modules()]
     try:
         with torch.no_grad():
-            run_network(model.eval(), input_size)
+            model.eval()  # some of MMDetection's backbones return None here
+            run_network(model, input_size)
     finally:
         for hook in hooks:
             hook.remove()

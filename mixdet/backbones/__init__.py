@@ -1,7 +1,11 @@
-"""MobileNetV1, MobileNetV2 and MixNet; each states its own ``out_channels`` and ``out_strides``."""
+"""MobileNetV1, MobileNetV2 and MixNet; each states its own ``out_channels`` and ``out_strides``.
 
+``MixDepthwise`` puts MixConv into any other backbone that has depthwise convolutions.
+"""
+
+from mixdet.backbones.mix_depthwise import MixDepthwise
 from mixdet.backbones.mixnet import MixNet
 from mixdet.backbones.mobilenet_v1 import MobileNetV1
 from mixdet.backbones.mobilenet_v2 import MobileNetV2
 
-__all__ = ['MixNet', 'MobileNetV1', 'MobileNetV2']
+__all__ = ['MixDepthwise', 'MixNet', 'MobileNetV1', 'MobileNetV2']

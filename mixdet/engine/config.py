@@ -16,8 +16,10 @@ LOADER_KEYS = {'dataset', 'sampler', 'batch_sampler', 'collate_fn', 'worker_init
 RUNNER_KEYS = {'work_dir', 'launcher', 'custom_imports', 'compile', 'tta_model', 'tta_pipeline', 'runner_type'}
 
 
-def load_config(path: str, options: Optional[dict] = None) -> Config:
+def load_config(path: str, options: Optional[dict] = None, import_custom_modules: bool = True) -> Config:
     """The config in ``path`` with ``options`` (dotted key to value) merged in.
+
+    Without ``import_custom_modules`` its ``custom_imports`` are read, but not imported.
 
     Raises:
         UserError: if the file does not exist or cannot be read, or an option names a key that neither the config nor
@@ -26,7 +28,7 @@ def load_config(path: str, options: Optional[dict] = None) -> Config:
     if not Path(path).is_file():
         raise UserError(f'config {path} does not exist; check the path')
     try:
-        cfg = Config.fromfile(path)
+        cfg = Config.fromfile(path, import_custom_modules=import_custom_modules)
     except Exception as error:  # a config is a program: it can fail in any way
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f'config {path} cannot be read: {type(error).__name__}: {reason}') from error

@@ -8,6 +8,7 @@ from mixdet.layers.blocks import (
     SqueezeExcite,
     make_divisible,
 )
+from mixdet.layers.depthwise import Where, depthwise_layers, grow, mix_depthwise
 from mixdet.layers.mixconv import MixConv2d, parse_kernel_sizes, set_mixconv_impl, split_channels
 from mixdet.layers.padding import Conv2dSame
 from mixdet.layers.pointwise import PointwiseConv2d
@@ -21,7 +22,11 @@ __all__ = [
     'MixConvNormAct',
     'PointwiseConv2d',
     'SqueezeExcite',
+    'Where',
+    'depthwise_layers',
+    'grow',
     'make_divisible',
+    'mix_depthwise',
     'parse_kernel_sizes',
     'set_mixconv_impl',
     'split_channels',

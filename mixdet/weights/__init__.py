@@ -1,5 +1,6 @@
 """Reading other people's weights into our networks."""
 
-from mixdet.weights.convert import Entry, fill, grow
+from mixdet.layers import grow
+from mixdet.weights.convert import Entry, fill
 
 __all__ = ['Entry', 'fill', 'grow']

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mixdet.engine.checkpoint import COUNTER
 from mixdet.errors import UserError
-from mixdet.layers import MixConv2d
+from mixdet.layers import MixConv2d, grow
 
 
 class Entry(NamedTuple):
@@ -88,14 +88,3 @@ def _parts(target: Union[Tensor, MixConv2d], values: Tensor) -> list[Tensor]:
         raise ValueError('dilated kernels cannot hold the taps of a full one')
     sizes = [conv.out_channels for conv in target.convs]
     return [grow(part, conv.kernel_size) for part, conv in zip(values.split(sizes), target.convs)]
-
-
-def grow(weights: Tensor, kernel_size: tuple[int, int]) -> Tensor:
-    """Kernels (N, 1, h, w) centred in zeros of ``kernel_size``: the same function, as every padding is centred.
-
-    Raises ValueError if the target is smaller.
-    """
-    margins = [(to - size) // 2 for size, to in zip(weights.shape[-2:], kernel_size)]
-    if min(margins) < 0:
-        raise ValueError(f'a {tuple(weights.shape[-2:])} kernel does not fit into {kernel_size}')
-    return nn.functional.pad(weights, (margins[1], margins[1], margins[0], margins[0]))

@@ -1,0 +1,6 @@
+"""Our backbones in anybody's detector config."""
+
+from mixdet.swap.outputs import Outputs, describe
+from mixdet.swap.swap import named_backbone, read_config, swap_backbone
+
+__all__ = ['Outputs', 'describe', 'named_backbone', 'read_config', 'swap_backbone']

@@ -1,0 +1,70 @@
+import json
+
+import pytest
+
+from mixdet.errors import UserError
+from mixdet.swap.survey import FAILS, Trial, _in_a_process, markdown, survey
+
+RETINANET = "_base_ = 'mmdet::_base_/models/retinanet_r50_fpn.py'\nmodel = dict(backbone=dict(depth={depth}))\n{more}"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    texts = {
+        'a/runs.py': RETINANET.format(depth=18, more='model["neck"] = dict(in_channels=[64, 128, 256, 512])\n'),
+        'a/again.py': RETINANET.format(depth=34, more='model["neck"] = dict(in_channels=[64, 128, 256, 512])\n'),
+        'a/fails.py': RETINANET.format(
+            depth=18, more='model.update(neck=dict(in_channels=[64, 128, 256, 512]), bbox_head=dict(type="NoHead"))\n'
+        ),
+        'b/refused.py': RETINANET.format(depth=18, more=''),
+        'b/broken.py': "_base_ = './nowhere.py'\n",
+        'b/schedule.py': 'max_epochs = 12\n',
+    }
+    for name, text in texts.items():
+        (tmp_path / 'configs' / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / 'configs' / name).write_text(text)
+    return tmp_path / 'configs'
+
+
+def test_every_outcome_and_going_on(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr('mixdet.swap.survey.TRIES', ((True, (64, 64)),))
+    paths = sorted(folder.rglob('*.py'))
+    results = tmp_path / 'r.jsonl'
+    trials = list(survey(folder, paths, 'mixnet-s', results))
+    assert {trial.config: trial.status for trial in trials} == {
+        'a/runs.py': 'runs', 'a/again.py': 'runs', 'a/fails.py': 'fails', 'b/refused.py': 'refused',
+        'b/broken.py': 'unreadable', 'b/schedule.py': 'no model',
+    }  # fmt: skip
+    assert 'NoHead' in next(trial.reason for trial in trials if trial.status == 'fails')
+    assert [trial.pyramid for trial in trials if trial.status != 'no model'].count(True) == 4
+    lines = results.read_text().splitlines()
+    assert [json.loads(line)['config'] for line in lines] == [trial.config for trial in trials]
+    monkeypatch.setattr('mixdet.swap.survey._prepare', None)  # nothing is tried twice
+    assert list(survey(folder, paths, 'mixnet-s', results)) == trials
+    table = markdown(trials)
+    assert '| detectors on a pyramid of stride 4-32 | 4 | 2 | 0 | 1 | 1 |' in table
+    assert '| a | 3 | 2 | 0 | 1 | 0 |' in table and '- refused, 1: cannot be wired' in table
+
+
+def test_a_trial_that_hangs_or_dies_ends_alone():
+    import os
+    import time
+
+    assert _in_a_process(lambda model, pipe: time.sleep(60), {}, 1) == (FAILS, 'no result within 1 s')
+    assert _in_a_process(lambda model, pipe: os._exit(3), {}, 20) == (FAILS, 'the process ended without a result')
+
+
+def test_a_classifier_is_no_detector():
+    assert Trial('x', 'runs', strides=(4, 8, 16, 32)).pyramid
+    assert not Trial('x', 'runs', detector='BaseReID', strides=(32,)).pyramid
+    assert not Trial('x', 'runs', strides=(4, 4)).pyramid and not Trial('x', 'runs').pyramid
+
+
+def test_stand_in_for_bert_needs_transformers(tmp_path, monkeypatch):
+    import sys
+
+    from mixdet.swap.survey import write_language_model
+
+    monkeypatch.setitem(sys.modules, 'transformers', None)
+    with pytest.raises(UserError, match='pip install transformers'):
+        write_language_model(tmp_path)

@@ -1,0 +1,172 @@
+"""Rewiring, from MMDetection's own configs: what changes, what is noted, what is refused, and that the result runs."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import ROOT, detector_batch
+from mmengine.config import Config
+
+from mixdet.errors import UserError
+from mixdet.registry import MODELS
+from mixdet.swap import named_backbone, read_config, swap_backbone
+
+
+def upstream(name):
+    """A config that the installed MMDetection ships."""
+    import mmdet
+
+    return read_config(str(Path(mmdet.__file__).parent / '.mim' / 'configs' / f'{name}.py'))
+
+
+def predict(cfg):
+    model = MODELS.build(copy.deepcopy(cfg.model))
+    model.eval()
+    with torch.no_grad():
+        if cfg.model.get('bbox_head', {}).get('type') == 'SSDHead':  # MMDetection's cannot predict
+            return [model(torch.zeros(1, 3, 300, 300), mode='tensor')]
+        return model.test_step(detector_batch((96, 128), num_images=1))
+
+
+FPN = [24, 40, 120, 200]
+
+
+@pytest.mark.parametrize(
+    ('name', 'out_indices', 'wired'),
+    [
+        ('retinanet/retinanet_r18_fpn_1x_coco', (0, 1, 2, 3), {'neck.in_channels': FPN}),
+        ('yolox/yolox_tiny_8xb8-300e_coco', (1, 2, 3), {'neck.in_channels': [40, 120, 200]}),
+        ('yolof/yolof_r50-c5_8xb8-1x_coco', (3,), {'neck.in_channels': 200}),
+        ('detr/detr_r18_8xb2-500e_coco', (3,), {'neck.in_channels': [200]}),
+        (
+            'ssd/ssd300_coco',
+            (1, 2),
+            {
+                'neck.in_channels': [40, 120],
+                'neck.out_channels': [40, 120, 512, 256, 256, 256],
+                'bbox_head.in_channels': [40, 120, 512, 256, 256, 256],
+            },
+        ),
+        (
+            'yolo/yolov3_d53_8xb8-320-273e_coco',
+            (1, 2, 3),
+            {'neck.in_channels': [200, 120, 40], 'bbox_head.out_channels': [1024, 512, 256]},
+        ),
+        ('rpn/rpn_r50-caffe-c4_1x_coco', (2,), {'rpn_head.in_channels': 120}),
+        (
+            'faster_rcnn/faster-rcnn_r50-caffe-dc5_1x_coco',
+            (2,),
+            {
+                'rpn_head.in_channels': 120,
+                'roi_head.bbox_roi_extractor.out_channels': 120,
+                'roi_head.bbox_head.in_channels': 120,
+            },
+        ),
+        ('mask2former/mask2former_r50_8xb2-lsj-50e_coco', (0, 1, 2, 3), {'panoptic_head.in_channels': FPN}),
+    ],
+)
+def test_channels_are_rewired(name, out_indices, wired):
+    cfg = swap_backbone(upstream(name), 'mixnet-s').cfg
+    assert cfg.model.backbone.type == 'mixdet.MixNet' and cfg.model.backbone.out_indices == out_indices
+    for key, value in wired.items():
+        found = cfg.model
+        for part in key.split('.'):
+            found = found[part]
+        assert found == value or list(found) == value
+    if 'mask2former' not in name:  # the slow one
+        assert len(predict(cfg)) == 1
+
+
+def test_a_necks_list_and_a_detector_within_a_model():
+    cfg = swap_backbone(upstream('libra_rcnn/libra-faster-rcnn_r50_fpn_1x_coco'), 'mixnet-l').cfg
+    assert cfg.model.neck[0].in_channels == [40, 56, 160, 264] and cfg.model.neck[1].in_channels == 256
+    swap = swap_backbone(upstream('soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco'), 'mixnet-s')
+    assert swap.cfg.model.detector.neck.in_channels == FPN
+    assert swap.cfg.model.detector.data_preprocessor.std == [58.395, 57.12, 57.375]
+
+
+def test_pretrained_weights_keep_what_froze_the_old_ones(tmp_path):
+    name = 'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco'
+    scratch, tuned = (swap_backbone(upstream(name), 'mixnet-s', path) for path in (None, 'mixnet_s.pth'))
+    assert 'frozen_stages' not in scratch.cfg.model.backbone
+    assert 'no pretrained weights: frozen_stages and norm_eval are off' in scratch.notes
+    backbone = tuned.cfg.model.backbone
+    assert backbone.frozen_stages == 1 and backbone.norm_eval
+    assert backbone.init_cfg == dict(type='Pretrained', checkpoint='mixnet_s.pth')
+    for swap in (scratch, tuned):
+        preprocessor = swap.cfg.model.data_preprocessor
+        assert preprocessor.bgr_to_rgb and preprocessor.mean == [123.675, 116.28, 103.53]
+
+
+def test_normalisation_and_checkpointing_carry_over():
+    cfg = upstream('retinanet/retinanet_r18_fpn_1x_coco')
+    cfg.model.backbone.update(norm_cfg=dict(type='SyncBN', requires_grad=True), with_cp=True)
+    backbone = swap_backbone(cfg, 'mixnet-s').cfg.model.backbone
+    assert backbone.norm_cfg == dict(type='SyncBN', eps=0.001, momentum=0.01) and backbone.with_cp
+    cfg.model.backbone.norm_cfg = dict(type='GN', num_groups=32)
+    assert any('GN' in note for note in swap_backbone(cfg, 'mixnet-s').notes)
+
+
+def test_what_was_made_for_the_old_backbone_is_noted():
+    cfg = upstream('convnext/mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x_coco')
+    swap = swap_backbone(cfg, 'mixnet-s')
+    assert swap.cfg.custom_imports.imports == ['mixdet'] and 'constructor' not in swap.cfg.optim_wrapper
+    notes = ' '.join(swap.notes)
+    assert 'ConvNeXt' in notes and 'learning rate over the layers' in notes and 'mmpretrain.models' in notes
+    cfg = upstream('retinanet/retinanet_r18_fpn_1x_coco')
+    cfg.load_from = 'whole_detector.pth'
+    cfg.model.backbone.dcn = dict(type='DCNv2')
+    cfg.optim_wrapper.paramwise_cfg = dict(custom_keys=dict(backbone=dict(lr_mult=0.1)))
+    notes = ' '.join(swap_backbone(cfg, 'mixnet-s').notes)
+    assert 'whole_detector.pth' in notes and 'dcn' in notes and 'lr_mult=0.1' in notes
+
+
+def test_the_users_config_stays_as_it_is():
+    cfg = upstream('retinanet/retinanet_r18_fpn_1x_coco')
+    before = cfg.pretty_text
+    swap_backbone(cfg, 'mobilenetv2')
+    assert cfg.pretty_text == before
+
+
+def test_one_of_ours_for_another():
+    cfg = Config.fromfile(ROOT / 'configs/mixnet/retinanet_mixnet-s_fpn_8xb2-12e_coco.py')
+    swap = swap_backbone(cfg, 'mobilenetv2-mixconv357')
+    assert swap.cfg.model.neck.in_channels == [24, 32, 96, 320]
+    assert swap.cfg.model.backbone.kernel_sizes == (3, 5, 7)
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('faster_rcnn/faster-rcnn_r50-caffe_c4-1x_coco', 'ResLayer is the last stage of a ResNet'),
+        ('detectors/cascade-rcnn_r50-rfp_1x_coco', 'RFP feeds its features back'),
+        ('cornernet/cornernet_hourglass104_8xb6-210e-mstest_coco', 'outputs of stride'),
+        ('misc/d2_retinanet_r50-caffe_fpn_ms-90k_coco', 'Detectron2Wrapper builds its network with detectron2'),
+        ('rtmdet/rtmdet_l_swin_b_4xb32-100e_coco', 'neck CSPNeXtPAFPN does not take .* divisible by num_groups'),
+        ('retinanet/retinanet_tta', 'there is no model'),
+    ],
+)
+def test_what_cannot_be_wired_is_named(name, message):
+    with pytest.raises(UserError, match=message) as error:
+        swap_backbone(upstream(name), 'mixnet-s')
+    assert '\n' not in str(error.value)
+
+
+def test_a_neck_made_for_other_channels_is_named():
+    cfg = upstream('retinanet/retinanet_r18_fpn_1x_coco')
+    cfg.model.neck.in_channels = [1, 2, 3, 4]
+    with pytest.raises(UserError, match=r'\(64, 128, 256, 512\) channels, but neck.in_channels=\[1, 2, 3, 4\]'):
+        swap_backbone(cfg, 'mixnet-s')
+
+
+@pytest.mark.parametrize('name', ['resnet', 'mixnet', 'mixnet-q', 'mobilenetv2-mixconv3', 'mixnet-s-mixconv35'])
+def test_unknown_names(name):
+    with pytest.raises(UserError, match=f'--backbone {name}: must be mixnet-s'):
+        named_backbone(name)
+
+
+def test_names_are_those_of_our_configs():
+    assert named_backbone('mixnet-xl') == dict(type='mixdet.MixNet', arch='xl')
+    assert named_backbone('mobilenetv1') == dict(type='mixdet.MobileNetV1', kernel_sizes=3)
+    assert named_backbone('mobilenetv2-layer9-mixconv3579')['layer_kernel_sizes'] == {9: (3, 5, 7, 9)}

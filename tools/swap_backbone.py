@@ -1,0 +1,43 @@
+"""Put one of our backbones into a config: python tools/swap_backbone.py CONFIG --backbone mixnet-s OUT.py."""
+
+import argparse
+from pathlib import Path
+
+from mmengine.registry import init_default_scope
+
+from mixdet.engine.cli import run_tool, user_input
+from mixdet.errors import UserError
+from mixdet.swap import named_backbone, read_config, swap_backbone
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Put one of our backbones into a detector's config.")
+    parser.add_argument('config', help='config file')
+    parser.add_argument('out', help='config to write (.py)')
+    parser.add_argument('--backbone', required=True, metavar='NAME', help='mixnet-s, mobilenetv2-mixconv357, ...')
+    parser.add_argument('--pretrained', metavar='CHECKPOINT', help="the backbone's weights")
+    args = parser.parse_args()
+    out = Path(args.out)
+    if out.suffix != '.py':
+        raise UserError(f'{out}: the config must end in .py')
+    if out.exists():
+        raise UserError(f'{out} exists already; choose another name or remove it')
+    if not out.absolute().parent.is_dir():
+        raise UserError(f'{out}: there is no folder {out.absolute().parent}')
+    backbone = named_backbone(args.backbone)
+
+    cfg = read_config(args.config)
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
+    with user_input(args.config):
+        swap = swap_backbone(cfg, backbone, args.pretrained)
+    lines = [f'# {args.config} with {args.backbone}', *(f'# {note}' for note in swap.notes)]
+    out.write_text('\n'.join(lines) + '\n' + swap.cfg.pretty_text)
+    for change in swap.changes:
+        print(change)
+    for note in swap.notes:
+        print(f'note: {note}')
+    print(f'wrote {out}')
+
+
+if __name__ == '__main__':
+    run_tool(main)
