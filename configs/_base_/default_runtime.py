@@ -8,6 +8,7 @@ default_hooks = dict(
     checkpoint=dict(type='CheckpointHook', interval=5, max_keep_ckpts=3, save_best='coco/bbox_mAP', rule='greater'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='DetVisualizationHook'),
+    report=dict(type='mixdet.ReportHook'),  # work_dir/report.html
 )
 custom_hooks = [
     dict(type='NumClassCheckHook'),
