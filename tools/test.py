@@ -18,7 +18,9 @@ def main() -> None:
     parser.add_argument('--show', action='store_true', help='show the predictions in a window')
     parser.add_argument('--show-dir', metavar='DIR', help='write pictures of the predictions under work_dir/*/DIR')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds between windows of --show')
-    parser.add_argument('--tta', action='store_true', help='average with the mirrored image (test-time augmentation)')
+    parser.add_argument(
+        '--tta', action='store_true', help='merge each image with its mirror image (test-time augmentation)'
+    )
     args = parser.parse_args()
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out {args.out}: must end in .pkl or .pickle')

@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-INK, GRID = '#3b4252', '#d9dde5'  # in SVG replaced by the page's own
+INK, GRID, CARD = '#3b4252', '#d9dde5', '#fdfdfe'  # in SVG replaced by the page's own
 SERIES = ('#3f7cf4', '#ef6c1a', '#12a178', '#a65bd6', '#d6336c', '#b58900', '#1098ad', '#868e96')
 STYLE = {
     'font.size': 9,
@@ -28,7 +29,9 @@ STYLE = {
     'ytick.color': INK,
     'xtick.major.size': 0,
     'ytick.major.size': 0,
-    'legend.frameon': False,
+    'legend.facecolor': CARD,
+    'legend.edgecolor': 'none',
+    'legend.framealpha': 0.75,
     'lines.linewidth': 1.6,
     'lines.solid_capstyle': 'round',
     'svg.fonttype': 'none',
@@ -40,7 +43,11 @@ MATRIX = 25  # classes of the confusion matrix
 
 
 def line_figure(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: str, ylabel: str, log: bool = False
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    xlabel: str,
+    ylabel: str,
+    log: bool = False,
+    legend: bool = True,
 ) -> Figure:
     """Lines over training, by name: x and y of each; values that are not finite leave gaps."""
     with matplotlib.rc_context(STYLE):
@@ -50,11 +57,12 @@ def line_figure(
             single = dict(marker='o', markersize=3.5) if len(x) < 30 else {}
             axes.plot(x, y, label=name, color=SERIES[i % len(SERIES)], **single)
         axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if log:
             axes.set_yscale('log')
         elif any(len(y) for _, y in curves.values()):
             axes.set_ylim(bottom=0)
-        if len(curves) > 1:
+        if legend and len(curves) > 1:
             axes.legend(loc='best', fontsize=8)
         return figure
 
@@ -90,7 +98,7 @@ def iou_figure(details: dict) -> Figure:
             curve = details['mean_precision'][iou]
             axes.plot(np.linspace(0, 1, 101), curve, color=SERIES[0], alpha=1 - 0.15 * i, label=f'IoU {iou[1:]}')
         axes.set(xlabel='recall', ylabel='precision, mean of classes', xlim=(0, 1), ylim=(0, 1.02))
-        axes.legend(loc='best', fontsize=8)
+        axes.legend(loc='upper right', fontsize=8)
         return figure
 
 
@@ -110,7 +118,7 @@ def confusion_figure(details: dict) -> Figure:
         axes = figure.add_subplot(facecolor='none')
         axes.imshow(counts / np.maximum(totals, 1)[:, None], cmap=blue, vmin=0, vmax=1, aspect='equal')
         size = 8 if len(names) <= 12 else 6.5
-        axes.set_xticks(range(len(names) + 1), [*names, 'missed'], rotation=90 if len(names) > 5 else 30, fontsize=size)
+        axes.set_xticks(range(len(names) + 1), [*names, 'missed'], rotation=90 if len(names) > 3 else 0, fontsize=size)
         axes.set_yticks(range(len(names) + 1), [*names, 'nothing there'], fontsize=size)
         axes.set(xlabel='detected as', ylabel='ground truth')
         for i, j in np.argwhere(counts):
@@ -127,16 +135,22 @@ def to_svg(figure: Figure, title: str) -> str:
     """``figure`` as an ``<svg>`` element with a title for screen readers, its ink the text's colour of the page."""
     out = io.StringIO()
     with matplotlib.rc_context(STYLE):
-        figure.savefig(out, format='svg', metadata={'Date': None}, transparent=True)
+        figure.savefig(out, format='svg', metadata={'Date': None}, transparent=True, bbox_inches='tight')
     svg = out.getvalue()[out.getvalue().index('<svg') :]
     svg = re.sub(r'<metadata>.*?</metadata>', '', svg, flags=re.DOTALL)
     svg = re.sub(
         r' id="(?:figure|axes|patch|text|line2d|matplotlib\.axis|xtick|ytick|legend|Image|image)[^"]*"', '', svg
     )
-    svg = svg.replace(INK, 'currentColor').replace(GRID, 'var(--line)')
+    svg = svg.replace(INK, 'currentColor').replace(GRID, 'var(--line)').replace(CARD, 'var(--card)')
     svg = re.sub(r"font-family: [^;\"]*|'DejaVu Sans'[^;\"]*", _page_font, svg)
     title = title.replace('&', '&amp;').replace('<', '&lt;')
-    return re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img"><title>{title}</title>', svg, count=1)
+    # the width tells the page how large the letters are meant to be
+    return re.sub(
+        r'<svg [^>]*?viewBox="0 0 ([\d.]+) ([\d.]+)"[^>]*>',
+        rf'<svg viewBox="0 0 \1 \2" style="--width:\1px" role="img"><title>{title}</title>',
+        svg,
+        count=1,
+    )
 
 
 def _page_font(match: re.Match) -> str:
@@ -144,7 +158,7 @@ def _page_font(match: re.Match) -> str:
 
 
 def _axes() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(4.6, 2.9), layout='constrained')
+    figure = Figure(figsize=(3.7, 2.6), layout='constrained')
     figure.patch.set_alpha(0)
     return figure, figure.add_subplot(facecolor='none')
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Union
 
 import torch
 from mmengine.config import Config
@@ -27,9 +27,8 @@ def describe(runner: Runner) -> dict:
     cfg = runner.cfg
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     size = input_size(cfg)
-    optimizer = cfg.optim_wrapper.get('optimizer', {})
     return dict(
-        name=Path(cfg.filename).stem if cfg.get('filename') else runner.experiment_name,
+        name=Path(cfg.filename).stem if cfg.filename else runner.experiment_name,
         command=shlex.join(['python', *sys.argv]),
         model=type(model).__name__,
         backbone=type(model.backbone).__name__ if hasattr(model, 'backbone') else '',
@@ -42,7 +41,7 @@ def describe(runner: Runner) -> dict:
         val=_data(runner.val_dataloader.dataset, cfg.get('val_dataloader')) if runner.val_loop else {},
         classes=list((runner.train_dataloader.dataset.metainfo or {}).get('classes', ())),
         batch_size=(cfg.train_dataloader.get('batch_size') or 1) * runner.world_size,
-        optimizer=' '.join(f'{key}={value}' for key, value in optimizer.items() if not isinstance(value, dict)),
+        optimizer=_optimizer(cfg.optim_wrapper.get('optimizer', {})),
         started_from=cfg.get('load_from') or '',
         seed=runner.seed,
         deterministic=bool(runner.deterministic),
@@ -75,6 +74,15 @@ def device_name() -> str:
         return next(line.partition(':')[2].strip() for line in lines if line.startswith('model name'))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def shown_path(path: Union[str, Path]) -> str:
+    """``path`` from the current folder, if it lies below it."""
+    path = Path(path)
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
 
 
 def git_revision() -> str:
@@ -110,12 +118,20 @@ def _costs(model: nn.Module, size: tuple[int, int]) -> dict:
     return costs
 
 
+def _optimizer(cfg: dict) -> str:
+    settings = (f'{key} {value}' for key, value in cfg.items() if key != 'type' and not isinstance(value, dict))
+    return ', '.join([str(cfg.get('type', '')), *settings])
+
+
 def _data(dataset, loader: Optional[dict]) -> dict:
+    """Of a data set that may be wrapped, such as in a RepeatDataset."""
     inner = (loader or {}).get('dataset', {})
     while 'dataset' in inner:
         inner = inner['dataset']
     ann_file = Path(inner.get('data_root') or '', inner.get('ann_file') or '')
-    return dict(images=len(dataset), type=str(inner.get('type', type(dataset).__name__)), annotations=str(ann_file))
+    return dict(
+        images=len(dataset), type=str(inner.get('type', type(dataset).__name__)), annotations=shown_path(ann_file)
+    )
 
 
 def _versions() -> dict[str, str]:

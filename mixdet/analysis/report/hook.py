@@ -96,6 +96,6 @@ class ReportHook(Hook):
         )
         folder.mkdir(parents=True, exist_ok=True)
         (folder / STATE).write_text(json.dumps(self._state) + '\n')
-        write_report(runner.work_dir)
+        page = write_report(runner.work_dir)
         if end:
-            print(f'Report: {Path(runner.work_dir, "report.html")}', flush=True)
+            print(f'Report: {page}', flush=True)

@@ -1,6 +1,7 @@
 """The report's pages, each one HTML file without any reference to another."""
 
 import base64
+import shlex
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +22,7 @@ from mixdet.analysis.figures import (
     to_svg,
 )
 from mixdet.analysis.pictures import COLORS
+from mixdet.analysis.report.card import shown_path
 from mixdet.analysis.report.run import FOLDER, Run, coco_numbers, read_run, write_csv
 from mixdet.engine.console import TITLES
 from mixdet.engine.details import CONFUSED, FALSE, FOUND, MISSED
@@ -31,7 +33,7 @@ CLASS_COLUMNS = {
     'boxes': 'boxes', 'AP': 'AP', 'AP50': 'AP50', 'AP75': 'AP75', 'AP_small': 'small', 'AP_medium': 'medium',
     'AP_large': 'large', 'AR': 'AR', 'F1': 'best F1', 'score': 'at score',
 }  # fmt: skip
-STATES = {FOUND: 'found', CONFUSED: 'wrong class', MISSED: 'missed', FALSE: 'false alarm'}
+STATES = {FOUND: 'found', CONFUSED: 'wrong class', MISSED: 'missed', FALSE: 'false alarms'}
 
 
 def write_report(work_dir: Union[str, Path]) -> Path:
@@ -77,8 +79,11 @@ def write_comparison(runs: Sequence[Run], path: Path) -> Path:
     colors = {name: SERIES[i % len(SERIES)] for i, name in enumerate(names)}
     x = 'epoch' if all(run.by_epoch for run in runs) else 'iteration'
     curves = dict(
-        ap=('AP', line_figure(_over(runs, names, 'val', 'step', 'mAP'), x, 'AP')),
-        loss=('Loss', line_figure(_over(runs, names, 'train', 'iter', 'loss'), 'iteration', 'loss', log=True)),
+        ap=('AP', line_figure(_over(runs, names, 'val', 'step', 'mAP'), x, 'AP', legend=False)),
+        loss=(
+            'Loss',
+            line_figure(_over(runs, names, 'train', 'iter', 'loss'), 'iteration', 'loss', log=True, legend=False),
+        ),
     )
     classes = list(dict.fromkeys(key for run in runs for key in run.best if key.startswith('AP ')))
     page = _template('compare.html').render(
@@ -112,15 +117,20 @@ def training_curves(run: Run) -> dict[str, tuple[str, Figure]]:
 
 def commands(run: Run) -> list[tuple[str, str]]:
     """How to go on, to evaluate, to predict and to export, as shell commands for this run."""
-    config = next(iter(sorted(run.work_dir.glob('*.py'))), Path('CONFIG'))
-    weights = checkpoint(run) or Path('CHECKPOINT')
-    folder = f'--work-dir {run.work_dir}'
+    config = next(iter(sorted(run.work_dir.glob('*.py'))), 'CONFIG')
+    weights = checkpoint(run) or 'CHECKPOINT'
+    folder = run.work_dir
+    predictions, model = folder / 'predictions', folder / 'model.onnx'
+    lines = {
+        'Go on with the training': ('train.py', config, '--work-dir', folder, '--resume'),
+        'Evaluate': ('test.py', config, weights, '--work-dir', folder),
+        'Predict': ('predict.py', config, weights, 'IMAGES', '--out', predictions),
+        'Export': ('export.py', config, weights, '--format', 'onnx', '--out', model),
+        'Renew this page': ('report.py', folder),
+    }
     return [
-        ('Go on with the training', f'python tools/train.py {config} {folder} --resume'),
-        ('Evaluate', f'python tools/test.py {config} {weights} {folder}'),
-        ('Predict', f'python tools/predict.py {config} {weights} IMAGES --out {run.work_dir / "predictions"}'),
-        ('Export', f'python tools/export.py {config} {weights} --format onnx --out {run.work_dir / "model.onnx"}'),
-        ('Renew this page', f'python tools/report.py {run.work_dir}'),
+        (title, shlex.join(['python', f'tools/{tool}', *(shown_path(part) for part in parts)]))
+        for title, (tool, *parts) in lines.items()
     ]
 
 

@@ -153,9 +153,9 @@ def _find_details(run: Run) -> None:
         run.details = _read_json(path)
         if run.details:
             run.pictures = path.parent
+            when = f'{"epoch" if run.by_epoch else "iteration"} {run.last.get("step", "?")}'
             own = path.parent.name == FOLDER
-            unit = 'epoch' if run.by_epoch else 'iteration'
-            run.evaluated = f'validation after {unit} {run.last.get("step", "?")}' if own else path.parent.name
+            run.evaluated = f'Validation after {when}' if own else f'Evaluation of {path.parent.name} by tools/test.py'
             return
 
 
