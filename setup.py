@@ -39,6 +39,7 @@ version = re.search(r"__version__ = '(.+)'", (ROOT / 'mixdet' / 'version.py').re
 onedl = ['onedl-mmengine>=0.10.12,<0.11', 'onedl-mmcv>=2.3.6,<2.4', 'onedl-mmdetection>=3.5.1,<3.6']
 weights = ['safetensors', 'tensorboard']  # tensorboard for the messages of TensorFlow's graphs
 onnx = ['onnx', 'onnxruntime', 'onnxscript']
+evaluation = ['faster-coco-eval; python_version >= "3.10"']
 openmmlab = ['mmengine>=0.10.7,<0.11', 'mmdet>=3.3.0,<3.4']
 
 setup(
@@ -58,15 +59,16 @@ setup(
     keywords='object detection, MixConv, MixNet, SSDLite, MMDetection',
     python_requires='>=3.9',
     packages=find_packages(include=['mixdet', 'mixdet.*']),
-    package_data={'mixdet.layers': ['csrc/*']},
+    package_data={'mixdet.layers': ['csrc/*'], 'mixdet.analysis.report': ['templates/*']},
     cmdclass={'build_py': BuildPyWithMim},
-    install_requires=['matplotlib', 'numpy', 'pycocotools', 'rich'],
+    install_requires=['jinja2', 'matplotlib', 'numpy', 'pycocotools', 'rich'],
     extras_require={
         'lite': [*openmmlab, 'mmcv-lite>=2.1.0,<2.2.0'],
         'full': [*openmmlab, 'mmcv>=2.1.0,<2.2.0'],
         'onedl': onedl,
         'weights': weights,
         'onnx': onnx,
-        'test': ['hypothesis', 'pytest', 'ruff', *onnx, *weights],
+        'eval': evaluation,
+        'test': ['hypothesis', 'pytest', 'ruff', *onnx, *weights, *evaluation],
     },
 )

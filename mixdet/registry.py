@@ -17,6 +17,11 @@ TASK_UTILS = Registry('task util', parent=root.TASK_UTILS, scope='mixdet', locat
 DATASETS = Registry('dataset', parent=root.DATASETS, scope='mixdet', locations=['mixdet.datasets'])
 TRANSFORMS = Registry('transform', parent=root.TRANSFORMS, scope='mixdet', locations=['mixdet.datasets'])
 METRICS = Registry('metric', parent=root.METRICS, scope='mixdet', locations=['mixdet.engine'])
-HOOKS = Registry('hook', parent=root.HOOKS, scope='mixdet', locations=['mixdet.engine', 'mixdet.datasets'])
+HOOKS = Registry(
+    'hook',
+    parent=root.HOOKS,
+    scope='mixdet',
+    locations=['mixdet.engine', 'mixdet.datasets', 'mixdet.analysis.report.hook'],
+)
 OPTIM_WRAPPERS = Registry('optim_wrapper', parent=root.OPTIM_WRAPPERS, scope='mixdet', locations=['mixdet.engine'])
 RUNNERS = Registry('runner', parent=root.RUNNERS, scope='mixdet', locations=['mixdet.engine'])

@@ -110,6 +110,27 @@ def detector_batch(image_size=(96, 96), num_images=2, num_classes=3, seed=0) -> 
     return dict(inputs=inputs, data_samples=samples)
 
 
+def coco_of(images, categories, annotations):
+    """pycocotools' COCO of some images (ids), categories (id: name) and annotations (image, category, box, crowd)."""
+    import contextlib
+    import io
+
+    from pycocotools.coco import COCO
+
+    coco = COCO()
+    coco.dataset = dict(
+        images=[dict(id=i, height=100, width=100, file_name=f'{i}.jpg') for i in images],
+        categories=[dict(id=i, name=name) for i, name in categories.items()],
+        annotations=[
+            dict(id=n + 1, image_id=image, category_id=category, bbox=box, area=box[2] * box[3], iscrowd=int(crowd))
+            for n, (image, category, box, crowd) in enumerate(annotations)
+        ],
+    )
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+    return coco
+
+
 def import_timm():
     """timm, with torchvision stood in for where it is not installed: timm's networks do not use it."""
     import importlib

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from mixdet.deploy.exported import is_exported
 from mixdet.engine.checkpoint import check_fits, read_checkpoint
-from mixdet.engine.cli import add_common_arguments, build_runner, read_config, run_tool
+from mixdet.engine.cli import add_common_arguments, build_runner, read_config, run_tool, user_input
 from mixdet.engine.results import write_result
+from mixdet.engine.tta import mirror_in_test
 from mixdet.errors import UserError
 
 
@@ -18,6 +19,9 @@ def main() -> None:
     parser.add_argument('--show', action='store_true', help='show the predictions in a window')
     parser.add_argument('--show-dir', metavar='DIR', help='write pictures of the predictions under work_dir/*/DIR')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds between windows of --show')
+    parser.add_argument(
+        '--tta', action='store_true', help='merge each image with its mirror image (test-time augmentation)'
+    )
     args = parser.parse_args()
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out {args.out}: must end in .pkl or .pickle')
@@ -39,14 +43,23 @@ def main() -> None:
         metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
         cfg.test_evaluator = [*metrics, dict(type='DumpDetResults', out_file_path=args.out)]
 
+    if args.tta:
+        with user_input('--tta'):
+            mirror_in_test(cfg)
     runner = build_runner(cfg, args, ('test',))
     if checkpoint is not None:
         check_fits(checkpoint, runner.model, args.checkpoint)
     metrics = runner.test()
     if metrics and runner.rank == 0:
         images = len(runner.test_loop.dataloader.dataset)
-        path = write_result(cfg, Path(args.config).stem, checkpoint or {}, args.checkpoint, images, metrics)
+        path = write_result(cfg, Path(args.config).stem, checkpoint or {}, args.checkpoint, images, metrics, args.tta)
         print(f'Results: {path}')
+        for metric in runner.test_evaluator.metrics:
+            if getattr(metric, 'details', None):
+                from mixdet.analysis.evaluation import write_details  # matplotlib is slow to import
+
+                write_details(metric.details, path.with_suffix(''))
+                print(f'Details: {path.with_suffix("")}')
 
 
 if __name__ == '__main__':

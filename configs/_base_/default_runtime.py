@@ -12,6 +12,7 @@ default_hooks = dict(
     nonfinite=dict(type='mixdet.NonFiniteHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='DetVisualizationHook'),
+    report=dict(type='mixdet.ReportHook'),  # work_dir/report.html
 )
 custom_hooks = [dict(type='NumClassCheckHook')]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from mixdet.analysis.timing import Timing, environment, interleave
@@ -138,11 +139,7 @@ def markdown(results: list[Result]) -> str:
 
 
 def plot(results: list[Result], path: Path) -> None:
-    """Draw the ratios into a picture. Raises UserError without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError("a plot needs matplotlib: pip install 'mixdet[plot]', or leave --plot out") from None
+    """Draw the ratios into a picture."""
     figure = Figure(figsize=(12, 8), layout='constrained')
     axes = figure.subplots(2, 1, sharex=True)
     for axis, (part, title) in zip(axes, (('forward', 'forward'), ('training', 'forward and backward'))):

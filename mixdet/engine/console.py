@@ -12,7 +12,8 @@ from mmengine.runner import EpochBasedTrainLoop
 from rich.console import Console
 from rich.table import Table
 
-from mixdet.engine.metric import CLASS_SUFFIX, STATS
+from mixdet.engine.coco_eval import STATS
+from mixdet.engine.metric import CLASS_SUFFIX
 from mixdet.registry import HOOKS
 
 try:

@@ -1,21 +1,16 @@
 """COCO evaluation of boxes: the twelve numbers and AP per class, unrounded."""
 
-import contextlib
-import io
 from collections.abc import Sequence
+from typing import Optional
 
 import numpy as np
 from mmdet.evaluation import CocoMetric as MMDetCocoMetric
 from mmengine.logging import MMLogger
-from pycocotools.cocoeval import COCOeval
 
+from mixdet.engine.coco_eval import BACKENDS, STATS, evaluate_boxes
+from mixdet.engine.details import Details, build_details
 from mixdet.registry import METRICS
 
-# pycocotools' COCOeval.stats in order, under MMDetection's names
-STATS = (
-    'mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l',
-    'AR@1', 'AR@10', 'AR@100', 'AR_s@100', 'AR_m@100', 'AR_l@100',
-)  # fmt: skip
 CLASS_SUFFIX = '_precision'  # after the class's name, as MMDetection's ``classwise`` has it
 
 
@@ -27,7 +22,31 @@ class CocoMetric(MMDetCocoMetric):
     ``<class>_precision``, unrounded; -1 where there is no such ground truth. No detection at all scores 0 with a
     warning (MMDetection logs an error and returns nothing, and then no best checkpoint is saved). Other metrics, and
     ``format_only``, are MMDetection's.
+
+    ``details`` holds what stands behind the last evaluation's numbers, on the process that computed them.
+
+    Args:
+        backend: 'faster-coco-eval' or 'pycocotools'; 'auto' takes the first if it is installed.
+        score_thr: lowest score of a detection in the confusion matrix and the images of ``details``.
+        **kwargs: as in MMDetection.
+
+    Raises:
+        ValueError: on another backend.
     """
+
+    def __init__(self, *args, backend: str = 'auto', score_thr: float = 0.3, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        if backend not in BACKENDS:
+            raise ValueError(f'backend={backend!r}: must be one of {BACKENDS}')
+        self.backend = backend
+        self.score_thr = score_thr
+        self.details: Optional[Details] = None
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Collect, as MMDetection does, and remember where the images lie."""
+        super().process(data_batch, data_samples)
+        for (_, prediction), sample in zip(self.results[-len(data_samples) :], data_samples):
+            prediction['img_path'] = sample.get('img_path')
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """The numbers above from what ``process`` collected."""
@@ -42,9 +61,10 @@ class CocoMetric(MMDetCocoMetric):
         detections = [row for prediction in predictions for row in self._coco_rows(prediction)]
         if not detections:
             MMLogger.get_current_instance().warning('No detection passed test_cfg.score_thr: every AP is 0.')
-        stats, class_ap = self._evaluate(detections)
-        metrics = {f'bbox_{name}': float(value) for name, value in zip(STATS, stats)}
-        metrics.update({f'{name}{CLASS_SUFFIX}': float(ap) for name, ap in zip(classes, class_ap)})
+        numbers = evaluate_boxes(self._coco_api, detections, self.cat_ids, self.img_ids, self.backend)
+        self.details = build_details(self._coco_api, predictions, classes, self.cat_ids, numbers, self.score_thr)
+        metrics = {f'bbox_{name}': float(value) for name, value in zip(STATS, numbers.stats)}
+        metrics.update({f'{name}{CLASS_SUFFIX}': ap for name, ap in zip(classes, numbers.class_ap())})
         return metrics
 
     def _coco_rows(self, prediction: dict) -> list[dict]:
@@ -59,17 +79,3 @@ class CocoMetric(MMDetCocoMetric):
                 np.float64(prediction['bboxes']), prediction['scores'], prediction['labels']
             )
         ]
-
-    def _evaluate(self, detections: list[dict]) -> tuple[Sequence[float], list[float]]:
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
-            found = self._coco_api.loadRes(detections) if detections else type(self._coco_api)()
-            coco_eval = COCOeval(self._coco_api, found, 'bbox')
-            coco_eval.params.catIds = self.cat_ids
-            coco_eval.params.imgIds = self.img_ids
-            coco_eval.evaluate()
-            coco_eval.accumulate()
-            coco_eval.summarize()
-        # (IoU, recall, class, area, detections): all areas, 100 detections
-        precision = coco_eval.eval['precision'][:, :, :, 0, -1]
-        per_class = [values[values > -1] for values in np.moveaxis(precision, 2, 0)]
-        return coco_eval.stats, [values.mean() if values.size else -1.0 for values in per_class]

@@ -7,7 +7,8 @@ from typing import NamedTuple, Union
 import torch
 from mmengine.config import Config
 
-from mixdet.engine.metric import CLASS_SUFFIX, STATS
+from mixdet.engine.coco_eval import STATS
+from mixdet.engine.metric import CLASS_SUFFIX
 from mixdet.errors import UserError
 from mixdet.version import __version__
 
@@ -28,7 +29,15 @@ class Result(NamedTuple):
     seed: int = 0
 
 
-def write_result(cfg: Config, name: str, checkpoint: dict, path: Union[str, Path], images: int, metrics: dict) -> Path:
+def write_result(
+    cfg: Config,
+    name: str,
+    checkpoint: dict,
+    path: Union[str, Path],
+    images: int,
+    metrics: dict,
+    tta: bool = False,
+) -> Path:
     """Write the evaluation of the checkpoint ``path`` to ``<work_dir>/results/<its name>.json``, and return that path.
 
     Args:
@@ -38,6 +47,7 @@ def write_result(cfg: Config, name: str, checkpoint: dict, path: Union[str, Path
         path: its file.
         images: images evaluated.
         metrics: what the evaluator returned.
+        tta: whether test-time augmentation was on; the folder is then ``results_tta``, which tables leave out.
     """
     by_name = {key.rpartition('bbox_')[2]: value for key, value in metrics.items() if 'bbox_' in key}
     evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
@@ -56,11 +66,16 @@ def write_result(cfg: Config, name: str, checkpoint: dict, path: Union[str, Path
         epoch=int(meta.get('epoch', 0)),
         seed=int(meta.get('seed') or 0),
     )
-    out = Path(cfg.work_dir, FOLDER, f'{Path(path).stem}.json')
+    out = result_path(cfg.work_dir, path, tta)
     out.parent.mkdir(parents=True, exist_ok=True)
     versions = dict(mixdet=__version__, torch=torch.__version__)
     out.write_text(json.dumps({**result._asdict(), 'versions': versions}, indent=1) + '\n')
     return out
+
+
+def result_path(work_dir: Union[str, Path], checkpoint: Union[str, Path], tta: bool = False) -> Path:
+    """Where the evaluation of ``checkpoint`` is kept; its pictures lie in the folder of the same name."""
+    return Path(work_dir, f'{FOLDER}_tta' if tta else FOLDER, f'{Path(checkpoint).stem}.json')
 
 
 def read_results(folder: Union[str, Path]) -> list[Result]:

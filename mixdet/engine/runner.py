@@ -4,9 +4,13 @@ import logging
 
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner as MMEngineRunner
+from torch import nn
 
 from mixdet.engine.console import ConsoleHook
 from mixdet.registry import RUNNERS
+
+# MMEngine's default hooks, which it switches off itself
+BUILT_IN = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 
 
 @RUNNERS.register_module()
@@ -25,3 +29,15 @@ class Runner(MMEngineRunner):
         """Those of the config, and ``ConsoleHook``."""
         super().register_custom_hooks(hooks)
         self.register_hook(ConsoleHook())
+
+    def register_default_hooks(self, hooks=None) -> None:
+        """MMEngine's; ``None`` switches off those too that MMEngine does not know."""
+        super().register_default_hooks({name: hook for name, hook in (hooks or {}).items() if hook or name in BUILT_IN})
+
+    def train(self) -> nn.Module:
+        """MMEngine's training; the hooks' ``after_run`` is called when it breaks off, too."""
+        try:
+            return super().train()
+        except BaseException:
+            self.call_hook('after_run')
+            raise

@@ -10,7 +10,8 @@ from mmengine.registry import init_default_scope
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mixdet.engine.metric import STATS, CocoMetric
+from mixdet.engine.coco_eval import STATS
+from mixdet.engine.metric import CocoMetric
 
 init_default_scope('mmdet')
 

@@ -1,0 +1,38 @@
+"""Reports of trainings: python tools/report.py WORK_DIR [WORK_DIR ...]."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from mixdet.analysis.report.page import number, unique_names, write_comparison, write_report
+from mixdet.analysis.report.run import read_run
+from mixdet.engine.cli import run_tool
+from mixdet.engine.console import TITLES
+from mixdet.errors import UserError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='Write the report of a training, or set several side by side.')
+    parser.add_argument('work_dirs', nargs='+', type=Path, metavar='WORK_DIR', help='folder of a training')
+    parser.add_argument('--out', type=Path, default=Path('comparison.html'), help='page that compares several')
+    args = parser.parse_args()
+    if args.out.suffix != '.html':
+        raise UserError(f'--out {args.out}: must end in .html')
+
+    if len(args.work_dirs) == 1:
+        print(f'Report: {write_report(args.work_dirs[0])}')
+        return
+    runs = [read_run(work_dir) for work_dir in args.work_dirs]
+    table = Table('best validation', *unique_names(runs))
+    for key in TITLES:
+        table.add_row(TITLES[key], *(number(run.best.get(key), 4) for run in runs))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    print(f'Comparison: {write_comparison(runs, args.out)}')
+
+
+if __name__ == '__main__':
+    run_tool(main)
