@@ -15,6 +15,7 @@ import torch
 from mmengine.config import Config
 
 from mixdet.deploy.exportable import NMS_ONNX, NMS_STEPS, ExportableSSDLite, nms_mask_in_onnx
+from mixdet.deploy.fuse import fuse
 from mixdet.deploy.inference import Detector, inference_transforms
 from mixdet.errors import UserError
 from mixdet.version import __version__
@@ -74,7 +75,7 @@ def export(
     """Write ``detector`` to ``path``.
 
     Args:
-        detector: a trained detector with ``mixdet.SSDLiteHead``; its model is changed and of no more use after this.
+        detector: a trained detector with ``mixdet.SSDLiteHead``.
         metadata: from ``describe``, written into the file.
         path: file to write.
         file_format: one of ``SUFFIXES``.
@@ -85,7 +86,7 @@ def export(
         UserError: if the detector cannot be exported, or a package is missing.
     """
     nms = (NMS_ONNX if file_format == 'onnx' else NMS_STEPS) if metadata.nms else None
-    network = ExportableSSDLite(detector.model, metadata.input_size, nms).eval()
+    network = ExportableSSDLite(fuse(detector.model, 'export'), metadata.input_size, nms).eval()
     if half:
         network.halve()
     example = torch.zeros(2 if dynamic_batch else 1, 3, *metadata.input_size)
