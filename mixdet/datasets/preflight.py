@@ -91,10 +91,10 @@ def sources(cfg, parts: tuple[str, ...]) -> Iterator[Source]:
                     yield source
 
 
-def examine(source: Source, cfg, decode: bool, progress=iter) -> tuple[Report, dict]:
-    """Every fault of ``source``, and a repaired copy of its content."""
+def examine(source: Source, cfg, decode: bool, masks: bool = False, progress=iter) -> tuple[Report, dict]:
+    """Every fault of ``source``, and a repaired copy of its content, ``masks`` included or not."""
     report = Report(str(source.ann_file))
-    data = read_coco(source.ann_file, report)
+    data = read_coco(source.ann_file, report, masks)
     if source.classes is not None:
         _check_classes(source, data['categories'], report)
         if source.trained:
