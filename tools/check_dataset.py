@@ -47,7 +47,7 @@ def main() -> None:
             todo = list(sources(cfg, ('train', 'val', 'test')))
     errors = 0
     for source in todo:
-        report, fixed = examine(source, cfg, args.decode, _progress)
+        report, fixed = examine(source, cfg, args.decode, masks=bool(args.fix), progress=_progress)
         errors += sum(1 for _ in report.of(ERROR))
         show(report, args.limit)
         if args.fix:

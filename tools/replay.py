@@ -25,6 +25,9 @@ def main() -> None:
     with user_input(args.config):
         model = MODELS.build(cfg.model).to(args.device or get_device()).train()
         model.load_state_dict(step['state_dict'])
+        for name, value in (*model.named_parameters(), *model.named_buffers()):
+            if name in step['state_dict']:  # in its memory format: another one rounds otherwise
+                value.data = step['state_dict'][name].to(value.device)
         optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     optim_wrapper.initialize_count_status(model, 0, 1)
     set_rng_state(step['rng'])

@@ -1,6 +1,7 @@
 """Are a config's annotation files, images and class names right? Asked before anything slow begins."""
 
 import difflib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +68,8 @@ def check_datasets(cfg, parts: tuple[str, ...], decode: bool = False) -> None:
         if errors:
             more = f' ({len(errors)} such faults in all: tools/check_dataset.py)' if len(errors) > 1 else ''
             raise UserError(f'{source.key}: {source.ann_file}: {errors[0]}{more}')
+        if os.environ.get('RANK', '0') != '0':  # of several processes one tells
+            continue
         first = {fault.kind: fault for fault in reversed(list(report.of(WARNING)))}
         for kind, count in report.counts().items():
             if kind in first:
@@ -91,10 +94,10 @@ def sources(cfg, parts: tuple[str, ...]) -> Iterator[Source]:
                     yield source
 
 
-def examine(source: Source, cfg, decode: bool, progress=iter) -> tuple[Report, dict]:
-    """Every fault of ``source``, and a repaired copy of its content."""
+def examine(source: Source, cfg, decode: bool, masks: bool = False, progress=iter) -> tuple[Report, dict]:
+    """Every fault of ``source``, and a repaired copy of its content, ``masks`` included or not."""
     report = Report(str(source.ann_file))
-    data = read_coco(source.ann_file, report)
+    data = read_coco(source.ann_file, report, masks)
     if source.classes is not None:
         _check_classes(source, data['categories'], report)
         if source.trained:

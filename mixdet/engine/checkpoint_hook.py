@@ -20,7 +20,7 @@ STATE = 'mixdet_state'  # key in a checkpoint
 INTERRUPTED = 'interrupted_'  # prefix of a checkpoint written between two regular ones
 
 
-@HOOKS.register_module(force=True)
+@HOOKS.register_module()
 class CheckpointHook(MMEngineCheckpointHook):
     """MMEngine's ``CheckpointHook`` whose files can be trusted; in any config:
     ``default_hooks = dict(checkpoint=dict(type='mixdet.CheckpointHook', ...))``.

@@ -8,6 +8,7 @@ from mixdet.datasets import make_demo_data
 def test_a_file_is_examined_and_mended(tmp_path):
     data = make_demo_data(tmp_path / 'demo', {'train': 3, 'val': 2})
     content = json.loads((data / 'annotations/train.json').read_text())
+    boxes = len(content['annotations'])
     content['annotations'][0]['bbox'][2] = 0
     content['annotations'][1].pop('area')
     content['images'][2]['width'] += 1
@@ -19,7 +20,7 @@ def test_a_file_is_examined_and_mended(tmp_path):
         'warning: bad.json: annotation 1: box of no size',
         'error: bad.json: annotation 2: area missing; MMDetection fails with a KeyError',
         'is 320x240, stated 321x240; its boxes are trained at wrong places',
-        f'bad.json: {len(content["annotations"]) - 1} of {len(content["annotations"])} boxes are trained, 1 are left out',
+        f'bad.json: {boxes - 1} of {boxes} boxes are trained, 1 are left out',
     ):
         assert line in done.stdout
     again = run_tool('check_dataset.py', 'good.json', cwd=tmp_path)
