@@ -36,6 +36,8 @@ def fuse(model: nn.Module, target: str = 'torch') -> nn.Module:
     for module in list(model.modules()):
         if isinstance(module, ConvModule):
             _fold_norm(module)
+            if module.with_activation and module.order[-1] == 'act' and hasattr(module.activate, 'inplace'):
+                module.activate.inplace = True
             if target == 'torch':
                 _take_activation(module)
     if target == 'export':

@@ -54,6 +54,7 @@ class ConvNormAct(ConvModule):
             conv_cfg=dict(type=conv_type),
             norm_cfg=norm_cfg,
             act_cfg=act_cfg,
+            inplace=False,  # the gradients of ReLU6 and SiLU need their input: in place autograd copies it first
         )
         self.is_init = True
 
@@ -82,6 +83,7 @@ class MixConvNormAct(ConvModule):
             conv_cfg=dict(type='mixdet.MixConv2d', split=split, dilated=dilated),
             norm_cfg=norm_cfg,
             act_cfg=act_cfg,
+            inplace=False,  # the gradients of ReLU6 and SiLU need their input: in place autograd copies it first
         )
         self.is_init = True
 

@@ -18,6 +18,9 @@ from mixdet.layers.padding import pad_same, same_padding
 
 ACTIVATIONS = {'relu': nn.ReLU, 'relu6': nn.ReLU6}  # that the native operator can apply to its result
 IMPLS = ('auto', 'split', 'padded', 'native')
+# torch before 2.1 has neither
+is_compiling = getattr(getattr(torch, 'compiler', None), 'is_compiling', lambda: False)
+_in_functorch = getattr(torch._C, '_are_functorch_transforms_active', lambda: False)
 _ASSEMBLED: WeakKeyDictionary = WeakKeyDictionary()  # beside the layers, so that they copy and pickle as they are
 
 
@@ -69,11 +72,10 @@ def choose(layer: nn.Module, x: Tensor) -> str:
 
 def exporting() -> bool:
     """Whether a graph of plain operators is wanted: export, tracing, torch.func."""
-    compiler = torch.compiler
-    if compiler.is_compiling():
+    if is_compiling():
         # PyTorch that cannot tell an export from a compilation gets the form that suits both
-        return compiler.is_exporting() if hasattr(compiler, 'is_exporting') else True
-    return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export() or torch._C._are_functorch_transforms_active()
+        return torch.compiler.is_exporting() if hasattr(torch.compiler, 'is_exporting') else True
+    return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export() or _in_functorch()
 
 
 def _needs_grad(layer: nn.Module, x: Tensor) -> bool:
@@ -152,9 +154,7 @@ def _assembled(layer: nn.Module, places: list[tuple[int, int]]) -> tuple[Tensor,
 
     Parameters are compared by value: EMA and others write through ``.data``, which version counters do not see.
     """
-    if torch.compiler.is_compiling() or (
-        torch.is_grad_enabled() and any(parameter.requires_grad for parameter in layer.parameters())
-    ):
+    if is_compiling() or (torch.is_grad_enabled() and any(parameter.requires_grad for parameter in layer.parameters())):
         return assemble(layer, places)
     parameters = list(layer.parameters())
     kept = _ASSEMBLED.get(layer)

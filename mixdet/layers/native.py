@@ -5,7 +5,6 @@ The library is built by the compiler on the machine and kept for each combinatio
 uses their vector types), ``MIXDET_NATIVE=0`` does without, ``MIXDET_CXXFLAGS`` adds flags.
 """
 
-import fcntl
 import functools
 import hashlib
 import logging
@@ -37,7 +36,7 @@ def load() -> bool:
         return False
     try:
         torch.ops.load_library(str(_library()))
-    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+    except (ImportError, OSError, RuntimeError, subprocess.CalledProcessError) as error:
         detail = getattr(error, 'stderr', None) or str(error)
         reason = next((line for line in detail.splitlines() if 'error' in line), detail.strip().split('\n')[0])
         logger.warning('MixConv runs group by group, its native operator is not available: %s', reason)
@@ -46,7 +45,7 @@ def load() -> bool:
     return True
 
 
-@getattr(torch.compiler, 'assume_constant_result', lambda function: function)
+@getattr(getattr(torch, 'compiler', None), 'assume_constant_result', lambda function: function)
 def available() -> bool:
     """:func:`load`, whose compiler torch.compile must not trace through; the answer never changes."""
     return load()
@@ -54,6 +53,8 @@ def available() -> bool:
 
 def _library() -> Path:
     """The compiled library, built if need be."""
+    import fcntl  # not on Windows, which is told so
+
     command = _command()
     digest = hashlib.sha256(' '.join(command).encode())
     for source in sorted(SOURCES.iterdir()):
@@ -152,7 +153,7 @@ def _fake_weight_grad(grad, input, kernel, stride, padding, dilation, same):
 
 
 def _autocast(input, weight, bias, *options):
-    dtype = torch.get_autocast_cpu_dtype()
+    dtype = torch.get_autocast_dtype('cpu') if hasattr(torch, 'get_autocast_dtype') else torch.get_autocast_cpu_dtype()
 
     def cast(x: Optional[Tensor]) -> Optional[Tensor]:
         return x.to(dtype) if x is not None and x.is_floating_point() and x.dtype != torch.float64 else x

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mixdet.layers.forms import exporting
+from mixdet.layers.forms import exporting, is_compiling
 from mixdet.registry import MODELS
 
 
@@ -33,7 +33,7 @@ class PointwiseConv2d(nn.Conv2d):
 def _left_to_thnn(x: Tensor) -> bool:
     return (
         x.is_cpu
-        and not torch.compiler.is_compiling()
+        and not is_compiling()
         and not exporting()
         and x.is_contiguous(memory_format=torch.channels_last)
         and not x.is_contiguous()
