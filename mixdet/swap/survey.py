@@ -246,7 +246,7 @@ def _predict(network: torch.nn.Module, shape: tuple[int, int]) -> None:
         network(image[None], [TrackDataSample(video_data_samples=[sample])], mode='predict')
         return
     # mmdet 3.3.0's SSDHead has no predict: 'SSDHead' object has no attribute 'loss_cls'
-    broken = type(getattr(network, 'bbox_head', None)).__name__ == 'SSDHead'
+    broken = type(getattr(network, 'bbox_head', None)).__name__.endswith('SSDHead')
     network(image, [sample], mode='tensor' if broken else 'predict')
 
 
