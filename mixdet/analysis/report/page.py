@@ -176,12 +176,12 @@ def differing_facts(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
 
 def number(value: Optional[float], digits: int = 3) -> str:
     """For a cell; a dash for what is not known."""
-    return '-' if value is None or value != value or value < 0 else f'{value:.{digits}f}'
+    return f'{value:.{digits}f}' if isinstance(value, (int, float)) and value >= 0 else '-'
 
 
-def count(value: Optional[float]) -> str:
+def count(value: Optional[int]) -> str:
     """Parameters or multiply-adds: 4.35 M, 0.79 G."""
-    if value is None:
+    if not isinstance(value, int):
         return '-'
     return f'{value / 1e9:.3g} G' if value >= 1e8 else f'{value / 1e6:.3g} M'
 
