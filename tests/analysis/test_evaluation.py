@@ -41,8 +41,8 @@ def test_files_of_an_evaluation(tmp_path, image):
     gone = image._replace(path=str(tmp_path / 'gone.png'))
     content = write_details(make_details(['cat', 'dog'], [gone, image]), tmp_path / 'out', samples=2)
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == [
-        'best_1.jpg', 'confusion.png', 'details.json', 'per_class.csv', 'precision_recall.png', 'samples_1.jpg',
-        'worst_1.jpg',
+        'best_1.jpg', 'confusion.png', 'details.json', 'iou.png', 'per_class.csv', 'precision_recall.png',
+        'samples_1.jpg', 'worst_1.jpg',
     ]  # fmt: skip
     assert json.loads((tmp_path / 'out/details.json').read_text()) == content
     (record,) = content['pictures']['worst']
