@@ -40,6 +40,8 @@ def test_contents(wheel):
             if path.is_file() and '__pycache__' not in path.parts:
                 assert f'mixdet/.mim/{path.relative_to(ROOT)}' in names
     assert 'mixdet/.mim/model-index.yml' in names
+    for path in (ROOT / 'mixdet').glob('**/templates/*'):
+        assert str(path.relative_to(ROOT)) in names
     assert not any(name.startswith(('tests/', 'docs/')) or '__pycache__' in name for name in names)
     metadata = zipfile.ZipFile(wheel).read(f'mixdet-{__version__}.dist-info/METADATA').decode()
     required = [line for line in metadata.splitlines() if line.startswith('Requires-Dist') and 'extra' not in line]

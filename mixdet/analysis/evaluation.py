@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Union
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from mixdet.analysis.figures import confusion_figure, precision_recall_figure, save_png
+from mixdet.analysis.figures import confusion_figure, iou_figure, precision_recall_figure, save_png
 from mixdet.analysis.pictures import save_pictures
 from mixdet.engine.details import Details
 
@@ -16,8 +17,8 @@ WORST, BEST = 8, 4  # pictures
 
 
 def write_details(details: Details, folder: Union[str, Path], samples: int = 0) -> dict:
-    """Write ``details`` into ``folder``: ``details.json``, ``per_class.csv``, ``precision_recall.png``,
-    ``confusion.png`` and pictures of the worst images, the best, and the first ``samples`` of the set.
+    """Write ``details`` into ``folder``: ``details.json``, ``per_class.csv``, the figures as PNG files, and pictures of
+    the worst images, the best, and the first ``samples`` of the set.
 
     Pictures of an earlier evaluation in ``folder`` are replaced. Returns what ``details.json`` holds.
     """
@@ -41,9 +42,18 @@ def write_details(details: Details, folder: Union[str, Path], samples: int = 0) 
         writer = csv.DictWriter(file, details.classes[0], lineterminator='\n')
         writer.writeheader()
         writer.writerows(details.classes)
-    save_png(precision_recall_figure(content), folder / 'precision_recall.png')
-    save_png(confusion_figure(content), folder / 'confusion.png')
+    for name, (_, figure) in evaluation_figures(content).items():
+        save_png(figure, folder / f'{name}.png')
     return content
+
+
+def evaluation_figures(details: dict) -> dict[str, tuple[str, Figure]]:
+    """Titles and figures of what ``write_details`` returned."""
+    return dict(
+        precision_recall=('Precision and recall of each class', precision_recall_figure(details)),
+        iou=('Precision and recall by overlap', iou_figure(details)),
+        confusion=('Confusion matrix', confusion_figure(details)),
+    )
 
 
 def frequent_confusions(details: dict, count: int = 10) -> list[tuple[str, str, int]]:

@@ -60,8 +60,8 @@ def line_figure(
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if log:
             axes.set_yscale('log')
-        elif any(len(y) for _, y in curves.values()):
-            axes.set_ylim(bottom=0)
+        else:
+            axes.set_ylim(0, 1.08 * max((max(y, default=0) for _, y in curves.values()), default=0) or 1)
         if legend and len(curves) > 1:
             axes.legend(loc='best', fontsize=8)
         return figure

@@ -1,9 +1,16 @@
 """The tools on real images: COCO through a shipped config, blood cells through the template for one's own data."""
 
+import contextlib
+import io
+import json
 import re
 
 import pytest
 from helpers import ROOT, run_tool, shared_path
+from pycocotools import coco as pycoco
+
+from mixdet.engine.coco_eval import STATS, evaluate_boxes
+from mixdet.engine.results import read_results
 
 COCO = """
 _base_ = '{root}/configs/ssdlite_mixnet/ssdlite_mixnet-s_8xb24-600e_coco.py'
@@ -75,3 +82,35 @@ def test_wrong_class_names_for_real_annotations(tmp_path, names):
     done = run_tool('train.py', 'cells.py', cwd=tmp_path)
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
     assert 'instances_train.json' in done.stderr and "'Platelets'" in done.stderr
+
+
+def test_both_evaluators_agree_on_an_imported_detector(tmp_path):
+    """TensorFlow's SSDLite weights on COCO images: the twelve numbers, and those of each class."""
+    pytest.importorskip('faster_coco_eval')
+    data = shared_path('data', 'coco-mini')
+    source = shared_path('weights', 'ssdlite_mobilenet_v2_coco.npz')
+    done = run_tool('convert_weights.py', source, 'tf.pth', '--as', 'ssdlite_mobilenetv2', cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    annotations = data / 'annotations/instances_val2017.json'
+    options = [
+        f'test_dataloader.dataset.data_root={data}/',
+        'test_dataloader.num_workers=0',
+        'test_dataloader.persistent_workers=False',
+        f'test_evaluator.ann_file={annotations}',
+        'test_evaluator.outfile_prefix=found',
+    ]
+    config = ROOT / 'configs/ssdlite_mobilenetv2/ssdlite_mobilenetv2-baseline3x3-tf-300_coco.py'
+    done = run_tool('test.py', config, 'tf.pth', '--work-dir', 'out', '--cfg-options', *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (result,) = read_results(tmp_path / 'out')
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = pycoco.COCO(annotations)
+    for backend in ('pycocotools', 'faster-coco-eval'):
+        found = json.loads((tmp_path / 'found.bbox.json').read_text())
+        numbers = evaluate_boxes(coco, found, coco.getCatIds(), coco.getImgIds(), backend)
+        assert result.metrics == pytest.approx(dict(zip(STATS, numbers.stats)), abs=1e-9, rel=0)
+        assert list(result.per_class.values()) == pytest.approx(numbers.class_ap(), abs=1e-9, rel=0)
+    assert result.metrics['mAP'] == pytest.approx(0.3551, abs=0.002)
+    details = json.loads((tmp_path / 'out/results/tf/details.json').read_text())
+    assert details['images'] == 79 and len(details['pictures']['worst']) == 8
+    assert [row['AP'] for row in details['classes']] == list(result.per_class.values())

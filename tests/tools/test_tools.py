@@ -88,6 +88,8 @@ def test_test_evaluates_draws_and_dumps(work, training):
     assert len(list((work / 'work_dirs/tiny').glob('*/pictures/*.jpg'))) == 6
     dumped = pickle.loads((work / 'predictions.pkl').read_bytes())
     assert len(dumped) == 6 and dumped[0]['pred_instances']['bboxes'].shape[1] == 4
+    files = {path.name for path in (work / 'work_dirs/tiny/results/epoch_1').iterdir()}
+    assert {'details.json', 'per_class.csv', 'precision_recall.png', 'confusion.png'} <= files
 
 
 def test_amp_and_auto_scale_lr(work):

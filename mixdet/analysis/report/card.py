@@ -129,9 +129,7 @@ def _data(dataset, loader: Optional[dict]) -> dict:
     while 'dataset' in inner:
         inner = inner['dataset']
     ann_file = Path(inner.get('data_root') or '', inner.get('ann_file') or '')
-    return dict(
-        images=len(dataset), type=str(inner.get('type', type(dataset).__name__)), annotations=shown_path(ann_file)
-    )
+    return dict(images=len(dataset), annotations=shown_path(ann_file))
 
 
 def _versions() -> dict[str, str]:

@@ -40,7 +40,8 @@ class ReportHook(Hook):
         if self._state:
             found = [getattr(metric, 'details', None) for metric in runner.val_loop.evaluator.metrics]
             self._details = next(filter(None, found), None)
-            self._guarded(runner, self._write)
+            if runner.iter < runner.max_iters:  # else after_train follows
+                self._guarded(runner, self._write)
 
     def after_train(self, runner: Runner) -> None:
         """The last report."""

@@ -11,16 +11,8 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from mixdet.analysis.evaluation import frequent_confusions
-from mixdet.analysis.figures import (
-    SERIES,
-    confusion_figure,
-    iou_figure,
-    line_figure,
-    precision_recall_figure,
-    save_png,
-    to_svg,
-)
+from mixdet.analysis.evaluation import evaluation_figures, frequent_confusions
+from mixdet.analysis.figures import SERIES, line_figure, save_png, to_svg
 from mixdet.analysis.pictures import COLORS
 from mixdet.analysis.report.card import shown_path
 from mixdet.analysis.report.run import FOLDER, Run, coco_numbers, read_run, write_csv
@@ -37,7 +29,7 @@ STATES = {FOUND: 'found', CONFUSED: 'wrong class', MISSED: 'missed', FALSE: 'fal
 
 
 def write_report(work_dir: Union[str, Path]) -> Path:
-    """Write ``report.html``, ``results.csv`` and the figures as PNG files into ``work_dir``; returns the page's path.
+    """Write ``report.html``, ``results.csv`` and the curves as PNG files into ``work_dir``; returns the page's path.
 
     Raises UserError if there is no training in ``work_dir``.
     """
@@ -48,15 +40,7 @@ def write_report(work_dir: Union[str, Path]) -> Path:
     figures.mkdir(exist_ok=True)
     for name, (_, figure) in curves.items():
         save_png(figure, figures / f'{name}.png')
-    evaluation = {}
-    if run.details:
-        evaluation = dict(
-            precision_recall=('Precision and recall of each class', precision_recall_figure(run.details)),
-            iou=('Precision and recall by overlap', iou_figure(run.details)),
-            confusion=('Confusion matrix', confusion_figure(run.details)),
-        )
-        for name, (_, figure) in evaluation.items():
-            save_png(figure, figures / f'{name}.png')
+    evaluation = evaluation_figures(run.details) if run.details else {}
     page = _template('run.html').render(
         title=run.name,
         run=run,
@@ -176,12 +160,12 @@ def differing_facts(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
 
 def number(value: Optional[float], digits: int = 3) -> str:
     """For a cell; a dash for what is not known."""
-    return '-' if value is None or value != value or value < 0 else f'{value:.{digits}f}'
+    return f'{value:.{digits}f}' if isinstance(value, (int, float)) and value >= 0 else '-'
 
 
-def count(value: Optional[float]) -> str:
+def count(value: Optional[int]) -> str:
     """Parameters or multiply-adds: 4.35 M, 0.79 G."""
-    if value is None:
+    if not isinstance(value, int):
         return '-'
     return f'{value / 1e9:.3g} G' if value >= 1e8 else f'{value / 1e6:.3g} M'
 
