@@ -135,3 +135,12 @@ def row_of(path):
     """The config's cells in the README: name, sizes of S, M and L, operators on a CPU and on a GPU."""
     (row,) = (line for line in (FOLDER / 'README.md').read_text().splitlines() if f']({path.name})' in line)
     return [cell.strip() for cell in row.split('|')[1:-1]]
+
+
+@config
+def test_the_readme_states_what_a_gpu_needs_besides(path):
+    text = str(Config.fromfile(path).model)
+    expected = {'sigmoid_focal_loss'} if "'FocalLoss'" in text else set()
+    if 'DeformableDETR' in text:
+        expected.add('ms_deform_attn')
+    assert set(re.findall(r'`(\w+)`', row_of(path)[5])) == expected

@@ -52,12 +52,9 @@ class Trial(NamedTuple):
     @property
     def pyramid(self) -> bool:
         """Whether it is a detector whose backbone has stages of stride 4 to 32, each once."""
-        return (
-            bool(self.strides)
-            and set(self.strides) <= {4, 8, 16, 32}
-            and len(set(self.strides)) == len(self.strides)
-            and self.detector not in CLASSIFIERS
-        )
+        strides = [stride for stride in self.strides if stride > 1]  # DetectoRS hands on the image, too
+        distinct = len(set(strides)) == len(strides) > 0
+        return distinct and set(strides) <= {4, 8, 16, 32} and self.detector not in CLASSIFIERS
 
 
 def survey(
@@ -136,7 +133,7 @@ def _prepare(path: Path, name: str, backbone: str) -> tuple[Trial, Optional[dict
         model = swap_backbone(cfg, backbone).cfg.model.to_dict()
     except UserError as error:
         status = UNREADABLE if 'cannot be read' in str(error) else REFUSED
-        return trial._replace(status=status, reason=_line(str(error).replace(str(path), name))), None, None
+        return trial._replace(status=status, reason=_line(str(error).replace(str(path)[: -len(name)], ''))), None, None
     gc.collect()
     return trial, model, cfg.model.to_dict()
 
@@ -240,7 +237,8 @@ def _predict(network: torch.nn.Module, shape: tuple[int, int]) -> None:
         scale_factor=(1.0, 1.0),
     )
     sample = DetDataSample(metainfo=dict(size, img_id=0, img_path='', text='cat . dog', custom_entities=True))
-    sample.proposals = InstanceData(bboxes=torch.tensor([[8.0, 8.0, 64.0, 64.0]]), scores=torch.ones(1))
+    if kind == 'FastRCNN':  # the others have an RPN, which given proposals would bypass
+        sample.proposals = InstanceData(bboxes=torch.tensor([[8.0, 8.0, 64.0, 64.0]]), scores=torch.ones(1))
     if kind == 'Mask2FormerVideo':
         sample.set_metainfo(dict(frame_id=0, video_id=0, video_length=1, ori_video_length=1))
         network(image[None], [TrackDataSample(video_data_samples=[sample])], mode='predict')

@@ -35,6 +35,7 @@ def test_every_outcome_and_going_on(folder, tmp_path, monkeypatch):
         'a/runs.py': 'runs', 'a/again.py': 'runs', 'a/fails.py': 'fails', 'b/refused.py': 'refused',
         'b/broken.py': 'unreadable', 'b/schedule.py': 'no model',
     }  # fmt: skip
+    assert str(tmp_path) not in results.read_text()
     assert 'NoHead' in next(trial.reason for trial in trials if trial.status == 'fails')
     assert [trial.pyramid for trial in trials if trial.status != 'no model'].count(True) == 4
     lines = results.read_text().splitlines()
@@ -55,7 +56,7 @@ def test_a_trial_that_hangs_or_dies_ends_alone():
 
 
 def test_a_classifier_is_no_detector():
-    assert Trial('x', 'runs', strides=(4, 8, 16, 32)).pyramid
+    assert Trial('x', 'runs', strides=(4, 8, 16, 32)).pyramid and Trial('x', 'runs', strides=(1, 4, 8)).pyramid
     assert not Trial('x', 'runs', detector='BaseReID', strides=(32,)).pyramid
     assert not Trial('x', 'runs', strides=(4, 4)).pyramid and not Trial('x', 'runs').pyramid
 
