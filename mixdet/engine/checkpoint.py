@@ -1,7 +1,6 @@
 """Is this file a checkpoint, and one of this model?"""
 
 import pickle
-import re
 import zipfile
 from pathlib import Path
 from typing import Optional, Union
@@ -9,7 +8,7 @@ from typing import Optional, Union
 import torch
 from torch import nn
 
-from mixdet.compat.checkpoints import weights_only
+from mixdet.compat.checkpoints import refusal, weights_only
 from mixdet.errors import UserError
 
 COUNTER = 'num_batches_tracked'  # of batch-norm; not every file has it, and no prediction uses it
@@ -32,7 +31,7 @@ def read_checkpoint(path: Union[str, Path]) -> dict:
         _check_sums(path)
         checkpoint = torch.load(path, map_location='cpu', weights_only=weights_only())
     except pickle.UnpicklingError as error:
-        raise UserError(f'checkpoint {path} {_refusal(error)}') from error
+        raise UserError(f'checkpoint {path} {refusal(error)}') from error
     except (
         zipfile.BadZipFile,
         RuntimeError,
@@ -100,17 +99,6 @@ def check_fits(checkpoint: dict, model: nn.Module, path: Union[str, Path]) -> No
             f'checkpoint {path} is not of this model: {len(misshapen)} weights have another shape, such as {key} '
             f'{tuple(weights[key].shape)} for {tuple(expected[key].shape)}; give the config it was trained with'
         )
-
-
-def _refusal(error: pickle.UnpicklingError) -> str:
-    """What torch's refusal to load a file means, with the name of what it would have executed."""
-    match = re.search(r'(?:GLOBAL|Unsupported class) ([\w.]+)', str(error))
-    if match is None:
-        return 'is corrupt, or no checkpoint; use another one'
-    return (
-        f'needs {match[1]}, which is code and not weights, and was not loaded; if you trust the file, give '
-        'tools/train.py or tools/test.py --unsafe-load'
-    )
 
 
 def _check_sums(path: Path) -> None:
