@@ -11,6 +11,8 @@ Only harmless types are allowed. A HistoryBuffer pickles its own methods as ``ge
 """
 
 import functools
+import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -56,10 +58,24 @@ def load_from_local(filename: str, map_location=None):
     path = Path(filename).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f'{filename} can not be found.')
-    checkpoint = torch.load(path, map_location=map_location, weights_only=weights_only())
+    try:
+        checkpoint = torch.load(path, map_location=map_location, weights_only=weights_only())
+    except pickle.UnpicklingError as error:
+        raise UserError(f'checkpoint {filename} {refusal(error)}') from error
     if isinstance(checkpoint, dict) and isinstance(checkpoint.get('meta'), dict):
         checkpoint['meta'].pop('config', None)  # Runner.resume would run it, only to compare numbers of GPUs
     return checkpoint
+
+
+def refusal(error: pickle.UnpicklingError) -> str:
+    """What torch's refusal to load a file means, with the name of what it would have executed."""
+    match = re.search(r'(?:GLOBAL|Unsupported class) ([\w.]+)', str(error))
+    if match is None:
+        return 'is corrupt, or no checkpoint; use another one'
+    return (
+        f'needs {match[1]}, which is code and not weights, and was not loaded; if you trust the file, give '
+        'tools/train.py or tools/test.py --unsafe-load'
+    )
 
 
 def install() -> None:

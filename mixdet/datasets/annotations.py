@@ -177,23 +177,27 @@ class _AnnotationCheck:
         if box is None:
             return None
         fixed['bbox'] = box
-        self._check_rest(entry, fixed, where)
+        large = self._check_area(entry, fixed, where)
+        if entry['category_id'] not in self.categories or min(entry['bbox'][2:]) < 1:
+            return None
+        self._check_rest(entry, fixed, where, large)
         return None if self._is_there(entry, where) else fixed
 
     def _has_links(self, entry: dict, where: str) -> bool:
-        """Whether its image and its category are there."""
+        """Whether it has a category and its image is there; MMDetection looks at the box before the category."""
+        sound = True
         for key, kind, known in (('image_id', 'image', self.images), ('category_id', 'category', self.categories)):
             value = entry.get(key, NOTHING)
             if value is NOTHING:
                 self.add(f'annotation without {key}', where)
-                return False
-            if not _is_id(value):
+                sound = False
+            elif not _is_id(value):
                 self.add(f'annotation {key} wrong', where, f'{key}={_short(value)}')
-                return False
-            if value not in known:
+                sound = False
+            elif value not in known:
                 self.add(f'annotation of no {kind}', where, f'{key}={_short(value)}')
-                return False
-        return True
+                sound = sound and kind != 'image'
+        return sound
 
     def _check_box(self, entry: dict, where: str) -> Optional[list]:
         """The box, clipped to the image, or None."""
@@ -215,26 +219,30 @@ class _AnnotationCheck:
         if min(inside[2:]) <= 0 or inside[2] * inside[3] == 0:
             return self.add('box outside the image', where, f'{shown} of {image["width"]}x{image["height"]}')
         if width < 1 or height < 1:
-            return self.add('box below 1 px', where, shown)
+            self.add('box below 1 px', where, shown)
+            return box
         # half a pixel is rounding
         if max(-x, -y, x + width - image['width'], y + height - image['height']) > 0.5:
             self.add('box partly outside', where, f'{shown} of {image["width"]}x{image["height"]}')
             return inside
         return list(box)
 
-    def _check_rest(self, entry: dict, fixed: dict, where: str) -> None:
-        """Area, flags, outline and class; counts the boxes that are trained."""
-        trained = True
+    def _check_area(self, entry: dict, fixed: dict, where: str) -> bool:
+        """Whether the area is positive; what is wrong becomes the box's."""
         area = entry.get('area', NOTHING)
         if area is NOTHING:
             self.add('area missing', where)
-        elif not _is_real(area):
+        elif not _is_number(area):
             self.add('area wrong', where, f'area={_short(area)}')
-        elif not area > 0:
+        elif area > 0:
+            return True
+        else:
             self.add('area not positive', where, f'area={_short(area)}')
-            trained = False
-        if area is NOTHING or not _is_number(area) or area <= 0:
-            fixed['area'] = fixed['bbox'][2] * fixed['bbox'][3]
+        fixed['area'] = fixed['bbox'][2] * fixed['bbox'][3]
+        return False
+
+    def _check_rest(self, entry: dict, fixed: dict, where: str, trained: bool) -> None:
+        """Flags, outline and class; counts the boxes that are trained."""
         if not _sound_mask(entry.get('segmentation', [])):
             self.add('segmentation wrong', where)
             del fixed['segmentation']

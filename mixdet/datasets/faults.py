@@ -70,7 +70,7 @@ KINDS = {
     'box partly outside': Kind(WARNING, 'is trained as it is; pipelines clip it', 'is clipped'),
     'box twice': Kind(WARNING, 'is trained twice', REMOVED),
     'area missing': Kind(ERROR, 'MMDetection fails with a KeyError', "becomes the box's"),
-    'area wrong': Kind(ERROR, 'MMDetection fails with a TypeError', "becomes the box's"),
+    'area wrong': Kind(ERROR, 'MMDetection fails, or evaluates it as of no size', "becomes the box's"),
     'area not positive': Kind(WARNING, 'the box is left out', "becomes the box's"),
     'segmentation wrong': Kind(WARNING, 'box detectors ignore it, others fail', 'the segmentation is removed'),
     # image files

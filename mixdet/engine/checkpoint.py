@@ -1,7 +1,6 @@
 """Is this file a checkpoint, and one of this model?"""
 
 import pickle
-import re
 import zipfile
 from pathlib import Path
 from typing import Optional, Union
@@ -9,7 +8,7 @@ from typing import Optional, Union
 import torch
 from torch import nn
 
-from mixdet.compat.checkpoints import weights_only
+from mixdet.compat.checkpoints import refusal, weights_only
 from mixdet.compat.safetensors import SUFFIX as SAFETENSORS
 from mixdet.compat.safetensors import read_safetensors
 from mixdet.errors import UserError
@@ -39,7 +38,7 @@ def read_checkpoint(path: Union[str, Path]) -> dict:
         _check_sums(path)
         checkpoint = torch.load(path, map_location='cpu', weights_only=weights_only())
     except pickle.UnpicklingError as error:
-        raise UserError(f'checkpoint {path} {_refusal(error)}') from error
+        raise UserError(f'checkpoint {path} {refusal(error)}') from error
     except (
         zipfile.BadZipFile,
         RuntimeError,
@@ -142,17 +141,6 @@ def _state(weights: dict) -> dict:
 
 def _as_list(value) -> list:
     return [value] if isinstance(value, dict) else list(value or ())
-
-
-def _refusal(error: pickle.UnpicklingError) -> str:
-    """What torch's refusal to load a file means, with the name of what it would have executed."""
-    match = re.search(r'(?:GLOBAL|Unsupported class) ([\w.]+)', str(error))
-    if match is None:
-        return 'is corrupt, or no checkpoint; use another one'
-    return (
-        f'needs {match[1]}, which is code and not weights, and was not loaded; if you trust the file, give '
-        'tools/train.py or tools/test.py --unsafe-load'
-    )
 
 
 def _check_sums(path: Path) -> None:

@@ -80,3 +80,13 @@ def test_downloads_are_loaded_without_executing(monkeypatch):
     )
     checkpoint.load_from_http('http://example.com/a.pth')
     assert seen['weights_only'] is True
+
+
+def test_weights_of_strangers_are_refused_in_one_line(tmp_path, monkeypatch):
+    from mmengine.runner.checkpoint import load_checkpoint
+
+    monkeypatch.chdir(tmp_path)
+    torch.save(dict(state_dict=Attack(os.system, 'touch hacked')), 'a.pth')
+    with pytest.raises(UserError, match='^checkpoint a.pth needs (posix|nt).system, which is code and not weights'):
+        load_checkpoint(torch.nn.Linear(1, 1), 'a.pth')  # as init_cfg=dict(type='Pretrained') does
+    assert os.listdir() == ['a.pth']
