@@ -9,7 +9,8 @@ from typing import NamedTuple, Optional
 import torch
 from mmengine.config import Config
 
-from mixdet.datasets.preflight import read_categories
+from mixdet.datasets.annotations import read_coco
+from mixdet.datasets.faults import Report
 from mixdet.engine.results import FOLDER
 from mixdet.errors import UserError
 
@@ -38,7 +39,8 @@ def protocol_config(path: Path, data: Data, seed: int, small: Optional[Config] =
     for ann in (data.train_ann, data.val_ann):
         if not (root / ann).is_file():
             raise UserError(f'annotation file {root / ann} does not exist; set --data-root, --train-ann and --val-ann')
-    classes = tuple(read_categories(root / data.train_ann))
+    categories = read_coco(root / data.train_ann, Report(data.train_ann), masks=False)['categories']
+    classes = tuple(category['name'] for category in categories)
     common = dict(data_root=f'{root}/', metainfo=dict(classes=classes))
     train, val = cfg.train_dataloader, cfg.val_dataloader
     train.dataset.dataset.update(common, ann_file=data.train_ann, data_prefix=dict(img=data.train_images))
