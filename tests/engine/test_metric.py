@@ -99,3 +99,18 @@ def test_equals_pycocotools_on_real_annotations(ann_file, tmp_path):
         evaluation.summarize()
     assert 0.1 < evaluation.stats[0] < 0.95
     assert [result[f'coco/bbox_{name}'] for name in STATS] == pytest.approx(list(evaluation.stats), abs=1e-6)
+
+
+def test_details_of_the_last_evaluation_are_kept(metric):
+    assert metric.details is None
+    found = sample(1, [[10.0, 10, 60, 60]], [0.9], [0])
+    metric.process({}, [{**found, 'img_path': 'one.jpg'}, sample(2, [[0.0, 0, 20, 20]], [0.2], [1])])
+    result = metric.evaluate(2)
+    cat, dog, bird = metric.details.classes
+    assert (cat['AP'], dog['AP'], bird['AP']) == (1, 1, -1) and result['coco/cat_precision'] == 1
+    assert [(image.path, image.f1) for image in metric.details.images] == [('one.jpg', 1), ('', 0)]  # 0.2 is too low
+
+
+def test_an_unknown_backend_is_named():
+    with pytest.raises(ValueError, match="backend='fast': must be one of"):
+        CocoMetric(backend='fast')

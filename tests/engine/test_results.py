@@ -39,3 +39,9 @@ def test_a_file_that_is_none_is_named(tmp_path, content):
     path.write_text(content)
     with pytest.raises(UserError, match='epoch_2.json is no results file'):
         read_results(tmp_path)
+
+
+def test_mirrored_tests_stay_out_of_tables(tmp_path):
+    cfg = Config(dict(work_dir=str(tmp_path / 'w'), test_evaluator=dict(ann_file='a.json')))
+    path = write_result(cfg, 'net', {}, 'a/epoch_2.pth', 1, {'coco/bbox_mAP': 0.5}, tta=True)
+    assert path == tmp_path / 'w/results_tta/epoch_2.json' and read_results(tmp_path) == []

@@ -1,0 +1,36 @@
+from unittest.mock import Mock
+
+import pytest
+from mmengine.hooks import Hook
+
+from mixdet.engine.runner import BUILT_IN, Runner
+
+
+class Breaking:
+    """MMEngine's training loop, interrupted."""
+
+    def train(self):
+        raise KeyboardInterrupt
+
+
+@pytest.fixture
+def runner():
+    runner = object.__new__(Runner)
+    runner.register_hook, runner.call_hook = Mock(), Mock()
+    return runner
+
+
+def test_none_switches_any_default_hook_off(runner):
+    mine = Hook()
+    runner.register_default_hooks(dict(report=None, visualization=None, checkpoint=None, mine=mine))
+    registered = [call.args[0] for call in runner.register_hook.call_args_list]
+    assert registered[-1] is mine and len(registered) == len(BUILT_IN)  # without the checkpoint, with mine
+    assert None not in registered
+    runner.register_default_hooks(None)
+
+
+def test_hooks_hear_of_the_end_of_a_broken_training(runner, monkeypatch):
+    monkeypatch.setattr('mmengine.runner.Runner.train', Breaking.train)
+    with pytest.raises(KeyboardInterrupt):
+        runner.train()
+    runner.call_hook.assert_called_once_with('after_run')
