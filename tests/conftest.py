@@ -1,12 +1,14 @@
 """Set-up of every test."""
 
+import os
+
 import pytest
 import torch
 from mmengine.registry import init_default_scope
 
 import mixdet  # noqa: F401  (its shims must be in place before mmcv and mmdet are imported)
 
-torch.set_num_threads(2)
+torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', 2)))
 
 
 @pytest.fixture(autouse=True, scope='session')

@@ -1,20 +1,15 @@
 """What a change of kernels costs: parameters, multiply-adds and latency of each variant against the baseline."""
 
 import csv
-import statistics
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-import torch
-
 from mixdet.analysis.complexity import count_complexity
+from mixdet.analysis.latency import measure_latency
 from mixdet.backbones.variants import BASELINE, NETWORKS, SWEEP, variants
 from mixdet.errors import UserError
 from mixdet.registry import MODELS
-
-WARMUP = 2
 
 
 class Cost(NamedTuple):
@@ -50,7 +45,7 @@ def explore(
         for name, options in variants(network, figure).items()
     }
     counts = {name: count_complexity(model, (input_size, input_size)) for name, model in models.items()}
-    latency = _latency(models, input_size, rounds)
+    latency = measure_latency(models, (input_size, input_size), rounds=rounds)
     base = counts[BASELINE]
     return [
         Cost(
@@ -65,19 +60,6 @@ def explore(
         )
         for name, count in counts.items()
     ]
-
-
-def _latency(models: Mapping[str, torch.nn.Module], input_size: int, rounds: int) -> dict[str, float]:
-    times: dict[str, list[float]] = {name: [] for name in models}
-    image = torch.zeros(1, 3, input_size, input_size)
-    with torch.inference_mode():
-        for i in range(rounds + WARMUP if rounds else 0):
-            for name, model in models.items():
-                start = time.perf_counter()
-                model(image)
-                if i >= WARMUP:
-                    times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(values) for name, values in times.items() if values}
 
 
 def write_csv(costs: Sequence[Cost], path: Path) -> None:

@@ -1,13 +1,13 @@
 """How long networks take, compared in one run."""
 
-import statistics
-import time
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import nn
 
 from mixdet.analysis.complexity import run_network
+from mixdet.analysis.timing import interleave
 
 
 def measure_latency(
@@ -16,21 +16,16 @@ def measure_latency(
     """Median milliseconds of each model's network on one image (height, width), without decoding and NMS.
 
     The models take turns, so that whatever else the machine does slows all of them alike: ratios hold better than
-    the figures. One round is for warming up.
+    the figures. No rounds, no figures.
     """
-    times: dict[str, list[float]] = {name: [] for name in models}
-    models = {name: model.to(device).eval() for name, model in models.items()}
+    if not rounds:
+        return {}
+    runs = {name: partial(_run, model.to(device).eval(), input_size, device) for name, model in models.items()}
+    return {name: timing.wall for name, timing in interleave(runs, seconds=0, rounds=rounds).items()}
+
+
+def _run(model: nn.Module, input_size: tuple[int, int], device: str) -> None:
     with torch.inference_mode():
-        for _ in range(rounds + 1):
-            for name, model in models.items():
-                _wait(device)
-                start = time.perf_counter()
-                run_network(model, input_size)
-                _wait(device)
-                times[name].append(1000 * (time.perf_counter() - start))
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
-
-
-def _wait(device: str) -> None:
+        run_network(model, input_size)
     if device != 'cpu':
         torch.cuda.synchronize()
