@@ -124,6 +124,26 @@ def test_model_index_lists_every_config():
     assert listed == expected
 
 
+@pytest.mark.parametrize('path', sorted((ROOT / 'configs').glob('*/metafile.yml')), ids=lambda path: path.parent.name)
+def test_metafiles_have_openmmlabs_form(path):
+    import yaml
+
+    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
+    assert str(path.relative_to(ROOT)) in index['Import']
+    content = yaml.safe_load(path.read_text())
+    assert set(content) == {'Collections', 'Models'}
+    for collection in content['Collections']:
+        assert collection['Name'] and collection['Paper']['Title'] and collection['Paper']['URL'].startswith('https://')
+    names = {collection['Name'] for collection in content['Collections']}
+    models = content['Models']
+    assert {model['In Collection'] for model in models} == names
+    assert len({model['Name'] for model in models}) == len(models) > 0
+    for model in models:
+        assert (ROOT / model['Config']).parent == path.parent and (ROOT / model['Config']).is_file()
+        for result in model.get('Results', ()):  # a result is one of weights that can be had
+            assert result['Task'] == 'Object Detection' and result['Dataset'] and result['Metrics'] and model['Weights']
+
+
 def test_mixdet_bases_resolve(tmp_path):
     path = tmp_path / 'mine.py'
     path.write_text(

@@ -98,7 +98,7 @@ def iou_figure(details: dict) -> Figure:
             curve = details['mean_precision'][iou]
             axes.plot(np.linspace(0, 1, 101), curve, color=SERIES[0], alpha=1 - 0.15 * i, label=f'IoU {iou[1:]}')
         axes.set(xlabel='recall', ylabel='precision, mean of classes', xlim=(0, 1), ylim=(0, 1.02))
-        axes.legend(loc='upper right', fontsize=8)
+        axes.legend(loc='center left', bbox_to_anchor=(1, 0.5), fontsize=8, handlelength=1.2)  # beside the lines
         return figure
 
 
