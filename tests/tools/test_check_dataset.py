@@ -20,7 +20,7 @@ def test_a_file_is_examined_and_mended(tmp_path):
         'warning: bad.json: annotation 1: box of no size',
         'error: bad.json: annotation 2: area missing; MMDetection fails with a KeyError',
         'is 320x240, stated 321x240; its boxes are trained at wrong places',
-        f'bad.json: {boxes - 1} of {boxes} boxes are trained, 1 are left out',
+        f'bad.json: {boxes - 2} of {boxes} boxes are trained, 2 are left out',
     ):
         assert line in done.stdout
     again = run_tool('check_dataset.py', 'good.json', cwd=tmp_path)
