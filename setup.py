@@ -69,6 +69,6 @@ setup(
         'weights': weights,
         'onnx': onnx,
         'eval': evaluation,
-        'test': ['hypothesis', 'pytest', 'ruff', *onnx, *weights, *evaluation],
+        'test': ['hypothesis', 'pytest', 'pytest-xdist', 'ruff', *onnx, *weights, *evaluation],
     },
 )

@@ -27,7 +27,7 @@ def run_tool(name: str, *args, cwd: Path, **env: str) -> subprocess.CompletedPro
     return subprocess.run(
         [sys.executable, str(ROOT / 'tools' / name), *map(str, args)],
         cwd=cwd,
-        env={**os.environ, 'OMP_NUM_THREADS': '2', **env},
+        env={'OMP_NUM_THREADS': '2', **os.environ, **env},
         capture_output=True,
         text=True,
         timeout=600,

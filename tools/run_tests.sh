@@ -9,4 +9,6 @@ cd "$root"
     "$python" -m pip install -q --no-deps -c constraints.txt timm
 "$python" -m ruff check .
 "$python" -m ruff format --check .
-exec "$python" -m pytest "$@"
+# a process for each of up to four cores, of one thread each
+export OMP_NUM_THREADS=1
+exec "$python" -m pytest -n auto --maxprocesses 4 --dist worksteal "$@"
