@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional
 
+from matplotlib.figure import Figure
+
 from mixdet.analysis.complexity import count_complexity
 from mixdet.analysis.latency import measure_latency
 from mixdet.backbones.variants import BASELINE, NETWORKS, SWEEP, variants
-from mixdet.errors import UserError
 from mixdet.registry import MODELS
 
 
@@ -71,14 +72,7 @@ def write_csv(costs: Sequence[Cost], path: Path) -> None:
 
 
 def plot(costs: Sequence[Cost], network: str, figure: int, path: Path) -> None:
-    """Multiply-adds, latency and AP, as far as they are known, against kernel size or layer, as PNG.
-
-    Raises UserError if matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError('a plot needs matplotlib: pip install matplotlib') from error
+    """Multiply-adds, latency and AP, as far as they are known, against kernel size or layer, as PNG."""
     panels = [('macs', 'multiply-adds, G', 1e-9), ('latency_ms', 'latency, ms', 1.0), ('ap', 'AP', 1.0)]
     panels = [panel for panel in panels if all(getattr(cost, panel[0]) is not None for cost in costs)]
     drawing = Figure(figsize=(5.5 * len(panels), 4), layout='constrained')

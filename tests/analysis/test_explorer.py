@@ -46,7 +46,6 @@ def test_splits_and_dilation_as_counted_by_hand():
 
 @pytest.mark.parametrize(('network', 'figure'), [('mobilenetv1', 4), ('mobilenetv2', 5), ('mobilenetv2', 6)])
 def test_table_and_plot(network, figure, tmp_path):
-    pytest.importorskip('matplotlib')
     costs = explore(network, figure, 64, rounds=1, results={'mixconv35': 0.22})
     assert all(cost.latency_ms > 0 for cost in costs) and costs[0].delta_ms == 0
     assert all((cost.ap == 0.22) == (cost.variant == 'mixconv35') for cost in costs)
