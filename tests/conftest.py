@@ -4,6 +4,11 @@ import os
 
 import pytest
 import torch
+
+# before anything imports Triton, which reads it once
+if not torch.cuda.is_available():
+    os.environ.setdefault('TRITON_INTERPRET', '1')
+
 from mmengine.registry import init_default_scope
 
 import mixdet  # noqa: F401  (its shims must be in place before mmcv and mmdet are imported)

@@ -3,6 +3,7 @@
 ``split``: PyTorch's convolution group by group, then a concatenation; the reference, works everywhere.
 ``padded``: one convolution, every kernel padded with zeros to the largest.
 ``native``: one C++ operator for the CPU, see :mod:`mixdet.layers.native`.
+``triton``: one operator of Triton kernels for CUDA, see :mod:`mixdet.layers.triton_ops`.
 ``auto``: what was measured to be the fastest, see :func:`choose`.
 """
 
@@ -13,11 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mixdet.layers import native
+from mixdet.layers import native, triton_ops
 from mixdet.layers.padding import pad_same, same_padding
 
-ACTIVATIONS = {'relu': nn.ReLU, 'relu6': nn.ReLU6}  # that the native operator can apply to its result
-IMPLS = ('auto', 'split', 'padded', 'native')
+ACTIVATIONS = {'relu': nn.ReLU, 'relu6': nn.ReLU6}  # that the operators can apply to their result
+OPERATORS = {'native': 'mixconv2d', 'triton': 'mixconv2d_triton'}
+IMPLS = ('auto', 'split', 'padded', *OPERATORS)
 # torch before 2.1 has neither
 is_compiling = getattr(getattr(torch, 'compiler', None), 'is_compiling', lambda: False)
 _in_functorch = getattr(torch._C, '_are_functorch_transforms_active', lambda: False)
@@ -34,9 +36,12 @@ def check_impl(impl: str) -> str:
 def compute(layer: nn.Module, x: Tensor) -> Tensor:
     """The mixed convolution ``layer`` of ``x``, and its activation if it has one, in the form that `choose` names."""
     form = choose(layer, x)
-    if form == 'native' and layer.activation is not None and not _needs_grad(layer, x):
-        return native_form(layer, x, layer.activation)
-    out = {'split': split, 'padded': padded, 'native': native_form}[form](layer, x)
+    if form in OPERATORS:
+        if layer.activation is not None and not _needs_grad(layer, x):
+            return operator(layer, x, form, layer.activation)
+        out = operator(layer, x, form)
+    else:
+        out = {'split': split, 'padded': padded}[form](layer, x)
     return out if layer.activation is None else getattr(F, layer.activation)(out)
 
 
@@ -44,10 +49,12 @@ def choose(layer: nn.Module, x: Tensor) -> str:
     """The form that runs: ``layer.impl``, unless it cannot run here, or for 'auto' the fastest.
 
     On a CPU that is 'native', except for a vanilla 3x3 layer in training: PyTorch has a fast weight gradient of its own
-    for that kernel alone, and is the faster one in NCHW or with a stride (docs/speed.md). Elsewhere it is 'split'.
+    for that kernel alone, and is the faster one in NCHW or with a stride (docs/speed.md). Elsewhere it is 'split', on
+    CUDA too: 'triton' has not been measured on a GPU.
 
-    'native' becomes 'split' where there is no compiler, off the CPU, in exports, in torch.func transforms, and where
-    somebody has put hooks or replacements on the group convolutions, which must then be called.
+    'native' becomes 'split' where there is no compiler and off the CPU, 'triton' where there is no Triton and off CUDA
+    (but see :func:`triton_ops.available`); both do in exports, in torch.func transforms, and where somebody has put
+    hooks or replacements on the group convolutions, which must then be called.
     """
     if exporting():
         return 'split'
@@ -56,7 +63,11 @@ def choose(layer: nn.Module, x: Tensor) -> str:
     plain = all(
         type(conv) is nn.Conv2d and not conv._forward_hooks and not conv._forward_pre_hooks for conv in layer.convs
     )
-    if not x.is_cpu or x.dim() != 4 or x.dtype not in native.DTYPES or not plain:
+    if x.dim() != 4 or x.dtype not in native.DTYPES or not plain:
+        return 'split'
+    if layer.impl == 'triton':
+        return 'triton' if triton_ops.available(x.device.type) else 'split'
+    if not x.is_cpu:
         return 'split'
     if (
         layer.impl == 'auto'
@@ -96,13 +107,13 @@ def _convolve(layer: nn.Module, conv: nn.Conv2d, x: Tensor) -> Tensor:
     return conv(x)
 
 
-def native_form(layer: nn.Module, x: Tensor, activation: str = 'none') -> Tensor:
-    """All groups in one call of the C++ operator, in the memory format of ``x``."""
+def operator(layer: nn.Module, x: Tensor, form: str, activation: str = 'none') -> Tensor:
+    """All groups in one call of the operator of ``form``, in the memory format of ``x``."""
     convs = layer.convs
     if layer.out_channels != layer.in_channels:
         x = x.repeat_interleave(layer.out_channels // layer.in_channels, dim=1)
     same = layer.padding == 'same'
-    return torch.ops.mixdet.mixconv2d(
+    return getattr(torch.ops.mixdet, OPERATORS[form])(
         x,
         [conv.weight for conv in convs],
         _bias(layer),

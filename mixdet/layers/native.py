@@ -15,15 +15,16 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Optional
 
 import torch
-from torch import Tensor
+
+from mixdet.layers import schema
 
 SWITCH = 'MIXDET_NATIVE'
 SOURCES = Path(__file__).with_name('csrc')
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 logger = logging.getLogger(__name__)
+_LIBRARY = torch.library.Library('mixdet', 'IMPL')
 
 
 @functools.cache
@@ -41,7 +42,7 @@ def load() -> bool:
         reason = next((line for line in detail.splitlines() if 'error' in line), detail.strip().split('\n')[0])
         logger.warning('MixConv runs group by group, its native operator is not available: %s', reason)
         return False
-    _register()
+    schema.register('mixconv2d', _LIBRARY, ['cpu'])
     return True
 
 
@@ -114,50 +115,3 @@ def _cpu() -> str:
         return platform.processor()
     wanted = ('model name', 'flags', 'Features', 'CPU part')
     return ' '.join(sorted({line for line in lines if line.startswith(wanted)}))
-
-
-def _register() -> None:
-    """Shapes for torch.compile, and autocast."""
-    register_fake = getattr(torch.library, 'register_fake', None) or getattr(torch.library, 'impl_abstract', None)
-    if register_fake is not None:
-        register_fake('mixdet::mixconv2d')(_fake_forward)
-        register_fake('mixdet::mixconv2d_input_grad')(_fake_input_grad)
-        register_fake('mixdet::mixconv2d_weight_grad')(_fake_weight_grad)
-    _LIBRARY.impl('mixconv2d', _autocast, 'AutocastCPU')
-
-
-_LIBRARY = torch.library.Library('mixdet', 'IMPL')
-
-
-def _layout(x: Tensor) -> torch.memory_format:
-    channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    return torch.channels_last if channels_last else torch.contiguous_format
-
-
-def _fake_forward(input, weight, bias, stride, padding, dilation, same, activation):
-    size = []
-    for axis in (0, 1):
-        pixels = input.shape[2 + axis]
-        if not same:
-            pixels = pixels + 2 * padding[axis] - dilation[axis] * (weight[0].shape[2 + axis] - 1)
-        size.append((pixels + stride[axis] - 1) // stride[axis])
-    return torch.empty((*input.shape[:2], *size), dtype=input.dtype, device=input.device, memory_format=_layout(input))
-
-
-def _fake_input_grad(grad, weight, size, stride, padding, dilation, same):
-    return torch.empty((*grad.shape[:2], *size), dtype=grad.dtype, device=grad.device, memory_format=_layout(grad))
-
-
-def _fake_weight_grad(grad, input, kernel, stride, padding, dilation, same):
-    return [input.new_empty((kernel[i], 1, *kernel[i + 1 : i + 3])) for i in range(0, len(kernel), 3)]
-
-
-def _autocast(input, weight, bias, *options):
-    dtype = torch.get_autocast_dtype('cpu') if hasattr(torch, 'get_autocast_dtype') else torch.get_autocast_cpu_dtype()
-
-    def cast(x: Optional[Tensor]) -> Optional[Tensor]:
-        return x.to(dtype) if x is not None and x.is_floating_point() and x.dtype != torch.float64 else x
-
-    keys = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)
-    with torch._C._ExcludeDispatchKeyGuard(keys):
-        return torch.ops.mixdet.mixconv2d(cast(input), [cast(w) for w in weight], cast(bias), *options)

@@ -1,0 +1,297 @@
+"""The Triton operator against plain PyTorch; in Triton's interpreter where there is no GPU (see conftest.py)."""
+
+import copy
+import importlib.util
+import logging
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from parity import TOLERANCE, arrange, assert_close, pair, ran
+from strategies import requests
+
+from mixdet import layers
+from mixdet.layers import MixConv2d, forms, set_mixconv_impl, triton_ops
+
+DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
+OPTIONS = ([2, 1], [1, 1, 2, 2], [1, 1, 1, 1])
+needs_triton = pytest.mark.skipif(importlib.util.find_spec('triton') is None, reason='Triton is not installed')
+
+
+def tensor(*shape, **kwargs):
+    return torch.randn(*shape, device=DEVICE, **kwargs)
+
+
+def weights(**kwargs):
+    return [tensor(3, 1, 3, 3, **kwargs), tensor(2, 1, 5, 5, **kwargs)]
+
+
+@pytest.fixture
+def operator():
+    pytest.importorskip('triton', reason='Triton is not installed')
+    assert triton_ops.available(DEVICE)
+
+
+def compare(layer, x, layout):
+    """Values and gradients of ``layer`` against the same numbers in float64 and form 'split'."""
+    exact = set_mixconv_impl(copy.deepcopy(layer).double(), 'split')
+    y = x.double().requires_grad_()
+    x = arrange(x, layout).requires_grad_()
+    form, actual = ran(layer, x)
+    assert form == 'triton' and actual.dtype == x.dtype
+    expected = exact(y)
+    assert_close(actual, expected, x.dtype)
+    upstream = torch.randn_like(expected).to(x.dtype)
+    gradients = torch.autograd.grad(actual, [x, *layer.parameters()], arrange(upstream, layout))
+    wanted = torch.autograd.grad(expected, [y, *exact.parameters()], upstream.double())
+    for a, b in zip(gradients, wanted):
+        assert a.shape == b.shape
+        assert_close(a, b, x.dtype)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True, database=None)
+@given(
+    requests(),
+    st.sampled_from(list(TOLERANCE)),
+    st.sampled_from(['contiguous', 'channels_last', 'strided']),
+    st.integers(1, 2),
+    st.integers(5, 9),
+    st.integers(5, 9),
+    st.integers(0, 2**16),
+)
+@needs_triton
+def test_agrees_with_split(request_, dtype, layout, batch, height, width, seed):
+    torch.manual_seed(seed)
+    layer, _ = pair('triton', **request_, dtype=dtype, device=DEVICE)
+    compare(layer, tensor(batch, request_['in_channels'], height, width).to(dtype), layout)
+
+
+@pytest.mark.parametrize('layout', ['contiguous', 'channels_last'])
+def test_many_programs_share_the_work(operator, monkeypatch, layout):
+    for name, value in dict(BLOCK=32, GRADIENT_BLOCK=128, GRADIENT_PROGRAMS=3).items():
+        monkeypatch.setattr(triton_ops, name, value)
+    layer, _ = pair('triton', 5, 5, (3, 5), stride=(1, 2), padding='same', device=DEVICE)
+    compare(layer, tensor(2, 5, 7, 9, dtype=torch.double), layout)
+
+
+@pytest.mark.parametrize('padding', ['symmetric', 'same'])
+def test_gradients_of_first_and_second_order(operator, padding):
+    torch.manual_seed(0)
+    layer, reference = pair('triton', 3, 3, (3, 5), stride=2, padding=padding, bias=True, device=DEVICE)
+    x = tensor(2, 3, 5, 4, dtype=torch.double, requires_grad=True)
+
+    def function(x, *parameters):
+        names = [name for name, _ in layer.named_parameters()]
+        return torch.func.functional_call(layer, dict(zip(names, parameters)), x)
+
+    assert forms.choose(layer, x) == 'triton'
+    torch.autograd.gradcheck(function, (x, *layer.parameters()), fast_mode=True)
+    torch.autograd.gradgradcheck(function, (x, *layer.parameters()), fast_mode=True)
+
+    def penalty(layer):
+        (gradient,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+        return torch.autograd.grad(gradient.square().sum(), [x, *layer.parameters()])
+
+    for a, b in zip(penalty(layer), penalty(reference)):
+        assert_close(a, b, torch.float64)
+
+
+@pytest.mark.parametrize(('same', 'channels_last'), [(False, False), (True, True)])
+def test_operators_keep_pytorchs_rules(operator, same, channels_last):
+    kwargs = dict(dtype=torch.double, requires_grad=True)
+    x = tensor(2, 5, 6, 5, **kwargs)
+    if channels_last:
+        x = x.detach().to(memory_format=torch.channels_last).requires_grad_()
+    ops = torch.ops.mixdet
+    arguments = (x, weights(**kwargs), tensor(5, **kwargs), *OPTIONS, same, 'none')
+    torch.library.opcheck(ops.mixconv2d_triton.default, arguments)
+    grad = tensor(2, 5, 3, 5, **kwargs)
+    torch.library.opcheck(ops.mixconv2d_triton_input_grad.default, (grad, weights(**kwargs), [6, 5], *OPTIONS, same))
+    kernel = [3, 3, 3, 2, 5, 5]
+    torch.library.opcheck(ops.mixconv2d_triton_weight_grad.default, (grad, x, kernel, *OPTIONS, same))
+
+
+@pytest.mark.parametrize('activation', ['relu', 'relu6'])
+@pytest.mark.parametrize('channels_last', [False, True])
+def test_bias_and_activation_inside_the_operator(operator, activation, channels_last):
+    x, bias = 3 * tensor(1, 5, 8, 7), tensor(5)
+    x[0, 0, 4, 4] = torch.nan  # PyTorch's activations pass it on
+    if channels_last:
+        x = x.to(memory_format=torch.channels_last)
+    ops, kernels = torch.ops.mixdet, weights()
+    plain = ops.mixconv2d_triton(x, kernels, None, *OPTIONS, False, 'none') + bias.view(-1, 1, 1)
+    fused = ops.mixconv2d_triton(x, kernels, bias, *OPTIONS, False, activation)
+    assert fused.is_contiguous(memory_format=torch.channels_last) == channels_last and fused.isnan().any()
+    torch.testing.assert_close(fused, getattr(torch.nn.functional, activation)(plain), equal_nan=True)
+    with pytest.raises(RuntimeError, match='has no gradient'):
+        ops.mixconv2d_triton(x.requires_grad_(), kernels, bias, *OPTIONS, False, activation)
+
+
+def test_folded_activations(operator):
+    layer, reference = pair('triton', 4, 4, (3, 5), bias=True, device=DEVICE)
+    layer.activation = reference.activation = 'relu6'
+    x = 4 * tensor(1, 4, 6, 6, dtype=torch.double)
+    with torch.no_grad():
+        assert_close(layer(x), reference(x), torch.float64)
+    for a, b in zip(*(torch.autograd.grad(m(x).sum(), list(m.parameters())) for m in (layer, reference))):
+        assert_close(a, b, torch.float64)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_autocast(operator, dtype):
+    torch.manual_seed(0)
+    layer, reference = pair('triton', 4, 4, (3, 5), dtype=torch.float32, bias=True, device=DEVICE)
+    x = tensor(2, 4, 7, 7)
+    expected = reference(x)
+    with torch.autocast(DEVICE, dtype=dtype):
+        actual = layer(x)
+    assert actual.dtype == dtype
+    assert_close(actual, expected, torch.bfloat16)
+    actual.float().sum().backward()
+    expected.sum().backward()
+    for a, b in zip(layer.parameters(), reference.parameters()):
+        assert a.grad.dtype == torch.float32
+        assert_close(a.grad, b.grad, torch.bfloat16)
+
+
+@pytest.mark.parametrize('dynamic', [False, True])
+def test_compiles_into_one_graph(operator, dynamic):
+    torch._dynamo.reset()
+    layer, reference = pair('triton', 4, 8, (3, 5), stride=2, padding='same', bias=True, device=DEVICE)
+    compiled = torch.compile(layer, fullgraph=True, backend='aot_eager', dynamic=dynamic)
+    for size in ((7, 5), (8, 6)):
+        x = tensor(2, 4, *size, dtype=torch.double, requires_grad=True)
+        y = x.detach().clone().requires_grad_()
+        actual, expected = compiled(x), reference(y)
+        assert_close(actual, expected, torch.float64)
+        actual.square().sum().backward()
+        expected.square().sum().backward()
+        assert_close(x.grad, y.grad, torch.float64)
+
+
+def test_exports_hold_plain_operators(operator):
+    layer, reference = pair('triton', 4, 4, (3, 5), device=DEVICE)
+    x = tensor(1, 4, 6, 6, dtype=torch.double)
+    program = torch.export.export(layer.eval(), (x,))
+    assert 'mixdet' not in str(program.graph)
+    assert_close(program.module()(x), reference(x), torch.float64)
+    assert 'mixdet::' not in str(torch.jit.trace(layer, x).graph)
+
+
+def test_copies_pickles_hooks_and_torch_func(operator):
+    layer, reference = pair('triton', 4, 4, (3, 5), device=DEVICE)
+    x = tensor(1, 4, 6, 6, dtype=torch.double)
+    for clone in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert forms.choose(clone, x) == 'triton' and torch.equal(clone(x), layer(x))
+    gradient = torch.func.grad(lambda x: layer(x).square().sum())(x)
+    assert torch.equal(gradient, torch.func.grad(lambda x: reference(x).square().sum())(x))
+    layer.convs[1].register_forward_hook(lambda *args: None)
+    assert forms.choose(layer, x) == 'split'
+
+
+def test_data_parallel(operator, tmp_path):
+    layer, reference = pair('triton', 4, 4, (3, 5), device=DEVICE)
+    x = tensor(2, 4, 6, 6, dtype=torch.double)
+    backend = 'nccl' if DEVICE == 'cuda' else 'gloo'
+    torch.distributed.init_process_group(backend, init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
+    try:
+        torch.nn.parallel.DistributedDataParallel(layer)(x).square().sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    reference(x).square().sum().backward()
+    for a, b in zip(layer.parameters(), reference.parameters()):
+        assert_close(a.grad, b.grad, torch.float64)
+
+
+def test_empty_batches_and_frozen_parameters(operator):
+    layer, _ = pair('triton', 4, 4, (3, 5), device=DEVICE)
+    layer.convs[0].weight.requires_grad_(False)
+    x = tensor(0, 4, 6, 6, dtype=torch.double, requires_grad=True)
+    out = layer(x)
+    assert out.shape == (0, 4, 6, 6)
+    out.sum().backward()
+    assert x.grad.shape == x.shape
+    assert layer.convs[0].weight.grad is None and not layer.convs[1].weight.grad.any()
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (dict(input=torch.randn(2, 6, 8, 7)), 'has 6 channels, the weights 5'),
+        (dict(input=torch.randn(5, 8, 7)), r'expected a floating-point tensor \(N, C, H, W\)'),
+        (dict(input=torch.randn(2, 5, 8, 7).double()), 'one type and device, got torch.float32'),
+        (dict(input=torch.randn(2, 5, 1, 1)[:, :, :0]), 'smaller than a kernel'),
+        (dict(input=torch.randn(1, 5, 1, 1).expand(1, 5, 2**16, 2**16).as_strided((1, 5, 8, 7), (0, 2**30, 1, 1))),
+         '2\\^31 elements'),
+        (dict(bias=torch.randn(4)), 'one value for each channel'),
+        (dict(stride=[0, 1]), 'stride must be'),
+        (dict(padding=[1, 1]), 'padding and dilation must have'),
+        (dict(dilation=[1, 1, 0, 1]), 'dilation must be positive'),
+        (dict(padding=[1, 1, 1, 1]), 'outputs of different sizes'),
+        (dict(activation='tanh'), "activation 'tanh'"),
+        (dict(weight=[torch.randn(5, 2, 3, 3)]), 'weights must have the shape'),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_are_refused(operator, change, message):
+    arguments = dict(
+        input=torch.randn(2, 5, 8, 7), weight=weights(), bias=None, stride=OPTIONS[0], padding=OPTIONS[1],
+        dilation=OPTIONS[2], same=False, activation='none',
+    )  # fmt: skip
+    change = {key: value.to(DEVICE) if isinstance(value, torch.Tensor) else value for key, value in change.items()}
+    arguments['input'] = arguments['input'].to(DEVICE)
+    with torch.no_grad(), pytest.raises((ValueError, TypeError), match=message):
+        torch.ops.mixdet.mixconv2d_triton(**{**arguments, **change})
+
+
+def test_wrong_gradients_are_refused(operator):
+    x, grad = tensor(2, 5, 8, 7), tensor(2, 5, 8, 7)
+    with pytest.raises(ValueError, match=r'gradient has the shape \(2, 5, 8, 7\), the output \(2, 5, 4, 7\)'):
+        torch.ops.mixdet.mixconv2d_triton_input_grad(grad, weights(), [8, 7], *OPTIONS, False)
+    with pytest.raises(ValueError, match='gradient has the shape'):
+        torch.ops.mixdet.mixconv2d_triton_weight_grad(grad, x, [3, 3, 3, 2, 5, 5], *OPTIONS, False)
+
+
+@needs_triton
+@pytest.mark.parametrize('dtype', ['fp32', 'bf16'])
+def test_kernels_compile_for_a_gpu(tmp_path, dtype):
+    """To machine code, with the compiler that comes with Triton: no GPU is needed."""
+    script = Path(__file__).with_name('compile_triton.py')
+    env = {**os.environ, 'TRITON_INTERPRET': '0', 'TRITON_CACHE_DIR': str(tmp_path)}
+    done = subprocess.run([sys.executable, script, dtype], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 6
+    # what lies side by side in channels_last is read in one instruction
+    assert all(line.endswith('vector loads') for line in lines if 'channels_last' in line), done.stdout
+
+
+def test_without_triton_one_line_says_so_and_split_runs(monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, 'triton', None)
+    monkeypatch.delitem(sys.modules, 'mixdet.layers.triton_kernels', raising=False)
+    monkeypatch.delattr(layers, 'triton_kernels', raising=False)
+    with caplog.at_level(logging.WARNING, logger=triton_ops.__name__):
+        assert triton_ops.load.__wrapped__() is False
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 1 and 'pip install triton' in messages[0] and '\n' not in messages[0]
+    monkeypatch.setattr(triton_ops, 'load', lambda: False)
+    layer, reference = pair('triton', 4, 4, (3, 5), device=DEVICE)
+    x = tensor(1, 4, 6, 6, dtype=torch.double)
+    assert forms.choose(layer, x) == 'split' and torch.equal(layer(x), reference(x))
+
+
+def test_cpu_tensors_need_the_interpreter(monkeypatch):
+    monkeypatch.delenv('TRITON_INTERPRET', raising=False)
+    assert not triton_ops.available('cpu') and not triton_ops.available('meta')
+    layer = MixConv2d(4, 4, (3, 5), impl='triton')
+    assert forms.choose(layer, torch.randn(1, 4, 6, 6)) == 'split'
+
+
+@pytest.mark.skipif(DEVICE == 'cpu', reason='no CUDA')
+def test_auto_is_split_on_cuda():
+    assert forms.choose(MixConv2d(4, 4, (3, 5)), tensor(1, 4, 6, 6)) == 'split'
