@@ -108,9 +108,11 @@ def _check_alike(x: Tensor, *others: Tensor) -> None:
     if any(other.dtype != x.dtype or other.device != x.device for other in others):
         kinds = sorted({f'{tensor.dtype} on {tensor.device}' for tensor in (x, *others)})
         raise TypeError(f'mixconv2d: all tensors must be of one type and device, got {", ".join(kinds)}')
+    pixels = x.shape[0] * x.shape[2] * x.shape[3]
     for tensor in (x, *others):
-        if sum((length - 1) * step for length, step in zip(tensor.shape[1:], tensor.stride()[1:])) >= 2**31:
-            raise ValueError('mixconv2d: an image of 2^31 elements or more is not supported')
+        reach = sum((length - 1) * step for length, step in zip(tensor.shape[1:], tensor.stride()[1:]))
+        if max(reach, pixels) >= 2**31:
+            raise ValueError('mixconv2d: 2^31 elements of one image, or pixels of all, are more than it can count')
 
 
 def _kernel_shapes(weight: Sequence[Tensor]) -> list[int]:
