@@ -40,6 +40,8 @@ onedl = ['onedl-mmengine>=0.10.12,<0.11', 'onedl-mmcv>=2.3.6,<2.4', 'onedl-mmdet
 weights = ['safetensors', 'tensorboard']  # tensorboard for the messages of TensorFlow's graphs
 onnx = ['onnx', 'onnxruntime', 'onnxscript']
 evaluation = ['faster-coco-eval; python_version >= "3.10"']
+# as PyTorch for CUDA brings it; here for its interpreter, beside PyTorch for CPUs
+triton = ['triton; sys_platform == "linux" and platform_machine == "x86_64" and python_version >= "3.10"']
 openmmlab = ['mmengine>=0.10.7,<0.11', 'mmdet>=3.3.0,<3.4']
 
 setup(
@@ -69,6 +71,6 @@ setup(
         'weights': weights,
         'onnx': onnx,
         'eval': evaluation,
-        'test': ['hypothesis', 'pytest', 'pytest-xdist', 'ruff', *onnx, *weights, *evaluation],
+        'test': ['hypothesis', 'pytest', 'pytest-xdist', 'ruff', *onnx, *weights, *evaluation, *triton],
     },
 )

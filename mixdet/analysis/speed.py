@@ -1,9 +1,10 @@
 """How fast each form of the mixed convolution is, over the layers of the paper's networks."""
 
+import contextlib
 import copy
 import itertools
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -11,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from mixdet.analysis.timing import Timing, environment, interleave
+from mixdet.analysis.timing import Timing, environment, interleave, on_the_clock
 from mixdet.errors import UserError
 from mixdet.layers import MixConv2d
 
@@ -28,7 +29,8 @@ FORMS = {
     'native NCHW': ('native', False),
     'native': ('native', True),
 }
-TOLERANCE = 1e-5  # of the largest value, against float64
+# of the largest value, against float64
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 3e-3, torch.bfloat16: 2e-2}
 
 
 class Case(NamedTuple):
@@ -60,34 +62,65 @@ def cases(kernels: Iterable[str] = tuple(KERNELS), strides=(1, 2), batches=(1, 8
     ]
 
 
-def measure(case: Case, forms: Iterable[str], seconds: float) -> Result:
+def prepare(layer: MixConv2d, name: str) -> tuple[nn.Module, bool]:
+    """``layer`` as the form ``name`` of FORMS, and whether its input is channels_last."""
+    layer.impl, channels_last = FORMS[name]
+    return layer, channels_last
+
+
+def measure(
+    case: Case,
+    forms: Iterable[str],
+    seconds: float,
+    device: str = 'cpu',
+    dtype: torch.dtype = torch.float32,
+    prepare: Callable[[MixConv2d, str], tuple[nn.Module, bool]] = prepare,
+    setting: Callable[[str], contextlib.AbstractContextManager] = contextlib.nullcontext,
+    timer: Callable = on_the_clock,
+) -> Result:
     """Time ``forms`` of one layer, interleaved, after checking each against float64.
 
+    Args:
+        case: the layer and its input.
+        forms: names of forms.
+        seconds: at least, for forward and for training.
+        device: where.
+        dtype: of input and weights.
+        prepare: makes a layer the form of a name, and says whether its input is channels_last.
+        setting: what every call of the form of a name is made in.
+        timer: see :func:`interleave`.
+
     Raises:
-        UserError: if a form is not within 1e-5 of it.
+        UserError: if a form is not within TOLERANCE of it.
     """
     torch.manual_seed(0)
-    layer = MixConv2d(case.channels, case.channels, KERNELS[case.kernels], case.stride)
-    x = torch.randn(case.batch, case.channels, case.size, case.size)
+    layer = MixConv2d(case.channels, case.channels, KERNELS[case.kernels], case.stride).to(device, dtype)
+    x = torch.randn(case.batch, case.channels, case.size, case.size, device=device).to(dtype)
     exact = copy.deepcopy(layer).double()
     exact.impl = 'split'
     expected = _step(exact, x.double().requires_grad_(), None)
-    upstream = torch.randn_like(expected[0]).float()
+    upstream = torch.randn_like(expected[0]).to(dtype)
     expected = _step(exact, x.double().requires_grad_(), upstream.double())
     forward, training = {}, {}
     for name in forms:
-        impl, channels_last = FORMS[name]
-        form = copy.deepcopy(layer)
-        form.impl = impl
+        form, channels_last = prepare(copy.deepcopy(layer), name)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         inputs, gradient = x.to(memory_format=layout).requires_grad_(), upstream.to(memory_format=layout)
-        for actual, wanted in zip(_step(form, inputs, gradient), expected):
+
+        def infer(name=name, form=form, inputs=inputs) -> None:
+            with torch.no_grad(), setting(name):
+                form(inputs)
+
+        def train(name=name, form=form, inputs=inputs, gradient=gradient) -> list[Tensor]:
+            with setting(name):
+                return _step(form, inputs, gradient)
+
+        for actual, wanted in zip(train(), expected):
             error = ((actual - wanted).abs().max() / wanted.abs().max()).item()
-            if not error < TOLERANCE:
+            if not error < TOLERANCE[dtype]:
                 raise UserError(f'{name} is wrong by {error:.1e} of the largest value at {case}')
-        forward[name] = torch.no_grad()(lambda form=form, inputs=inputs: form(inputs))
-        training[name] = lambda form=form, inputs=inputs, gradient=gradient: _step(form, inputs, gradient)
-    return Result(case, interleave(forward, seconds), interleave(training, seconds))
+        forward[name], training[name] = infer, train
+    return Result(case, interleave(forward, seconds, timer=timer), interleave(training, seconds, timer=timer))
 
 
 def _step(layer: nn.Module, x: Tensor, upstream: Optional[Tensor]) -> list[Tensor]:

@@ -19,12 +19,23 @@ class Timing(NamedTuple):
     cpu: float
 
 
+def on_the_clock(function: Callable[[], object]) -> tuple[float, float]:
+    """Milliseconds of one call: on the clock, and of CPU time."""
+    start, start_cpu = time.perf_counter(), time.process_time()
+    function()
+    return 1e3 * (time.perf_counter() - start), 1e3 * (time.process_time() - start_cpu)
+
+
 def interleave(
-    functions: Mapping[str, Callable[[], object]], seconds: float = 1.0, rounds: int = 5
+    functions: Mapping[str, Callable[[], object]],
+    seconds: float = 1.0,
+    rounds: int = 5,
+    timer: Callable[[Callable[[], object]], tuple[float, float]] = on_the_clock,
 ) -> dict[str, Timing]:
     """Call ``functions`` in turn, over and over, so that what disturbs one disturbs all.
 
-    Each is called once beforehand. It ends after ``seconds``, but not before ``rounds`` rounds.
+    Each is called once beforehand. It ends after ``seconds``, but not before ``rounds`` rounds. ``timer`` calls a
+    function and returns its milliseconds.
     """
     for function in functions.values():
         function()
@@ -34,10 +45,8 @@ def interleave(
     done = 0
     while done < rounds or time.perf_counter() < end:
         for name, function in functions.items():
-            start, start_cpu = time.perf_counter(), time.process_time()
-            function()
-            wall[name].append(1e3 * (time.perf_counter() - start))
-            cpu[name].append(1e3 * (time.process_time() - start_cpu))
+            for times, measured in zip((wall[name], cpu[name]), timer(function)):
+                times.append(measured)
         done += 1
     return {name: _summary(wall[name], cpu[name]) for name in functions}
 

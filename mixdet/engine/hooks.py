@@ -32,7 +32,7 @@ class MixConvImplHook(Hook):
     """Chooses how the mixed convolutions of any detector are computed, see ``mixdet.layers.forms``.
 
     Args:
-        impl: 'auto', 'split', 'padded' or 'native'.
+        impl: 'auto', 'split', 'padded', 'native' or 'triton'.
     """
 
     def __init__(self, impl: str) -> None:

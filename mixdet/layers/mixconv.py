@@ -108,8 +108,8 @@ class MixConv2d(nn.Module):
         split: how channels are shared out, see :func:`split_channels`.
         dilated: the dilated variant (sec. 3.4): a KxK kernel becomes 3x3 with dilation (K - 1) / 2. Where the stride
             is not 1 the full kernels stay.
-        impl: how it is computed: 'auto', 'split', 'padded' or 'native', see :mod:`mixdet.layers.forms`. Results and
-            parameters do not depend on it; :func:`set_mixconv_impl` sets it for a whole model.
+        impl: how it is computed: 'auto', 'split', 'padded', 'native' or 'triton', see :mod:`mixdet.layers.forms`.
+            Results and parameters do not depend on it; :func:`set_mixconv_impl` sets it for a whole model.
 
     Raises:
         ValueError: if the request is impossible; the message names the argument.

@@ -1,3 +1,5 @@
+import pytest
+import torch
 from helpers import ROOT, run_tool
 
 
@@ -16,9 +18,19 @@ def test_benchmarks_refuse_what_they_cannot_do(tmp_path):
     for arguments, message in (
         (('benchmark_mixconv.py', '--threads', 0), 'must be at least 1'),
         (('benchmark_mixconv.py', '--out', 'no/speed.md'), 'the folder no does not exist'),
+        (('benchmark_mixconv.py', '--dtype', 'float16'), '--dtype is for --device cuda'),
+        (('benchmark_mixconv.py', '--forms', 'triton'), "'triton' is not for --device cpu, which has: split NCHW"),
     ):
         done = run_tool(*arguments, cwd=tmp_path)
         assert done.returncode == 2 and done.stderr.startswith('error: ') and message in done.stderr
     config = ROOT / 'configs/ssdlite_mobilenetv2/ssdlite_mobilenetv2-baseline3x3_8xb24-600e_coco.py'
     done = run_tool('benchmark.py', config, '--against', config, cwd=tmp_path)
     assert done.returncode == 2 and 'is the config itself' in done.stderr
+
+
+def test_benchmark_on_a_gpu_that_is_not_there(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip('there is one')
+    done = run_tool('benchmark_mixconv.py', '--device', 'cuda', cwd=tmp_path)
+    assert done.returncode == 2 and done.stdout == ''
+    assert done.stderr.splitlines()[-1].startswith('error: --device cuda: PyTorch finds no CUDA GPU')
