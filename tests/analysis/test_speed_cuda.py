@@ -36,9 +36,9 @@ def test_forms_hold_each_of_pytorchs_depthwise_kernels():
 
 @pytest.mark.parametrize('dtype', speed_cuda.DTYPES)
 def test_measures_and_reports(dtype):
-    forms = [name for name, form in speed_cuda.FORMS.items() if not form.compiled]
-    if dtype != 'bfloat16' or not triton_ops.available('cpu'):  # once: its interpreter is slow
-        forms = [name for name in forms if 'triton' not in name]
+    forms = ['split NCHW', 'split', *(name for name, form in speed_cuda.FORMS.items() if form.depthwise), 'padded']
+    if dtype == 'bfloat16' and triton_ops.available('cpu'):  # once: its interpreter is slow
+        forms.append('triton')
     result = speed_cuda.measure(CASE, forms, 0.0, speed_cuda.DTYPES[dtype], device='cpu', timer=on_the_clock)
     assert list(result.forward) == list(result.training) == forms
     page = speed_cuda.markdown({dtype: [result]}, 1e6, 'a machine')

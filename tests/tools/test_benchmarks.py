@@ -18,7 +18,6 @@ def test_benchmarks_refuse_what_they_cannot_do(tmp_path):
     for arguments, message in (
         (('benchmark_mixconv.py', '--threads', 0), 'must be at least 1'),
         (('benchmark_mixconv.py', '--out', 'no/speed.md'), 'the folder no does not exist'),
-        (('benchmark_mixconv.py', '--dtype', 'float16'), '--dtype is for --device cuda'),
         (('benchmark_mixconv.py', '--forms', 'triton'), "'triton' is not for --device cpu, which has: split NCHW"),
     ):
         done = run_tool(*arguments, cwd=tmp_path)
