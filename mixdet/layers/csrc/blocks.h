@@ -19,7 +19,8 @@ constexpr int kVectorBytes = 16;
 constexpr int kBlockBytes = 64;
 constexpr int kVectors = kBlockBytes / kVectorBytes;  // in a block
 
-constexpr int kAhead = 16;  // pixels
+constexpr int kAhead = 16;                 // pixels
+constexpr int64_t kFarBytes = 512 * 1024;  // a tensor this large is not expected in a core's own caches
 
 template <typename T>
 struct Simd {
@@ -36,6 +37,7 @@ struct View {
   S* data;
   int64_t batch, channels, height, width;
   int64_t batch_step, channel_step, row_step, pixel_step;
+  bool far() const { return batch * channels * height * width * static_cast<int64_t>(sizeof(S)) > kFarBytes; }
 };
 
 // One MixConv group. `top`, `left`: padding before the first row and column.
@@ -76,6 +78,17 @@ Vec<T>* scratch(int64_t vectors, int slot) {
   return buffer.data.get();
 }
 
+// Copies `count` values, fewer than 2 * Size, in pieces that are single moves.
+template <int Size, typename T>
+void copy(T* to, const T* from, int count) {
+  if (count & Size) {
+    std::memcpy(to, from, Size * sizeof(T));
+    to += Size;
+    from += Size;
+  }
+  if constexpr (Size > 1) copy<Size / 2>(to, from, count);
+}
+
 // Copies rows [top, top + rows), columns [left, left + columns) of a block of channels into out[vector][row][column],
 // zeros where they lie outside the image.
 template <typename T, typename S>
@@ -100,7 +113,8 @@ void load(const View<const S>& image, int64_t n, const Block& block, int64_t top
       std::fill(row + end, row + columns, Vec<T>{});
       const S* source =
           channels + v * lanes * image.channel_step + y * image.row_step + (left + begin) * image.pixel_step;
-      if (image.channel_step == 1 && count == lanes) {
+      // channels beyond the block's may be read: what is computed with them is not stored
+      if (image.channel_step == 1 && block.first_channel + (v + 1) * lanes <= image.channels) {
         for (int64_t x = begin; x < end; ++x, source += image.pixel_step) {
           // pixels lie too far apart for the processor to foresee them across pages; rows follow one another
           __builtin_prefetch(source + kAhead * image.pixel_step);
@@ -115,7 +129,11 @@ void load(const View<const S>& image, int64_t n, const Block& block, int64_t top
       } else if (image.channel_step == 1) {
         for (int64_t x = begin; x < end; ++x, source += image.pixel_step) {
           Vec<T> value{};
-          for (int i = 0; i < count; ++i) value[i] = static_cast<T>(source[i]);
+          if constexpr (std::is_same_v<T, S>) {
+            copy<lanes / 2>(reinterpret_cast<T*>(&value), source, count);
+          } else {
+            for (int i = 0; i < count; ++i) value[i] = static_cast<T>(source[i]);
+          }
           row[x] = value;
         }
       } else {
@@ -129,6 +147,25 @@ void load(const View<const S>& image, int64_t n, const Block& block, int64_t top
     }
   }
 }
+
+// Fetches the values at `channel` of rows [top, bottom) into the L2 cache, a part at each of `steps` steps: in
+// channels_last they lie too far apart for the processor to do so by itself.
+template <typename S>
+struct Prefetch {
+  S* pixel;
+  int64_t left, pixel_step, part;
+
+  Prefetch(const View<S>& image, int64_t n, int64_t channel, int64_t top, int64_t bottom, int64_t steps)
+      : pixel(image.data + n * image.batch_step + channel + top * image.row_step),
+        left(image.far() && image.channel_step == 1 && channel < image.channels ? (bottom - top) * image.width : 0),
+        pixel_step(image.pixel_step),
+        part((left + steps - 1) / steps) {}
+
+  void step() {
+    for (const int64_t end = std::max<int64_t>(0, left - part); left > end; --left, pixel += pixel_step)
+      __builtin_prefetch(pixel, 0, 2);
+  }
+};
 
 // Writes a row of results, `row_stride` = its pixels' distance in the image.
 template <typename T, typename S>
@@ -144,7 +181,11 @@ void store(const Vec<T>* row, int64_t width, int count, S* out, int64_t channel_
     }
   } else if (channel_step == 1) {
     for (int64_t x = 0; x < width; ++x, out += pixel_step) {
-      for (int i = 0; i < count; ++i) out[i] = static_cast<S>(row[x][i]);
+      if constexpr (std::is_same_v<T, S>) {
+        copy<lanes / 2>(out, reinterpret_cast<const T*>(row + x), count);
+      } else {
+        for (int i = 0; i < count; ++i) out[i] = static_cast<S>(row[x][i]);
+      }
     }
   } else {
     const T* values = reinterpret_cast<const T*>(row);

@@ -12,19 +12,19 @@
 namespace mixdet {
 
 constexpr int64_t kScratchBytes = 96 * 1024;  // aimed at for a block of rows: it should stay in the L2 cache
-constexpr int kTaps = 9;                       // weight gradients kept in registers at a time
+constexpr int kTaps = 9;                      // weight gradients kept in registers at a time
 
 // `Tile` output pixels of a row; they stay in registers while the taps go by.
 template <typename T, int Tile, int Step>
-void convolve_row(const Vec<T>* in, int64_t step, const int64_t* offsets, const Vec<T>* weights, int64_t taps,
-                  Vec<T> bias, Vec<T>* out, int64_t width) {
+void convolve_row(const Vec<T>* in, int64_t first, int64_t step, const int64_t* offsets, const Vec<T>* weights,
+                  int64_t taps, Vec<T> bias, Vec<T>* out, int64_t width) {
   const int64_t distance = Step ? Step : step;
   for (int64_t x = 0; x < width; x += Tile) {
-    const Vec<T>* origin = in + x * distance;
+    const int64_t origin = first + x * distance;
     Vec<T> sums[Tile];
     for (int t = 0; t < Tile; ++t) sums[t] = bias;
     for (int64_t k = 0; k < taps; ++k) {
-      const Vec<T>* pixels = origin + offsets[k];
+      const Vec<T>* pixels = in + (origin + offsets[k]);
       const Vec<T> weight = weights[k];
       for (int t = 0; t < Tile; ++t) sums[t] += pixels[t * distance] * weight;
     }
@@ -33,7 +33,8 @@ void convolve_row(const Vec<T>* in, int64_t step, const int64_t* offsets, const 
 }
 
 template <typename T>
-using RowFunction = void (*)(const Vec<T>*, int64_t, const int64_t*, const Vec<T>*, int64_t, Vec<T>, Vec<T>*, int64_t);
+using RowFunction = void (*)(const Vec<T>*, int64_t, int64_t, const int64_t*, const Vec<T>*, int64_t, Vec<T>, Vec<T>*,
+                             int64_t);
 
 template <typename T, int Tile>
 RowFunction<T> row_function(int64_t step) {
@@ -60,7 +61,19 @@ struct Tap {
 // Output pixels (i * out_step + y, j * out_step + x), which all sum the same taps.
 struct Phase {
   int64_t y, x;
-  std::vector<Tap> taps;
+  std::vector<Tap> taps;  // row by row
+  int64_t row_taps = 1;   // of them in each row
+
+  // The taps with first <= dy < last, as a range.
+  std::pair<int64_t, int64_t> taps_between(int64_t first, int64_t last) const {
+    const int64_t size = taps.size();
+    const auto inside = [&](int64_t k) { return first <= taps[k].dy && taps[k].dy < last; };
+    int64_t begin = 0;
+    while (begin < size && !inside(begin)) begin += row_taps;
+    int64_t end = begin;
+    while (end < size && inside(end)) end += row_taps;
+    return {begin, end};
+  }
 };
 
 struct Gather {
@@ -69,7 +82,9 @@ struct Gather {
 
   void finish() {
     bool first = true;
-    for (const Phase& phase : phases) {
+    for (Phase& phase : phases) {
+      const auto same_row = [&](const Tap& tap) { return tap.dy == phase.taps[0].dy; };
+      phase.row_taps = std::max<int64_t>(1, std::count_if(phase.taps.begin(), phase.taps.end(), same_row));
       for (const Tap& tap : phase.taps) {
         min_dy = first ? tap.dy : std::min(min_dy, tap.dy);
         max_dy = first ? tap.dy : std::max(max_dy, tap.dy);
@@ -129,42 +144,47 @@ void gather_rows(const View<const S>& in, const View<S>& out, const Gather& gath
                  int64_t first, int64_t last) {
   constexpr int lanes = Simd<T>::lanes;
   const int64_t out_columns = (out.width + steps.out_w - 1) / steps.out_w;
-  const int64_t rows = (last - first - 1) * steps.in_h + gather.max_dy - gather.min_dy + 1;
   const int64_t columns = (out_columns - 1) * steps.in_w + gather.max_dx - gather.min_dx + 1;
-  const int64_t plane = rows * columns;
+  // rows outside the image are left out of the sums; columns outside are zeros in the buffer
+  const int64_t top = std::clamp<int64_t>(first * steps.in_h + gather.min_dy, 0, in.height);
+  const int64_t bottom = std::clamp<int64_t>((last - 1) * steps.in_h + gather.max_dy + 1, top, in.height);
+  const int64_t plane = (bottom - top) * columns;
   const int64_t tail = kLargestTile * steps.in_w;  // tiles may reach beyond the last pixel
   Vec<T>* buffer = scratch<T>(plane * kVectors + tail, 0);
   Vec<T>* result = scratch<T>(out_columns + kLargestTile, 1);
-  load<T, S>(in, n, block, first * steps.in_h + gather.min_dy, rows, gather.min_dx, columns, buffer);
+  load<T, S>(in, n, block, top, bottom - top, gather.min_dx, columns, buffer);
   std::fill(buffer + plane * kVectors, buffer + plane * kVectors + tail, Vec<T>{});
 
   std::vector<int64_t> offsets;
   int64_t all_taps = 0;
   for (const Phase& phase : gather.phases) all_taps += phase.taps.size();
   const RowFunction<T> convolve = row_function<T>(out_columns, steps.in_w);
+  Prefetch<const S> next(in, n, block.first_channel + block.channels, top, bottom, last - first);
+  const bool far = out.far();
   int64_t done = 0;
   for (const Phase& phase : gather.phases) {
-    const int64_t taps = phase.taps.size();
     offsets.clear();
-    for (const Tap& tap : phase.taps) {
-      offsets.push_back((tap.dy - gather.min_dy) * columns + tap.dx - gather.min_dx);
-    }
+    for (const Tap& tap : phase.taps) offsets.push_back(tap.dy * columns + tap.dx - gather.min_dx);
     const int64_t width = (out.width - phase.x + steps.out_w - 1) / steps.out_w;
-    for (int v = 0; v < kVectors && v * lanes < block.channels; ++v) {
-      const int count = static_cast<int>(std::min<int64_t>(lanes, block.channels - v * lanes));
-      for (int64_t i = first; i < last; ++i) {
-        const int64_t y = i * steps.out_h + phase.y;
-        if (y >= out.height) break;
-        convolve(buffer + v * plane + (i - first) * steps.in_h * columns, steps.in_w, offsets.data(),
-                 weights + v * all_taps + done, taps, bias ? bias[v] : Vec<T>{}, result, width);
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t y = i * steps.out_h + phase.y;
+      if (y >= out.height) break;
+      next.step();
+      const int64_t row = i * steps.in_h - top;
+      const auto [begin, end] = phase.taps_between(-row, bottom - top - row);
+      for (int v = 0; v < kVectors && v * lanes < block.channels; ++v) {
+        const int count = static_cast<int>(std::min<int64_t>(lanes, block.channels - v * lanes));
+        S* target = out.data + n * out.batch_step + (block.first_channel + v * lanes) * out.channel_step +
+                    y * out.row_step + phase.x * out.pixel_step;
+        // the lines that the results go to are fetched while they are computed
+        for (int64_t x = 0; far && x < width; ++x) __builtin_prefetch(target + x * steps.out_w * out.pixel_step, 1);
+        convolve(buffer + v * plane, row * columns, steps.in_w, offsets.data() + begin,
+                 weights + v * all_taps + done + begin, end - begin, bias ? bias[v] : Vec<T>{}, result, width);
         activate<T>(result, width, activation);
-        store<T, S>(result, width, count,
-                    out.data + n * out.batch_step + (block.first_channel + v * lanes) * out.channel_step +
-                        y * out.row_step + phase.x * out.pixel_step,
-                    out.channel_step, steps.out_w * out.pixel_step);
+        store<T, S>(result, width, count, target, out.channel_step, steps.out_w * out.pixel_step);
       }
     }
-    done += taps;
+    done += phase.taps.size();
   }
 }
 
@@ -212,8 +232,17 @@ void weight_gradient(const View<const S>& x, const View<const S>& grad, const Gr
       Vec<T>* gradients = scratch<T>(out_rows * grad.width * kVectors, 1);
       load<T, S>(x, n, block, y * stride_h - group.top, rows, -group.left, columns, pixels);
       load<T, S>(grad, n, block, y, out_rows, 0, grad.width, gradients);
+      // the next block of rows, which another image may have
+      const int64_t next_n = y + strip < grad.height ? n : n + 1, next_y = next_n == n ? y + strip : 0;
+      const int64_t end = next_n < last ? std::min(strip, grad.height - next_y) : 0;
+      const int64_t parts = (out_rows + step - 1) / step;
+      Prefetch<const S> next_x(x, next_n, block.first_channel, next_y * stride_h,
+                               std::min(x.height, (next_y + end) * stride_h), parts);
+      Prefetch<const S> next_grad(grad, next_n, block.first_channel, next_y, next_y + end, parts);
       for (int v = 0; v < kVectors && v * lanes < block.channels; ++v) {
         for (int64_t r = 0; r < out_rows; r += step) {
+          next_x.step();
+          next_grad.step();
           const Vec<T>* origin = pixels + v * rows * columns + r * stride_h * columns;
           for (int64_t k = 0; k < taps; k += kTaps) {
             function(origin, stride_h * columns, stride_w, offsets.data() + k,
