@@ -21,7 +21,7 @@ HOOKS = Registry(
     'hook',
     parent=root.HOOKS,
     scope='mixdet',
-    locations=['mixdet.engine', 'mixdet.datasets', 'mixdet.analysis.report.hook'],
+    locations=['mixdet.engine', 'mixdet.datasets', 'mixdet.analysis.report.hook', 'mixdet.deploy.hook'],
 )
 OPTIM_WRAPPERS = Registry('optim_wrapper', parent=root.OPTIM_WRAPPERS, scope='mixdet', locations=['mixdet.engine'])
 RUNNERS = Registry('runner', parent=root.RUNNERS, scope='mixdet', locations=['mixdet.engine'])

@@ -22,6 +22,9 @@ def main() -> None:
     parser.add_argument(
         '--tta', action='store_true', help='merge each image with its mirror image (test-time augmentation)'
     )
+    parser.add_argument(
+        '--no-fuse', action='store_true', help='on a CPU too run the network as it was trained, not fused for speed'
+    )
     args = parser.parse_args()
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out {args.out}: must end in .pkl or .pickle')
@@ -43,6 +46,8 @@ def main() -> None:
         metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
         cfg.test_evaluator = [*metrics, dict(type='DumpDetResults', out_file_path=args.out)]
 
+    if not args.no_fuse:
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='mixdet.FuseHook')]
     if args.tta:
         with user_input('--tta'):
             mirror_in_test(cfg)

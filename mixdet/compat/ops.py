@@ -22,44 +22,48 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     if not len(boxes):
         return boxes.new_zeros(0, dtype=torch.long)
     order = scores.sort(0, descending=True)[1].cpu().numpy()  # unstable on purpose: mmcv breaks ties this way
-    ranked = boxes.detach().float().cpu().numpy()[order]
-    by_x1 = np.argsort(ranked[:, 0], kind='stable')
-    reach = np.maximum.accumulate(ranked[by_x1, 2] + offset)
-    gaps = np.flatnonzero(ranked[by_x1[1:], 0] > reach[:-1]) + 1
-    keep = np.zeros(len(ranked), dtype=bool)
+    ranked = boxes.detach().float().cpu().numpy()[order].T  # a row a coordinate
+    by_x1 = np.argsort(ranked[0], kind='stable')
+    reach = np.maximum.accumulate(ranked[2, by_x1] + offset)
+    gaps = np.flatnonzero(ranked[0, by_x1[1:]] > reach[:-1]) + 1
+    keep = np.ones(len(order), dtype=bool)
     for part in np.split(by_x1, gaps):
-        part = np.sort(part)  # ranks, best first
-        keep[part[_suppress(ranked[part], iou_threshold, offset)]] = True
+        if len(part) > 1:
+            part = np.sort(part)  # ranks, best first
+            keep[part] = _suppress(ranked[:, part], iou_threshold, offset)
     return torch.from_numpy(order[keep]).to(boxes.device)
 
 
 def _suppress(boxes: np.ndarray, iou_threshold: float, offset: int) -> np.ndarray:
-    """Boolean mask of the kept among ``boxes`` (best first), a block of rows at a time."""
-    alive = np.ones(len(boxes), dtype=bool)
-    for start in range(0, len(boxes), BLOCK):
-        block = np.arange(start, min(start + BLOCK, len(boxes)))
+    """Boolean mask of the kept among ``boxes`` (4, n), best first, a block of them at a time."""
+    count = boxes.shape[1]
+    alive = np.ones(count, dtype=bool)
+    for start in range(0, count, BLOCK):
+        block = np.arange(start, min(start + BLOCK, count))
         block = block[alive[block]]
-        overlaps = _iou(boxes[block], boxes[block], offset) > iou_threshold
-        for i, row in enumerate(overlaps):
+        overlaps = np.triu(_iou(boxes[:, block], boxes[:, block], offset) > iou_threshold, 1)
+        for i in np.flatnonzero(overlaps.any(1)):
             if alive[block[i]]:
-                alive[block[i + 1 :]] &= ~row[i + 1 :]
+                alive[block[overlaps[i]]] = False
         kept = block[alive[block]]
-        rest = np.arange(start + BLOCK, len(boxes))
+        rest = np.arange(start + BLOCK, count)
         rest = rest[alive[rest]]
         if len(kept) and len(rest):
-            alive[rest] = ~(_iou(boxes[kept], boxes[rest], offset) > iou_threshold).any(0)
+            alive[rest] = ~(_iou(boxes[:, kept], boxes[:, rest], offset) > iou_threshold).any(0)
     return alive
 
 
 def _iou(a: np.ndarray, b: np.ndarray, offset: int) -> np.ndarray:
+    """IoU (n, m) of boxes (4, n) and (4, m)."""
     offset = np.float32(offset)
-    left_top = np.maximum(a[:, None, :2], b[None, :, :2])
-    right_bottom = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    sides = np.maximum(right_bottom - left_top + offset, 0)
-    intersection = sides[..., 0] * sides[..., 1]
-    area_a, area_b = (((x[:, 2:] - x[:, :2]) + offset).prod(1) for x in (a, b))
+    width, height = (
+        np.maximum(np.minimum(a[i + 2, :, None], b[i + 2]) - np.maximum(a[i, :, None], b[i]) + offset, 0)
+        for i in (0, 1)
+    )
+    intersection = width * height
+    area_a, area_b = ((x[2] - x[0] + offset) * (x[3] - x[1] + offset) for x in (a, b))
     with np.errstate(divide='ignore', invalid='ignore'):
-        return intersection / (area_a[:, None] + area_b[None] - intersection)
+        return intersection / (area_a[:, None] + area_b - intersection)
 
 
 def roi_align_forward(

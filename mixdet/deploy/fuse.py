@@ -3,14 +3,17 @@
 import copy
 
 import torch
-from mmcv.cnn import ConvModule
+from mmcv.cnn import Conv2d, ConvModule
+from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mixdet.layers import Conv2dSame, MixConv2d
+from mixdet.layers import Conv2dSame, MixConv2d, PointwiseConv2d
 from mixdet.layers.forms import ACTIVATIONS, assemble
 
 TARGETS = ('torch', 'export')
+# exactly these: what derives from them may do something to its weight first (weight standardisation, parametrisations)
+FOLDABLE = (nn.Conv2d, Conv2d, Conv2dAdaptivePadding, Conv2dSame, PointwiseConv2d, MixConv2d)
 
 
 def fuse(model: nn.Module, target: str = 'torch') -> nn.Module:
@@ -49,11 +52,11 @@ def fuse(model: nn.Module, target: str = 'torch') -> nn.Module:
 
 
 def _fold_norm(block: ConvModule) -> None:
-    conv, foldable = block.conv, (nn.Conv2d, MixConv2d)
+    conv = block.conv
     if (
         not block.with_norm
         or block.order[:2] != ('conv', 'norm')
-        or not isinstance(conv, foldable)
+        or type(conv) not in FOLDABLE
         or not isinstance(block.norm, _BatchNorm)
         or block.norm.running_mean is None
         or block.with_spectral_norm

@@ -46,10 +46,13 @@ def load() -> bool:
     return True
 
 
-@getattr(getattr(torch, 'compiler', None), 'assume_constant_result', lambda function: function)
 def available() -> bool:
     """:func:`load`, whose compiler torch.compile must not trace through; the answer never changes."""
     return load()
+
+
+# what torch.compiler.assume_constant_result sets; that function imports torch._dynamo, most of a second
+available._dynamo_marked_constant = True
 
 
 def _library() -> Path:

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from mmcv.ops import batched_nms
 from mmdet.models.dense_heads import AnchorHead
-from mmdet.models.utils import filter_scores_and_topk
 from mmengine.model import ModuleList, Sequential, bias_init_with_prob
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -205,13 +204,15 @@ class SSDLiteHead(AnchorHead):
     def _predict_image(
         self, scores: Tensor, bboxes: Tensor, img_meta: dict, cfg: dict, rescale: bool, with_nms: bool
     ) -> InstanceData:
-        nms_pre = cfg.get('nms_pre', -1)
-        scores, labels, keep, _ = filter_scores_and_topk(
-            scores, cfg.get('score_thr', 0), nms_pre if nms_pre > 0 else scores.numel()
-        )
-        results = InstanceData(bboxes=bboxes[keep], scores=scores, labels=labels)
-        if with_nms and len(results):
-            results = self._suppress(results, cfg['nms'], cfg.get('max_per_img', -1))
+        # NaN is no candidate
+        scores = scores.where(scores > cfg.get('score_thr', 0), scores.new_tensor(-torch.inf)).flatten()
+        number = int((scores > -torch.inf).sum())
+        if cfg.get('nms_pre', -1) > 0:
+            number = min(number, cfg['nms_pre'])
+        if with_nms and number:
+            results = self._suppress(scores, bboxes, number, cfg['nms'], cfg.get('max_per_img', -1))
+        else:
+            results = self._best(scores, bboxes, number)
         height, width = img_meta['img_shape'][:2]
         bboxes = results.bboxes.clone()
         bboxes[:, 0::2].clamp_(0, width)
@@ -222,24 +223,28 @@ class SSDLiteHead(AnchorHead):
         results.bboxes = bboxes
         return results[filled]
 
-    @staticmethod
-    def _suppress(results: InstanceData, nms: dict, max_per_img: int) -> InstanceData:
-        """The ``max_per_img`` best (-1 for all) of ``results``, sorted by score, that NMS per class leaves.
+    def _best(self, scores: Tensor, bboxes: Tensor, count: int) -> InstanceData:
+        """The ``count`` best, sorted, of the scores (anchors * classes) of the anchors' ``bboxes``."""
+        scores, index = scores.topk(count)
+        return InstanceData(bboxes=bboxes[index // self.num_classes], scores=scores, labels=index % self.num_classes)
+
+    def _suppress(self, scores: Tensor, bboxes: Tensor, number: int, nms: dict, max_per_img: int) -> InstanceData:
+        """The ``max_per_img`` best (-1 for all), sorted by score, that NMS per class leaves of the ``number`` best.
 
         Greedy suppression of a box depends on better ones alone, so it is done for the best candidates first, and for
         more only if they leave too few: of the 160,000 class scores of an image the first thousand mostly suffice.
         """
-        limit = max_per_img if max_per_img > 0 else len(results)
+        limit = max_per_img if max_per_img > 0 else number
         # soft-NMS changes scores and so needs all candidates
-        count = 10 * limit if nms.get('type', 'nms') == 'nms' else len(results)
+        count = min(10 * limit, number) if nms.get('type', 'nms') == 'nms' else number
         while True:
-            candidates = results[:count]
+            candidates = self._best(scores, bboxes, count)
             # batched_nms moves classes apart by the largest coordinate, which only parts them if none is negative
             shifted = candidates.bboxes - candidates.bboxes.min()
             dets, keep = batched_nms(shifted, candidates.scores, candidates.labels, nms)
-            if len(keep) >= limit or count >= len(results):
+            if len(keep) >= limit or count == number:
                 break
-            count *= 4
+            count = min(4 * count, number)
         kept = candidates[keep]
         kept.scores = dets[:, -1]
         return kept[:limit]

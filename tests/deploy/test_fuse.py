@@ -85,3 +85,13 @@ def test_a_detector_of_mmdetection():
 def test_other_targets_are_refused():
     with pytest.raises(ValueError, match="target='gpu': must be one of"):
         fuse(nn.Identity(), 'gpu')
+
+
+def test_a_convolution_that_changes_its_weight_keeps_its_norm():
+    """mmcv's ConvWS standardises its weight at every call: a factor folded into that would be lost."""
+    block = random_statistics(ConvModule(4, 4, 3, conv_cfg=dict(type='ConvWS'), norm_cfg=dict(type='BN')))
+    fused = fuse(block)
+    assert fused.with_norm
+    x = torch.randn(1, 4, 6, 6)
+    with torch.no_grad():
+        torch.testing.assert_close(fused(x), block(x))

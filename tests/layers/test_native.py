@@ -161,3 +161,8 @@ def test_without_the_operator_layers_still_work(monkeypatch):
     reference = MixConv2d(6, 6, (3, 5), impl='split')
     reference.load_state_dict(layer.state_dict())
     assert torch.equal(layer(x), reference(x))
+
+
+def test_the_compiler_is_told_of_the_constant_in_its_own_way():
+    marked = torch.compiler.assume_constant_result(lambda: True)
+    assert vars(marked) and vars(marked).items() <= vars(native.available).items()

@@ -159,13 +159,10 @@ def test_prediction_is_clipped_after_nms_and_rescaled():
 
 def test_nms_is_per_class_even_where_unclipped_boxes_are_negative():
     """mmcv's batched_nms moves class 1 by the largest coordinate plus one: here right onto the box of class 0."""
-    results = InstanceData(
-        bboxes=torch.tensor([[60.0, 60, 100, 100], [-41, -41, -1, -1]]),
-        scores=torch.tensor([0.9, 0.8]),
-        labels=torch.tensor([0, 1]),
-    )
-    found = build_head()._suppress(results, dict(type='nms', iou_threshold=0.6), max_per_img=100)
-    assert torch.equal(found.bboxes, results.bboxes) and found.labels.tolist() == [0, 1]
+    bboxes = torch.tensor([[60.0, 60, 100, 100], [-41, -41, -1, -1]])
+    scores = torch.tensor([[0.9, 0, 0], [0, 0.8, 0]]).flatten()
+    found = build_head()._suppress(scores, bboxes, 2, dict(type='nms', iou_threshold=0.6), max_per_img=100)
+    assert torch.equal(found.bboxes, bboxes) and found.labels.tolist() == [0, 1]
 
 
 def test_limits_of_the_prediction():
@@ -174,6 +171,20 @@ def test_limits_of_the_prediction():
     for change, expected in (({'max_per_img': 5}, 5), ({'nms_pre': 7}, 7), ({'score_thr': 0.995}, 0)):
         head = build_head(test_cfg=ConfigDict({**TEST_CFG, **change}))
         assert len(head.predict_by_feat(scores, deltas, batch_img_metas=METAS)[0]) == expected
+
+
+@pytest.mark.parametrize('threshold,nms_pre', [(0.0, -1), (0.0, 50), (0.9, -1), (0.9, 50), (2.0, -1)])
+def test_candidates_are_the_best_scores_above_the_threshold(threshold, nms_pre):
+    torch.manual_seed(0)
+    scores, bboxes = torch.rand(100, 3), torch.rand(100, 4).cumsum(1)
+    scores[5, 1] = torch.nan
+    found = build_head()._predict_image(
+        scores, bboxes, dict(img_shape=(100, 100)), dict(score_thr=threshold, nms_pre=nms_pre), False, False
+    )
+    above = (scores.flatten() > threshold).nonzero().flatten()
+    expected = above[scores.flatten()[above].argsort(descending=True)][: nms_pre if nms_pre > 0 else None]
+    assert torch.equal(found.scores, scores.flatten()[expected])
+    assert torch.equal(found.labels, expected % 3) and torch.equal(found.bboxes, bboxes[expected // 3])
 
 
 @pytest.mark.parametrize('max_per_img', [1, 5, 100, -1])
@@ -192,7 +203,10 @@ def test_nms_of_the_best_first_is_nms_of_all(max_per_img):
         survivors.append(of_class[nms(results.bboxes[of_class], results.scores[of_class], 0.5, 0)])
     expected = torch.cat(survivors).sort()[0]
     assert 10 < len(expected) < 300
-    found = build_head()._suppress(results, dict(type='nms', iou_threshold=0.5), max_per_img)
+    scores = torch.zeros(3000, 3)
+    scores[range(3000), results.labels] = results.scores
+    nms_cfg = dict(type='nms', iou_threshold=0.5)
+    found = build_head()._suppress(scores.flatten(), results.bboxes, 3000, nms_cfg, max_per_img)
     assert torch.equal(found.scores, results.scores[expected][: max_per_img if max_per_img > 0 else None])
 
 
