@@ -15,7 +15,8 @@ class PointwiseConv2d(nn.Conv2d):
     On one CPU thread and up to 15 images PyTorch takes its own matrix product for 1x1 kernels ("THNN is faster when
     single-threaded", aten/src/ATen/native/Convolution.cpp, use_mkldnn), with a loop over groups and copies for bias.
     In channels_last oneDNN's convolution is up to twice as fast (docs/speed.md). PyTorch leaves dilated kernels to it,
-    and to a kernel of one tap dilation makes no difference.
+    and to a kernel of one tap dilation makes no difference. It does not leave it one small image without groups: a
+    dilated kernel would there take a loop over pixels, several times slower than the matrix product.
 
     ``padding`` is accepted and ignored, as in ``Conv2dSame``.
     """
@@ -26,13 +27,14 @@ class PointwiseConv2d(nn.Conv2d):
             raise ValueError(f'kernel_size={kernel_size}, stride={stride}: PointwiseConv2d is for 1x1 of stride 1')
 
     def forward(self, x: Tensor) -> Tensor:
-        dilation = 2 if _left_to_thnn(x) else 1
+        dilation = 2 if _left_to_thnn(x) and not _too_small(x, self.groups) else 1
         return F.conv2d(x, self.weight, self.bias, dilation=dilation, groups=self.groups)
 
 
 def _left_to_thnn(x: Tensor) -> bool:
     return (
         x.is_cpu
+        and x.dtype == torch.float32
         and not is_compiling()
         and not exporting()
         and x.is_contiguous(memory_format=torch.channels_last)
@@ -41,3 +43,8 @@ def _left_to_thnn(x: Tensor) -> bool:
         and torch.backends.mkldnn.is_available()
         and torch._C._get_mkldnn_enabled()
     )
+
+
+def _too_small(x: Tensor, groups: int) -> bool:
+    """The last condition of use_mkldnn."""
+    return groups == 1 and x.size(0) == 1 and x.numel() <= 20480

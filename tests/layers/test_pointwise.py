@@ -50,6 +50,18 @@ def test_one_thread_uses_onednn_in_channels_last(one_thread):
         assert any(event.key == 'aten::mkldnn_convolution' for event in run.key_averages()) == expected
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+@pytest.mark.parametrize('groups', [1, 3])
+def test_never_takes_the_loop_over_pixels(one_thread, groups, dtype):
+    """One small image, and float64, are not oneDNN's whatever the dilation."""
+    layer, plain = (module.to(dtype) for module in pair(groups, True))
+    x = torch.randn(1, 12, 10, 10, dtype=dtype).to(memory_format=torch.channels_last)
+    with profile() as run, torch.no_grad():
+        out = layer(x)
+    assert not any('dilated' in event.key for event in run.key_averages())
+    torch.testing.assert_close(out, plain(x))
+
+
 def test_exports_as_plain_convolution(one_thread):
     layer, _ = pair(1, False)
     x = torch.randn(1, 12, 4, 4).to(memory_format=torch.channels_last)
