@@ -11,7 +11,13 @@ MODELS = Registry(
     'model',
     parent=root.MODELS,
     scope='mixdet',
-    locations=['mixdet.layers', 'mixdet.backbones', 'mixdet.ssdlite', 'mixdet.deploy.exported'],
+    locations=[
+        'mixdet.layers',
+        'mixdet.backbones',
+        'mixdet.ssdlite',
+        'mixdet.deploy.exported',
+        'mixdet.compat.ssd_head',
+    ],
 )
 TASK_UTILS = Registry('task util', parent=root.TASK_UTILS, scope='mixdet', locations=['mixdet.ssdlite'])
 DATASETS = Registry('dataset', parent=root.DATASETS, scope='mixdet', locations=['mixdet.datasets'])

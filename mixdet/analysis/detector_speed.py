@@ -1,33 +1,18 @@
-"""How fast whole detectors are against one another."""
+"""How fast whole networks are against one another, and how much memory they take."""
 
-import copy
-from collections.abc import Mapping
+from pathlib import Path
 
 import torch
-from mmengine.config import Config
+from matplotlib.figure import Figure
+from mmdet.models import BaseDetector
 from mmengine.structures import InstanceData
-from torch import Tensor, nn
+from torch import Tensor
 
+from mixdet.analysis.alternatives import Alternative, OnnxNetwork, outputs
+from mixdet.analysis.memory import peak
 from mixdet.analysis.timing import Timing, environment, interleave
-from mixdet.deploy import fuse
-from mixdet.layers import set_mixconv_impl
-from mixdet.registry import MODELS
 
-
-def build(cfg: Config) -> nn.Module:
-    """The detector of ``cfg`` with random weights."""
-    torch.manual_seed(0)
-    model = MODELS.build(copy.deepcopy(cfg.model))
-    # MMDetection 3.3's SSDHead cannot predict: it lacks the attribute that prediction asks for
-    head = getattr(model, 'bbox_head', None)
-    if type(head).__name__ == 'SSDHead' and not hasattr(head, 'loss_cls'):
-        head.loss_cls = MODELS.build(dict(type='mmdet.CrossEntropyLoss'))
-    return model
-
-
-def as_split(model: nn.Module) -> nn.Module:
-    """A copy computed as stock PyTorch and timm do: group by group and a concatenation, NCHW."""
-    return set_mixconv_impl(copy.deepcopy(model), 'split').to(memory_format=torch.contiguous_format)
+MIB = 2**20
 
 
 def batch(size: int, image_size: tuple[int, int], num_classes: int) -> dict:
@@ -52,60 +37,68 @@ def batch(size: int, image_size: tuple[int, int], num_classes: int) -> dict:
 
 
 def measure(
-    models: Mapping[str, nn.Module],
-    channels_last: Mapping[str, bool],
+    alternatives: list[Alternative],
     image_size: tuple[int, int] = (320, 320),
     batches: tuple[int, ...] = (1, 8),
     train_batch: int = 8,
     seconds: float = 5.0,
-    fused: tuple[str, ...] = (),
-) -> dict[str, dict[str, Timing]]:
-    """Time the network of each detector, and its training step (losses, backward, SGD), interleaved.
+) -> tuple[dict[str, dict[str, Timing]], dict[str, dict[str, float]]]:
+    """Time inference, and the training step (losses, backward, SGD) of those that train, interleaved.
 
-    Returns what was measured -> name -> timing. ``fused``: names whose inference is also timed after
-    :func:`mixdet.deploy.fuse`.
+    Without NMS. A backbone's loss is the mean of its features.
+
+    Returns:
+        what was measured -> name -> timing, and what was measured -> name -> peak of memory in MiB, see
+        :func:`mixdet.analysis.memory.peak`; ONNX Runtime's memory is not PyTorch's to count.
     """
-    models = {
-        name: model.to(memory_format=torch.channels_last if channels_last[name] else torch.contiguous_format)
-        for name, model in models.items()
-    }
-    results = {}
-    ready = {name: model.eval() for name, model in models.items()}
-    for name in fused:
-        ready[f'{name}, fused'] = fuse(models[name])
-        channels_last = {**channels_last, f'{name}, fused': channels_last[name]}
+    timings, memory = {}, {}
     for size in batches:
-        x = torch.randn(size, 3, *image_size)
-        results[f'inference, batch {size}'] = interleave(
-            {name: _inference(model, _arranged(x, channels_last[name])) for name, model in ready.items()}, seconds, 3
-        )
+        x = torch.randn(size, 3, *image_size, generator=torch.Generator().manual_seed(0))
+        runs = {other.name: _inference(other, x) for other in alternatives}
+        part = f'inference, batch {size}'
+        timings[part] = interleave(runs, seconds, 3)
+        memory[part] = {
+            other.name: peak(runs[other.name]) / MIB for other in alternatives if not isinstance(other.run, OnnxNetwork)
+        }
     if train_batch:
-        steps = {}
-        for name, model in models.items():
-            data = batch(train_batch, image_size, model.bbox_head.num_classes)
-            data['inputs'] = _arranged(data['inputs'], channels_last[name])
-            steps[name] = _training_step(model.train(), data)
-        results[f'training step, batch {train_batch}'] = interleave(steps, seconds, 3)
-    return results
+        steps = {
+            other.name: _training_step(other, train_batch, image_size)
+            for other in alternatives
+            if other.model is not None
+        }
+        part = f'training step, batch {train_batch}'
+        timings[part] = interleave(steps, seconds, 3)
+        memory[part] = {name: peak(step) / MIB for name, step in steps.items()}
+    return timings, memory
 
 
 def _arranged(x: Tensor, channels_last: bool) -> Tensor:
     return x.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
-def _inference(model: nn.Module, x: Tensor):
+def _inference(other: Alternative, x: Tensor):
+    x = _arranged(x, other.channels_last)
+
     @torch.no_grad()
     def run() -> None:
-        model(x, mode='tensor')
+        other.run(x)
 
     return run
 
 
-def _training_step(model: nn.Module, data: dict):
+def _training_step(other: Alternative, size: int, image_size: tuple[int, int]):
+    model = other.model
+    detector = isinstance(model, BaseDetector)
+    data = batch(size, image_size, model.bbox_head.num_classes if detector else 1)
+    data['inputs'] = _arranged(data['inputs'], other.channels_last)
     optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=1e-4, momentum=0.9)
 
     def run() -> None:
-        loss, _ = model.parse_losses(model(**data, mode='loss'))
+        model.train()
+        if detector:
+            loss, _ = model.parse_losses(model(**data, mode='loss'))
+        else:
+            loss = sum(out.mean() for out in outputs(model, data['inputs']))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -113,17 +106,43 @@ def _training_step(model: nn.Module, data: dict):
     return run
 
 
-def markdown(results: dict[str, dict[str, Timing]], reference: str) -> str:
-    """The results as a table; ratios are over ``reference``, on the clock and in CPU time."""
+def markdown(
+    timings: dict[str, dict[str, Timing]],
+    memory: dict[str, dict[str, float]],
+    found: dict[str, float],
+    reference: str,
+) -> str:
+    """The results as a page; ratios are over ``reference``, on the clock and in CPU time. ``found``: errors."""
     lines = [
-        f'Measured on {environment()}; ms, median [quartiles] of interleaved runs.',
+        f'Measured on {environment()}; ms, median [quartiles] of interleaved runs, without NMS. Memory: the most bytes '
+        'of tensors alive at a time beyond those alive before, weights and input that is.',
         '',
-        f'| | | ms | over {reference} | CPU time over it |',
-        '|---|---|---|---|---|',
+        f'| | | ms | over {reference} | CPU time over it | memory, MiB |',
+        '|---|---|---|---|---|---|',
     ]
-    for part, timings in results.items():
-        base = timings[reference]
-        for name, t in timings.items():
+    for part, results in timings.items():
+        base = results[reference]
+        for name, t in results.items():
+            taken = f'{memory[part][name]:.0f}' if name in memory[part] else '-'
             cells = f'{t.wall:.1f} [{t.low:.1f}, {t.high:.1f}] | {t.wall / base.wall:.2f} | {t.cpu / base.cpu:.2f}'
-            lines.append(f'| {part} | {name} | {cells} |')
+            lines.append(f'| {part} | {name} | {cells} | {taken} |')
+    if found:
+        errors = '; '.join(f'{name} {error:.1e}' for name, error in found.items())
+        lines += ['', f'Largest difference from the same network in float64, of the largest value: {errors}.']
     return '\n'.join(lines) + '\n'
+
+
+def plot(timings: dict[str, dict[str, Timing]], path: Path) -> None:
+    """Draw the times, with their quartiles, into a picture: a row of axes for each thing that was measured."""
+    bars = [len(results) for results in timings.values()]
+    figure = Figure(figsize=(9, 1.2 + 0.4 * sum(bars) + 0.6 * len(bars)), layout='constrained')
+    axes = figure.subplots(len(timings), 1, height_ratios=bars, squeeze=False)[:, 0]
+    for axis, (part, results) in zip(axes, timings.items()):
+        wall = [t.wall for t in results.values()]
+        spread = [[t.wall - t.low for t in results.values()], [t.high - t.wall for t in results.values()]]
+        axis.barh(list(results), wall, xerr=spread, height=0.6, color='#4a7fb5', ecolor='black', capsize=2)
+        axis.invert_yaxis()
+        axis.set(title=part, xlabel='ms')
+        axis.grid(axis='x', alpha=0.3)
+    figure.suptitle(environment(), fontsize=8)
+    figure.savefig(path, dpi=110)

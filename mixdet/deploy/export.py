@@ -91,7 +91,7 @@ def export(
         network.halve()
     example = torch.zeros(2 if dynamic_batch else 1, 3, *metadata.input_size)
     batch = ({0: torch.export.Dim('batch', min=1)},) if dynamic_batch else None
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet():
         if file_format == 'torchscript':
             program = torch.jit.trace(network, example, check_trace=False)
             torch.jit.save(program, str(path), _extra_files={METADATA: json.dumps(metadata._asdict())})
@@ -129,7 +129,7 @@ def _export_onnx(network, example, batch, metadata: Metadata, path: Path) -> Non
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the exporters' reports on their own progress."""
     logger = logging.getLogger('torch.onnx')
     level = logger.level

@@ -2,7 +2,7 @@ import pytest
 import torch
 from helpers import import_timm
 
-from mixdet.analysis import detector_speed, speed
+from mixdet.analysis import speed
 from mixdet.errors import UserError
 from mixdet.layers import MixConv2d, forms, native
 
@@ -40,19 +40,3 @@ def test_a_wrong_form_is_not_timed(monkeypatch):
     monkeypatch.setattr(forms, 'padded', lambda layer, x: forms.split(layer, x) * 1.001)
     with pytest.raises(UserError, match=r'padded is wrong by 1\.0e-03 .* 24@10 k357 s2 b1'):
         speed.measure(CASE, ['padded'], 0.0)
-
-
-def test_detectors_against_their_split_selves():
-    from helpers import tiny_detector
-
-    model = tiny_detector(kernel_sizes=(3, 5))
-    models = {'ours': model, 'split': detector_speed.as_split(model)}
-    results = detector_speed.measure(
-        models, dict(ours=True, split=False), (64, 64), (1,), train_batch=2, seconds=0.0, fused=('ours',)
-    )
-    assert {part: list(timings) for part, timings in results.items()} == {
-        'inference, batch 1': ['ours', 'split', 'ours, fused'],
-        'training step, batch 2': ['ours', 'split'],
-    }
-    page = detector_speed.markdown(results, 'split')
-    assert '| inference, batch 1 | split |' in page and '| 1.00 | 1.00 |' in page

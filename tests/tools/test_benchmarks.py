@@ -2,6 +2,8 @@ import pytest
 import torch
 from helpers import ROOT, run_tool
 
+CONFIG = ROOT / 'configs/ssdlite_mobilenetv2/ssdlite_mobilenetv2-baseline3x3_8xb24-600e_coco.py'
+
 
 def test_benchmark_mixconv_writes_its_tables(tmp_path):
     done = run_tool(
@@ -22,9 +24,27 @@ def test_benchmarks_refuse_what_they_cannot_do(tmp_path):
     ):
         done = run_tool(*arguments, cwd=tmp_path)
         assert done.returncode == 2 and done.stderr.startswith('error: ') and message in done.stderr
-    config = ROOT / 'configs/ssdlite_mobilenetv2/ssdlite_mobilenetv2-baseline3x3_8xb24-600e_coco.py'
-    done = run_tool('benchmark.py', config, '--against', config, cwd=tmp_path)
-    assert done.returncode == 2 and 'is the config itself' in done.stderr
+    for arguments, message in (
+        ((CONFIG, '--against', CONFIG), 'is the config itself'),
+        ((CONFIG, '--against', 'split', 'split'), 'or named twice'),
+        ((CONFIG, '--plot', 'no/speed.png'), 'the folder no does not exist'),
+        ((CONFIG, '--against', 'timm'), 'timm has the MixNets, and the backbone here is a MobileNetV2'),
+    ):
+        done = run_tool('benchmark.py', *arguments, '--shape', 64, 64, cwd=tmp_path)
+        assert done.returncode == 2 and done.stderr.startswith('error: ') and message in done.stderr
+
+
+def test_benchmark_writes_table_and_picture(tmp_path):
+    done = run_tool(
+        'benchmark.py', CONFIG, '--against', 'mmdet', 'split', '--shape', 96, 96, '--batches', 1,
+        '--train-batch', 2, '--seconds', 0, '--out', 'speed.md', '--plot', 'speed.png', cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f'{CONFIG.stem}, fused: within ' in done.stdout
+    page = (tmp_path / 'speed.md').read_text()
+    assert "over MMDetection's ssdlite_mobilenetv2, NCHW" in page and 'Largest difference' in page
+    assert page.count('| inference, batch 1 |') == 4 and page.count('| training step, batch 2 |') == 3
+    assert (tmp_path / 'speed.png').read_bytes().startswith(b'\x89PNG')
 
 
 def test_benchmark_on_a_gpu_that_is_not_there(tmp_path):
