@@ -26,11 +26,10 @@ MMDET_TOOL = (
 
 
 class Run(NamedTuple):
-    """A process: seconds on the clock and of the processor, and its largest resident memory in MiB."""
+    """A process: seconds on the clock, and of the processor."""
 
     wall: float
     cpu: float
-    memory: float
 
 
 class Evaluation(NamedTuple):
@@ -88,7 +87,7 @@ def run(command: list[str], folder: Path, threads: int) -> Run:
             log.seek(0)
             lines = log.read().strip().splitlines() or ['no output']
             raise UserError(f'{" ".join(command[-4:])} failed: {lines[-1]}')
-    return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    return Run(wall, usage.ru_utime + usage.ru_stime)
 
 
 def measure(
@@ -110,23 +109,22 @@ def markdown(runs: dict[str, tuple[list[Run], list[Run]]], images: int, few: int
     rows = {}
     for name, (whole, short) in runs.items():
         for clock in ('wall', 'cpu'):
-            total, start = (statistics.median(getattr(each, clock) for each in part) for part in (whole, short))
+            total, start = (statistics.median(getattr(once, clock) for once in part) for part in (whole, short))
             each = (total - start) / max(images - few, 1)
-            memory = statistics.median(each.memory for each in whole)
-            rows[name, clock] = (1e3 * total / images, start - few * each, 1e3 * each, memory)
+            rows[name, clock] = (1e3 * total / images, start - few * each, 1e3 * each)
     last = list(runs)[-1]
     lines = [
         f'{images} images, {len(next(iter(runs.values()))[0])} rounds, on {environment()}. ms an image.',
         '',
-        f'| | | whole test | over {last} | start-up and summary, s | each further image | over {last} | MiB |',
-        '|---|---|---|---|---|---|---|---|',
+        f'| | | whole test | over {last} | start-up and summary, s | each further image | over {last} |',
+        '|---|---|---|---|---|---|---|',
     ]
-    for (name, clock), (total, start, each, memory) in rows.items():
+    for (name, clock), (total, start, each) in rows.items():
         base = rows[last, clock]
         ratio = f'{each / base[2]:.2f}' if base[2] > 0 else '-'
         lines.append(
             f'| {name} | {"clock" if clock == "wall" else "processor"} | {total:.1f} | {total / base[0]:.2f} | '
-            f'{start:.1f} | {each:.1f} | {ratio} | {memory:.0f} |'
+            f'{start:.1f} | {each:.1f} | {ratio} |'
         )
     return '\n'.join(lines) + '\n'
 

@@ -26,8 +26,6 @@ def test_benchmarks_refuse_what_they_cannot_do(tmp_path):
         assert done.returncode == 2 and done.stderr.startswith('error: ') and message in done.stderr
     for arguments, message in (
         ((CONFIG, '--against', CONFIG), 'is the config itself'),
-        ((CONFIG, '--against', 'split', 'split'), 'or named twice'),
-        ((CONFIG, '--plot', 'no/speed.png'), 'the folder no does not exist'),
         ((CONFIG, '--against', 'timm'), 'timm has the MixNets, and the backbone here is a MobileNetV2'),
     ):
         done = run_tool('benchmark.py', *arguments, '--shape', 64, 64, cwd=tmp_path)
@@ -53,3 +51,9 @@ def test_benchmark_on_a_gpu_that_is_not_there(tmp_path):
     done = run_tool('benchmark_mixconv.py', '--device', 'cuda', cwd=tmp_path)
     assert done.returncode == 2 and done.stdout == ''
     assert done.stderr.splitlines()[-1].startswith('error: --device cuda: PyTorch finds no CUDA GPU')
+
+
+def test_benchmark_of_a_test_refuses_what_it_cannot_read(tmp_path):
+    (tmp_path / 'none.json').write_text('{}')
+    done = run_tool('benchmark_test.py', CONFIG, '--ann', 'none.json', '--images', '.', cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith('error: --ann none.json is no annotation file')
