@@ -57,7 +57,7 @@ def line_figure(
             single = dict(marker='o', markersize=3.5) if len(x) < 30 else {}
             axes.plot(x, y, label=name, color=SERIES[i % len(SERIES)], **single)
         axes.set(xlabel=xlabel, ylabel=ylabel)
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         if log:
             axes.set_yscale('log')
         else:

@@ -1,7 +1,9 @@
 """The report of real (small) trainings, one of them broken off."""
 
+import html
 import json
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -85,11 +87,25 @@ def test_several_side_by_side(work):
 
 
 def test_written_anew_and_moved(work):
+    """And the commands that the page gives do what it says."""
     shutil.copytree(work / 'work_dirs/tiny', work / 'moved')
     (work / 'moved/report.html').unlink()
     done = run_tool('report.py', 'moved', cwd=work)
     assert done.returncode == 0 and done.stdout == 'Report: moved/report.html\n', done.stderr
-    assert 'tools/test.py moved/tiny.py' in (work / 'moved/report.html').read_text()
+    lines = re.findall(r'<pre class="wrap">python tools/([^<]*)</pre>', (work / 'moved/report.html').read_text())
+    commands = {tool: rest for tool, *rest in (shlex.split(html.unescape(line)) for line in lines)}
+    assert commands.pop('report.py') == ['moved'] and commands['predict.py'][2] == 'IMAGES'
+    commands['predict.py'][2] = 'data/mixdet_demo/images/val'
+    expected = {
+        'train.py': 'Report: ',
+        'test.py': 'Results: moved/results/best_coco_bbox_mAP_epoch_1.json',
+        'predict.py': '4 images, 0 files skipped; results in moved/predictions',
+        'export.py': 'moved/model.onnx: ',
+    }
+    assert set(commands) == set(expected)
+    for tool, arguments in commands.items():
+        done = run_tool(tool, *arguments, cwd=work)
+        assert done.returncode == 0 and expected[tool] in done.stdout, done.stderr
 
 
 def test_bad_arguments_are_one_line(work):

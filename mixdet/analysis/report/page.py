@@ -175,6 +175,16 @@ def duration(seconds: float) -> str:
     return str(timedelta(seconds=int(seconds)))
 
 
+def tally(counted: int, state: str) -> str:
+    """Boxes of one of the ``STATES``: 3 found, 1 false alarm."""
+    return f'{counted} {"false alarm" if state == FALSE and counted == 1 else STATES[state]}'
+
+
+def breakable(path: str) -> Markup:
+    """A path that a browser breaks between its parts, not inside a name."""
+    return Markup('/<wbr>').join(path.split('/'))
+
+
 def _over(runs: Sequence[Run], names: Sequence[str], part: str, x: str, y: str) -> Mapping:
     return {name: run.column(getattr(run, part), x, y) for name, run in zip(names, runs)}
 
@@ -201,7 +211,7 @@ def _template(name: str):
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).with_name('templates')), autoescape=True, trim_blocks=True
     )
-    environment.filters.update(number=number, count=count, duration=duration)
+    environment.filters.update(number=number, count=count, duration=duration, tally=tally, breakable=breakable)
     environment.globals.update(colors=COLORS, states=STATES, titles=TITLES)
     return environment.get_template(name)
 
