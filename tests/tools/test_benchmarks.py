@@ -1,6 +1,8 @@
+import json
+
 import pytest
 import torch
-from helpers import ROOT, run_tool
+from helpers import ROOT, run_tool, shared_path
 
 CONFIG = ROOT / 'configs/ssdlite_mobilenetv2/ssdlite_mobilenetv2-baseline3x3_8xb24-600e_coco.py'
 
@@ -14,6 +16,23 @@ def test_benchmark_mixconv_writes_its_tables(tmp_path):
     page = (tmp_path / 'speed.md').read_text()
     assert '| padded |' in page and page.count('| 1200@10 k35 s2 b1 |') == 2
     assert done.stdout.count('forward') == 7
+
+
+def test_benchmark_evaluation(tmp_path):
+    pytest.importorskip('faster_coco_eval')
+    annotations = shared_path('data', 'bccd', 'annotations', 'instances_val.json')
+    boxes = json.loads(annotations.read_text())['annotations']
+    keys = ('image_id', 'category_id', 'bbox')
+    (tmp_path / 'found.json').write_text(
+        json.dumps([{key: box[key] for key in keys} | {'score': 0.5} for box in boxes])
+    )
+    done = run_tool('benchmark_evaluation.py', annotations, 'found.json', '--rounds', 1, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[1].startswith(f'87 images, 3 classes, {len(boxes)} detections') and ', ratio ' in lines[2]
+    assert float(lines[3].rpartition(' ')[2]) < 1e-9
+    done = run_tool('benchmark_evaluation.py', annotations, 'gone.json', cwd=tmp_path)
+    assert done.returncode == 2 and 'gone.json does not exist' in done.stderr
 
 
 def test_benchmarks_refuse_what_they_cannot_do(tmp_path):
