@@ -13,7 +13,9 @@ import torch
 from mixdet.deploy.inference import Detector
 from mixdet.errors import UserError
 
-QUANTIZED = ('Conv',)  # decoding and NMS stay float
+# A Clip or ReLU that is quantised with its convolution spends all 256 steps on what passes it. Decoding and NMS stay
+# float.
+QUANTIZED = ('Conv', 'Clip', 'Relu')
 
 
 class _Calibration:
