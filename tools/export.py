@@ -3,10 +3,11 @@
 import argparse
 from pathlib import Path
 
-from mixdet.deploy.export import SUFFIXES, compare, describe, export, verification_images
+from mixdet.deploy.export import SUFFIXES, check_target, describe, export, verification_images
 from mixdet.deploy.exported import ExportedDetector, load_exported
 from mixdet.deploy.images import find_inputs, read_image
 from mixdet.deploy.inference import Detector
+from mixdet.deploy.parity import arrays, compare
 from mixdet.engine.cli import run_tool, user_input
 from mixdet.errors import UserError
 
@@ -23,10 +24,7 @@ def main() -> None:
     parser.add_argument('--int8', metavar='DIR', help='ONNX: quantise, calibrated on the images in this folder')
     parser.add_argument('--images', nargs='+', help="images to verify on (default: the first of the config's test set)")
     args = parser.parse_args()
-    if args.out.suffix != SUFFIXES[args.format]:
-        raise UserError(f'--out {args.out}: a {args.format} file must end in {SUFFIXES[args.format]}')
-    if args.out.exists():
-        raise UserError(f'{args.out} exists already; choose another name or remove it')
+    check_target(args.out, args.format)
     if args.int8 and (args.format != 'onnx' or args.half):
         raise UserError('--int8 goes with --format onnx and without --half')
 
@@ -34,8 +32,8 @@ def main() -> None:
         detector = Detector(args.config, args.checkpoint, score_thr=0.05)
         metadata = describe(detector, args.config, args.nms)
     images = find_inputs(args.images)[:8] if args.images else verification_images(detector.cfg)
-    arrays = [read_image(path) for path in images]
-    originals = [_arrays(sample) for array in arrays for sample in detector.predict_samples([array])]
+    pictures = [read_image(path) for path in images]
+    originals = [arrays(detector.predict_samples([picture])[0]) for picture in pictures]
     args.out.parent.mkdir(parents=True, exist_ok=True)
     export(detector, metadata, args.out, args.format, args.dynamic_batch, args.half)
     if args.int8:
@@ -44,21 +42,16 @@ def main() -> None:
         quantize(args.out, [read_image(path) for path in find_inputs([args.int8])], detector)
     load_exported(args.out)
     print(f'{args.out}: {args.out.stat().st_size / 2**20:.1f} MiB, input {metadata.input_size}, {args.format}')
-    if not args.nms or not arrays:
-        print('not verified: ' + ('without NMS there are no detections' if arrays else 'no images; give --images'))
+    if not args.nms or not pictures:
+        print('not verified: ' + ('without NMS there are no detections' if pictures else 'no images; give --images'))
         return
     detector.model = ExportedDetector(str(args.out), detector.cfg.model.data_preprocessor)
-    exported = [_arrays(sample) for array in arrays for sample in detector.predict_samples([array])]
+    exported = [arrays(detector.predict_samples([picture])[0]) for picture in pictures]
     difference = compare(originals, exported)
     print(
-        f'verified on {len(arrays)} images, {difference.detections} detections: boxes within {difference.boxes:.4f} '
+        f'verified on {len(pictures)} images, {difference.detections} detections: boxes within {difference.boxes:.4f} '
         f'px, scores within {difference.scores:.2e}, {difference.unmatched} without a counterpart'
     )
-
-
-def _arrays(sample) -> tuple:
-    found = sample.pred_instances
-    return found.bboxes.numpy(), found.scores.numpy(), found.labels.numpy()
 
 
 if __name__ == '__main__':

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mixdet.deploy.exported import is_exported
+from mixdet.deploy.exported import format_of
 from mixdet.engine.checkpoint import check_fits, read_checkpoint
 from mixdet.engine.cli import add_common_arguments, build_runner, read_config, run_tool, user_input
 from mixdet.engine.results import write_result
@@ -31,7 +31,7 @@ def main() -> None:
 
     cfg = read_config(args)
     checkpoint = cfg.load_from = None
-    if is_exported(args.checkpoint):
+    if format_of(args.checkpoint):
         preprocessor = cfg.model.get('data_preprocessor')
         cfg.model = dict(type='mixdet.ExportedDetector', file=args.checkpoint, data_preprocessor=preprocessor)
     else:

@@ -1,4 +1,4 @@
-"""Exporting an SSDLite detector to one file, and checking it against the original."""
+"""Exporting an SSDLite detector to one file."""
 
 import contextlib
 import io
@@ -6,11 +6,10 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from mmengine.config import Config
 
@@ -24,11 +23,12 @@ SUFFIXES = {'onnx': '.onnx', 'torchscript': '.torchscript', 'torch-export': '.pt
 OUTPUTS = {True: ('boxes', 'scores', 'labels'), False: ('boxes', 'scores')}
 METADATA = 'mixdet.json'  # name of the extra file in PyTorch's formats
 OPSET = 18
+RESIZES = ('Resize', 'TFResize')  # as docs/onnx_example.py does them
 
 
 class Metadata(NamedTuple):
     """What a user of an exported file must know: class names, input height and width, how an image becomes the input
-    (stretched by ``resize``, then ``(image - mean) / std`` in RGB), and whether NMS is inside."""
+    (stretched by ``resize``, one of ``RESIZES``, then ``(image - mean) / std`` in RGB), and whether NMS is inside."""
 
     classes: tuple[str, ...]
     input_size: tuple[int, int]
@@ -40,25 +40,41 @@ class Metadata(NamedTuple):
     version: str = __version__
 
 
+def check_target(path: Path, file_format: str) -> None:
+    """Raise UserError if ``path`` has not the suffix of ``file_format``, or is there already."""
+    if path.suffix != SUFFIXES[file_format]:
+        raise UserError(f'{path}: a file in format {file_format} must end in {SUFFIXES[file_format]}')
+    if path.exists():
+        raise UserError(f'{path} exists already; choose another name or remove it')
+
+
 def describe(detector: Detector, config: str, nms: bool) -> Metadata:
     """The metadata of an export of ``detector``.
 
     Raises UserError if its images are not simply stretched to one size and normalised.
     """
-    transforms = inference_transforms(detector.cfg)
-    resizes = [transform for transform in transforms if 'Resize' in str(transform['type'])]
-    if len(resizes) != 1 or resizes[0].get('keep_ratio', False) or 'scale' not in resizes[0]:
-        raise UserError('export needs a test pipeline with one Resize to a fixed scale and keep_ratio=False')
+    resize, *rest = inference_transforms(detector.cfg)[1:] or [dict(type='')]
+    kind, *others = (str(step['type']).rpartition('.')[2] for step in (resize, *rest))
+    stretches = kind in RESIZES and 'scale' in resize and not resize.get('keep_ratio', False)
+    if not stretches or resize.get('interpolation', 'bilinear') != 'bilinear' or others != ['PackDetInputs']:
+        raise UserError(
+            f'export needs a test pipeline with one {" or ".join(RESIZES)}, bilinear to a fixed scale and with '
+            'keep_ratio=False, and nothing else that changes the image'
+        )
     preprocessor = detector.model.data_preprocessor
     if not getattr(preprocessor, '_enable_normalize', False) or not preprocessor._channel_conversion:
         raise UserError('export needs a data_preprocessor with mean, std and bgr_to_rgb=True')
-    width, height = resizes[0]['scale']
+    scale = resize['scale']
+    width, height = (scale, scale) if isinstance(scale, int) else scale
+    divisor = preprocessor.pad_size_divisor
+    if width % divisor or height % divisor:
+        raise UserError(f'export cannot pad: data_preprocessor.pad_size_divisor={divisor} must divide {height}x{width}')
     return Metadata(
         classes=tuple(detector.classes),
         input_size=(height, width),
         mean=tuple(preprocessor.mean.flatten().tolist()),
         std=tuple(preprocessor.std.flatten().tolist()),
-        resize=str(resizes[0]['type']).rpartition('.')[2],
+        resize=kind,
         nms=nms,
         config=Path(config).stem,
     )
@@ -77,14 +93,15 @@ def export(
     Args:
         detector: a trained detector with ``mixdet.SSDLiteHead``.
         metadata: from ``describe``, written into the file.
-        path: file to write.
+        path: file to write, as ``check_target`` wants it.
         file_format: one of ``SUFFIXES``.
         dynamic_batch: any number of images at a time instead of one. TorchScript files always take any number.
         half: weights and network in half precision; inputs, boxes and scores stay float32.
 
     Raises:
-        UserError: if the detector cannot be exported, or a package is missing.
+        UserError: if the detector cannot be exported, ``path`` cannot be written, or a package is missing.
     """
+    check_target(path, file_format)
     nms = (NMS_ONNX if file_format == 'onnx' else NMS_STEPS) if metadata.nms else None
     network = ExportableSSDLite(fuse(detector.model, 'export'), metadata.input_size, nms).eval()
     if half:
@@ -140,41 +157,6 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-class Difference(NamedTuple):
-    """How far exported detections are from the original's: px, score, and detections without a counterpart."""
-
-    boxes: float
-    scores: float
-    unmatched: int
-    detections: int
-
-
-def compare(originals: Sequence, exported: Sequence, score_thr: float = 0.05) -> Difference:
-    """Compare detections, images in the same order, each (boxes (n, 4), scores (n), labels (n)) of NumPy arrays.
-
-    A detection's counterpart has its class and the nearest box. Those within 1e-3 of ``score_thr`` may miss theirs.
-    """
-    box_difference = score_difference = 0.0
-    unmatched = total = 0
-    for (boxes, scores, labels), (other_boxes, other_scores, other_labels) in zip(originals, exported):
-        for box, score, label in zip(boxes, scores, labels):
-            if score < score_thr + 1e-3:
-                continue
-            total += 1
-            same = np.flatnonzero(other_labels == label)
-            if not len(same):
-                unmatched += 1
-                continue
-            distances = np.abs(other_boxes[same] - box).max(1)
-            nearest = same[distances.argmin()]
-            if distances.min() > 5:
-                unmatched += 1
-                continue
-            box_difference = max(box_difference, float(distances.min()))
-            score_difference = max(score_difference, abs(float(score - other_scores[nearest])))
-    return Difference(box_difference, score_difference, unmatched, total)
 
 
 def verification_images(cfg: Config, limit: int = 8) -> list[Path]:

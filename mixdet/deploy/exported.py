@@ -18,9 +18,9 @@ from mixdet.registry import MODELS
 Outputs = tuple[np.ndarray, ...]
 
 
-def is_exported(path: Union[str, Path]) -> bool:
-    """Whether a file is an exported detector, by its suffix."""
-    return Path(path).suffix in SUFFIXES.values()
+def format_of(path: Union[str, Path]) -> Optional[str]:
+    """The format of an exported detector, by the file's suffix; None for other files."""
+    return {suffix: name for name, suffix in SUFFIXES.items()}.get(Path(path).suffix)
 
 
 def load_exported(path: Union[str, Path]) -> tuple[Callable[[np.ndarray], Outputs], Metadata]:
@@ -32,9 +32,12 @@ def load_exported(path: Union[str, Path]) -> tuple[Callable[[np.ndarray], Output
     path = Path(path)
     if not path.is_file():
         raise UserError(f'{path} does not exist; check the path')
-    loaders = {'.onnx': _load_onnx, '.torchscript': _load_torchscript, '.pt2': _load_program}
+    file_format = format_of(path)
+    if file_format is None:
+        raise UserError(f'{path}: an exported file must end in one of {", ".join(SUFFIXES.values())}')
+    loaders = {'onnx': _load_onnx, 'torchscript': _load_torchscript, 'torch-export': _load_program}
     try:
-        run, content = loaders[path.suffix](path)
+        run, content = loaders[file_format](path)
         return run, Metadata(**{key: _tuple(content[key]) for key in Metadata._fields})
     except UserError:
         raise

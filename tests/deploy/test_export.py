@@ -4,9 +4,10 @@ import torch
 from helpers import tiny_checkpoint
 
 from mixdet.datasets.demo import draw_image
-from mixdet.deploy.export import SUFFIXES, compare, describe, export, verification_images
+from mixdet.deploy.export import SUFFIXES, check_target, describe, export, verification_images
 from mixdet.deploy.exported import ExportedDetector, load_exported
 from mixdet.deploy.inference import Detector
+from mixdet.deploy.parity import arrays, compare
 from mixdet.deploy.quantize import quantize
 from mixdet.errors import UserError
 
@@ -33,9 +34,8 @@ def tiny(tmp_path_factory, images):
     return config, checkpoint
 
 
-def arrays(detector, images):
-    found = [detector.predict_samples([image])[0].pred_instances for image in images]
-    return [(one.bboxes.numpy(), one.scores.numpy(), one.labels.numpy()) for one in found]
+def detections(detector, images):
+    return [arrays(detector.predict_samples([image])[0]) for image in images]
 
 
 def write(tiny, path, name, nms=True, **options):
@@ -51,10 +51,10 @@ def test_every_format_gives_the_same_alone_and_in_a_batch(tiny, tmp_path, images
     run, metadata = write(tiny, path, name, dynamic_batch=True)
     assert metadata.classes == CLASSES and metadata.input_size == (160, 160) and metadata.resize == 'Resize'
     detector = Detector(*tiny)
-    expected = arrays(detector, images)
+    expected = detections(detector, images)
     inputs = detector.preprocess(images).numpy()
     detector.model = ExportedDetector(str(path), detector.cfg.model.data_preprocessor)
-    difference = compare(expected, arrays(detector, images), score_thr=0.0)
+    difference = compare(expected, detections(detector, images), score_thr=0.0)
     assert difference.detections == 30 and difference.unmatched == 0
     assert difference.boxes < 0.1 and difference.scores < 1e-4
     batch, alone = run(inputs), [run(image[None]) for image in inputs]
@@ -90,21 +90,33 @@ def test_int8(tiny, tmp_path, images):
     assert [output.shape for output in run(detector.preprocess(images[:1]).numpy())] == [(1, 10, 4), (1, 10), (1, 10)]
 
 
-def test_only_a_plain_resize_can_be_described(tiny):
+def test_what_the_metadata_cannot_say_is_refused(tiny):
+    """A user of the file would otherwise prepare images differently from the training."""
     detector = Detector(*tiny)
-    detector.cfg.test_dataloader.dataset.pipeline[1].keep_ratio = True
-    with pytest.raises(UserError, match='keep_ratio=False'):
+    resize = detector.cfg.test_dataloader.dataset.pipeline[1]
+    resize.type = 'mixdet.TFResize'
+    assert describe(detector, tiny[0], True).resize == 'TFResize'
+    for change in (dict(keep_ratio=True), dict(interpolation='area'), dict(type='RandomChoiceResize')):
+        detector = Detector(*tiny)
+        detector.cfg.test_dataloader.dataset.pipeline[1].update(change)
+        with pytest.raises(UserError, match='one Resize or TFResize, bilinear to a fixed scale'):
+            describe(detector, tiny[0], True)
+    detector = Detector(*tiny)
+    detector.cfg.test_dataloader.dataset.pipeline.insert(2, dict(type='Pad', size_divisor=32))
+    with pytest.raises(UserError, match='nothing else that changes the image'):
+        describe(detector, tiny[0], True)
+    detector = Detector(*tiny)
+    detector.model.data_preprocessor.pad_size_divisor = 64
+    with pytest.raises(UserError, match='pad_size_divisor=64 must divide 160x160'):
         describe(detector, tiny[0], True)
 
 
-def test_comparison_finds_differences():
-    boxes = np.float32([[0, 0, 10, 10], [50, 50, 60, 60]])
-    scores, labels = np.float32([0.9, 0.8]), np.array([0, 1])
-    assert compare([(boxes, scores, labels)], [(boxes, scores, labels)]) == (0.0, 0.0, 0, 2)
-    moved = compare([(boxes, scores, labels)], [(boxes + 0.5, scores - 0.1, labels)])
-    assert moved.boxes == 0.5 and moved.scores == pytest.approx(0.1) and moved.unmatched == 0
-    assert compare([(boxes, scores, labels)], [(boxes, scores, 1 - labels)]).unmatched == 2
-    assert compare([(boxes, scores, labels)], [(boxes + 90, scores, labels)]).unmatched == 2
+def test_target(tmp_path):
+    check_target(tmp_path / 'a.pt2', 'torch-export')
+    (tmp_path / 'a.onnx').touch()
+    for name, message in (('a.onnx', 'exists already'), ('a.pt2', 'must end in .onnx')):
+        with pytest.raises(UserError, match=message):
+            check_target(tmp_path / name, 'onnx')
 
 
 def test_verification_images_are_the_test_sets(tiny, tmp_path):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mixdet.deploy.export import SUFFIXES
-from mixdet.deploy.exported import is_exported, load_exported
+from mixdet.deploy.exported import format_of, load_exported
 from mixdet.errors import UserError
 
 
@@ -13,6 +13,8 @@ def test_a_file_that_is_none(tmp_path, suffix):
         load_exported(tmp_path / f'a{suffix}')
     with pytest.raises(UserError, match='does not exist'):
         load_exported(tmp_path / f'gone{suffix}')
+    with pytest.raises(UserError, match='must end in one of .onnx, .torchscript, .pt2'):
+        load_exported(__file__)
 
 
 def test_somebody_elses_torchscript(tmp_path):
@@ -21,5 +23,5 @@ def test_somebody_elses_torchscript(tmp_path):
         load_exported(tmp_path / 'b.torchscript')
 
 
-def test_exported_files_are_known_by_their_suffix():
-    assert is_exported('a/b.onnx') and is_exported('b.pt2') and not is_exported('b.pth')
+def test_formats_are_known_by_their_suffix():
+    assert (format_of('a/b.onnx'), format_of('b.pt2'), format_of('b.pth')) == ('onnx', 'torch-export', None)

@@ -1,0 +1,42 @@
+import pytest
+from helpers import coco_checkpoint, run_tool, shared_path
+
+from mixdet.deploy.export import SUFFIXES, describe, export
+from mixdet.deploy.inference import Detector
+
+
+def test_every_format_has_the_detections_and_the_ap_of_the_checkpoint(tmp_path):
+    pytest.importorskip('onnx')
+    data = shared_path('data', 'coco-mini')
+    config, checkpoint = coco_checkpoint(tmp_path, size=300)
+    (tmp_path / 'c.py').write_text(
+        f"_base_ = '{config}'\n"
+        'model = dict(test_cfg=dict(max_per_img=20))\n'
+        'test_dataloader = dict(num_workers=0, persistent_workers=False,\n'
+        f"                       dataset=dict(indices=16, data_root='{data}/'))\n"
+        f"test_evaluator = dict(ann_file='{data}/annotations/instances_val2017.json')\n"
+    )
+    detector = Detector(str(tmp_path / 'c.py'), checkpoint)
+    files = [tmp_path / f'a{suffix}' for suffix in SUFFIXES.values()]
+    for name, path in zip(SUFFIXES, files):
+        export(detector, describe(detector, 'c.py', True), path, name)
+    done = run_tool('analysis/compare_exported.py', 'c.py', checkpoint, *files, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = [line.strip('| ').split(' | ') for line in done.stdout.splitlines() if line.startswith(('| coco', '| a.'))]
+    assert [line[0] for line in lines] == ['coco.pth', 'a.onnx', 'a.torchscript', 'a.pt2']
+    for _, _, ap, ap50, detections, boxes, scores, unmatched in lines:
+        assert (ap, ap50, detections) == tuple(lines[0][2:5]) and float(ap) > 0.03 and int(detections) > 100
+        assert float(boxes) < 0.1 and float(scores) < 1e-4 and unmatched == '0'
+
+
+def test_a_file_that_is_none_exported(tmp_path):
+    config, checkpoint = coco_checkpoint(tmp_path, size=300)
+    data = shared_path('data', 'coco-mini')
+    options = (
+        f'test_dataloader.dataset.data_root={data}/',
+        f'test_evaluator.ann_file={data}/annotations/instances_val2017.json',
+    )
+    done = run_tool(
+        'analysis/compare_exported.py', config, checkpoint, checkpoint, '--cfg-options', *options, cwd=tmp_path
+    )
+    assert done.returncode == 2 and 'an exported file must end in one of .onnx' in done.stderr
