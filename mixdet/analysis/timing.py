@@ -1,5 +1,6 @@
 """Timing alternatives against one another on a machine that others use too."""
 
+import os
 import platform
 import statistics
 import time
@@ -57,9 +58,10 @@ def _summary(wall: list[float], cpu: list[float]) -> Timing:
 
 
 def environment() -> str:
-    """The machine and the versions that a measurement was made with, in one line."""
+    """The machine, how busy it is, and the versions that a measurement was made with, in one line."""
+    load = f'load average {os.getloadavg()[0]:.1f}, ' if hasattr(os, 'getloadavg') else ''
     return (
-        f'{_cpu_name()}, {torch.get_num_threads()} thread(s), {torch.backends.cpu.get_cpu_capability()}, '
+        f'{_cpu_name()}, {torch.get_num_threads()} thread(s), {torch.backends.cpu.get_cpu_capability()}, {load}'
         f'Python {platform.python_version()}, torch {torch.__version__}'
     )
 
