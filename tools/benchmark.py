@@ -28,8 +28,8 @@ def main() -> None:
         metavar='WHAT',
         help="'split': the same network group by group in NCHW, as stock PyTorch computes it; 'mmdet': MMDetection's "
         "own SSDLite-MobileNetV2, NCHW; 'timm': timm's MixNet, eager NCHW, with the same weights (backbones alone); "
-        f"'onnxruntime': the exported network; other configs ('{NCHW}' in front runs one in that layout). Ratios are "
-        'over the first that trains',
+        f"'onnxruntime': the exported network; other configs, as they are and fused ('{NCHW}' in front: in that "
+        'layout). Ratios are over the first that trains',
     )
     parser.add_argument('--backbone', action='store_true', help='compare the backbones alone, as timm always does')
     parser.add_argument('--shape', type=int, nargs=2, default=(320, 320), metavar=('H', 'W'), help='input size, px')
@@ -72,7 +72,7 @@ def _alternatives(
     model = known.settle(_model(config, alone), images)
     # first, as its weights are then everybody's
     timm = known.timm_mixnet(model, load_config(config).model.backbone, images) if 'timm' in against else None
-    compared = [known.alternative(name, model, True, same=True), known.fused(name, model)]
+    compared = [known.alternative(name, model, True, same=True), known.fused(name, model, same=True)]
     for what in against:
         if what == 'split':
             compared.append(known.split(name, model))
@@ -86,7 +86,10 @@ def _alternatives(
             label = "MMDetection's ssdlite_mobilenetv2, NCHW" if what == 'mmdet' else Path(path).stem + ', NCHW' * nchw
             if path == config and not nchw:
                 raise UserError(f'--against {what}: is the config itself')
-            compared.append(known.alternative(label, known.settle(_model(path, alone), images), not nchw))
+            other = known.settle(_model(path, alone), images)
+            compared.append(known.alternative(label, other, not nchw))
+            if not nchw:
+                compared.append(known.fused(label, other, same=False))
     names = [other.name for other in compared]
     for other in names:
         if names.count(other) > 1:

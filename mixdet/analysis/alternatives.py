@@ -100,9 +100,9 @@ def alternative(
     return Alternative(name, lambda x: outputs(model, x), model if trains else None, channels_last, same)
 
 
-def fused(name: str, model: nn.Module) -> Alternative:
-    """``model`` made for inference."""
-    return alternative(f'{name}, fused', fuse(model), channels_last=True, same=True, trains=False)
+def fused(name: str, model: nn.Module, same: bool) -> Alternative:
+    """``model`` made for inference; ``same``: it is the network that others are checked against."""
+    return alternative(f'{name}, fused', fuse(model), channels_last=True, same=same, trains=False)
 
 
 def split(name: str, model: nn.Module) -> Alternative:
@@ -140,6 +140,8 @@ class OnnxNetwork:
             )
         options = self.runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
+        # its threads would go on spinning in the others' turns
+        options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         graph = program.model_proto.SerializeToString()
         return self.runtime.InferenceSession(graph, options, providers=['CPUExecutionProvider'])
 

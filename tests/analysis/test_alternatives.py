@@ -28,7 +28,7 @@ def test_all_forms_of_a_network_are_checked(model):
     pytest.importorskip('onnxruntime')
     compared = [
         alternatives.alternative('ours', model, True, same=True),
-        alternatives.fused('ours', model),
+        alternatives.fused('ours', model, same=True),
         alternatives.split('ours', model),
         alternatives.onnxruntime('ours', model),
         alternatives.alternative('another', tiny_detector(), False),

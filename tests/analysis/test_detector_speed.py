@@ -7,7 +7,7 @@ def test_every_alternative_is_timed_and_weighed(tmp_path):
     model = tiny_detector(kernel_sizes=(3, 5))
     compared = [
         alternatives.alternative('ours', model, True, same=True),
-        alternatives.fused('ours', model),
+        alternatives.fused('ours', model, same=True),
         alternatives.split('ours', model),
     ]
     timings, memory = detector_speed.measure(compared, (64, 64), (1,), train_batch=2, seconds=0.0)
