@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <utility>
 #include <vector>
 
 namespace mixdet {
@@ -44,20 +45,29 @@ struct View {
 struct Group {
   int64_t first_channel, channels, kernel_h, kernel_w, dilation_h, dilation_w, top, left;
   int64_t taps() const { return kernel_h * kernel_w; }
+  int64_t end() const { return first_channel + channels; }
 };
 
-// Up to Simd<T>::block channels of one group.
+// Up to Simd<T>::block channels, side by side. `kernels`: which of the ranges of groups they lie in.
 struct Block {
-  int64_t group, first_channel, channels;
+  int64_t kernels, first_channel, channels;
 };
 
+// Groups [first, last] that share blocks.
+using Range = std::pair<int64_t, int64_t>;
+
+// All channels in blocks, whatever their groups; `ranges` gets the groups of the blocks.
 template <typename T>
-std::vector<Block> make_blocks(const std::vector<Group>& groups) {
+std::vector<Block> make_blocks(const std::vector<Group>& groups, std::vector<Range>& ranges) {
   std::vector<Block> blocks;
-  for (int64_t g = 0; g < static_cast<int64_t>(groups.size()); ++g) {
-    for (int64_t c = 0; c < groups[g].channels; c += Simd<T>::block) {
-      blocks.push_back({g, groups[g].first_channel + c, std::min<int64_t>(Simd<T>::block, groups[g].channels - c)});
-    }
+  const int64_t channels = groups.back().end();
+  int64_t first = 0, last = 0;
+  for (int64_t c = 0; c < channels; c += Simd<T>::block) {
+    const int64_t end = std::min<int64_t>(channels, c + Simd<T>::block);
+    while (groups[first].end() <= c) ++first;
+    while (groups[last].end() < end) ++last;
+    if (ranges.empty() || ranges.back() != Range(first, last)) ranges.emplace_back(first, last);
+    blocks.push_back({static_cast<int64_t>(ranges.size()) - 1, c, end - c});
   }
   return blocks;
 }

@@ -7,6 +7,8 @@
 // over taps; a stride in the input gradient only sorts the taps into phases.
 #pragma once
 
+#include <tuple>
+
 #include "blocks.h"
 
 namespace mixdet {
@@ -53,75 +55,83 @@ RowFunction<T> row_function(int64_t width, int64_t step) {
   return best == 10 ? row_function<T, 10>(step) : best == 8 ? row_function<T, 8>(step) : row_function<T, 5>(step);
 }
 
-// Where a tap reads, relative to the output's (i, j) times the input step, and its place in the kernel.
+// Where a tap reads, relative to the output's (i, j) times the input step.
 struct Tap {
-  int64_t dy, dx, index;
+  int64_t dy, dx;
+  bool operator<(const Tap& other) const { return std::tie(dy, dx) < std::tie(other.dy, other.dx); }
+  bool operator==(const Tap& other) const { return dy == other.dy && dx == other.dx; }
 };
 
 // Output pixels (i * out_step + y, j * out_step + x), which all sum the same taps.
 struct Phase {
   int64_t y, x;
-  std::vector<Tap> taps;  // row by row
-  int64_t row_taps = 1;   // of them in each row
+  std::vector<Tap> taps;  // in order
 
   // The taps with first <= dy < last, as a range.
   std::pair<int64_t, int64_t> taps_between(int64_t first, int64_t last) const {
-    const int64_t size = taps.size();
-    const auto inside = [&](int64_t k) { return first <= taps[k].dy && taps[k].dy < last; };
-    int64_t begin = 0;
-    while (begin < size && !inside(begin)) begin += row_taps;
-    int64_t end = begin;
-    while (end < size && inside(end)) end += row_taps;
-    return {begin, end};
+    const auto row = [](const Tap& tap, int64_t dy) { return tap.dy < dy; };
+    const auto begin = std::lower_bound(taps.begin(), taps.end(), first, row);
+    const auto end = std::lower_bound(begin, taps.end(), last, row);
+    return {begin - taps.begin(), end - taps.begin()};
   }
 };
 
+// The taps of one kernel, or of several that share a block of channels: each tap that one of them has.
 struct Gather {
+  int64_t first_group, taps = 0;
   std::vector<Phase> phases;
-  int64_t min_dy = 0, max_dy = 0, min_dx = 0, max_dx = 0;
-
-  void finish() {
-    bool first = true;
-    for (Phase& phase : phases) {
-      const auto same_row = [&](const Tap& tap) { return tap.dy == phase.taps[0].dy; };
-      phase.row_taps = std::max<int64_t>(1, std::count_if(phase.taps.begin(), phase.taps.end(), same_row));
-      for (const Tap& tap : phase.taps) {
-        min_dy = first ? tap.dy : std::min(min_dy, tap.dy);
-        max_dy = first ? tap.dy : std::max(max_dy, tap.dy);
-        min_dx = first ? tap.dx : std::min(min_dx, tap.dx);
-        max_dx = first ? tap.dx : std::max(max_dx, tap.dx);
-        first = false;
-      }
-    }
-  }
+  std::vector<std::vector<int64_t>> places;  // [group][element of its kernel]: among the taps of all phases
+  int64_t min_dy, max_dy, min_dx, max_dx;
 };
 
-inline Gather forward_gather(const Group& group) {
-  Gather gather;
-  gather.phases.push_back({0, 0, {}});
-  for (int64_t k = 0; k < group.taps(); ++k) {
-    gather.phases[0].taps.push_back(
-        {k / group.kernel_w * group.dilation_h - group.top, k % group.kernel_w * group.dilation_w - group.left, k});
-  }
-  gather.finish();
-  return gather;
-}
-
-// Input pixel i gets grad(o) * weight(k) from every o * stride + k * dilation - padding = i.
-inline Gather backward_gather(const Group& group, int64_t stride_h, int64_t stride_w) {
-  Gather gather;
-  for (int64_t y = 0; y < stride_h; ++y) {
-    for (int64_t x = 0; x < stride_w; ++x) {
-      Phase phase{y, x, {}};
-      for (int64_t k = 0; k < group.taps(); ++k) {
-        const int64_t dy = y + group.top - k / group.kernel_w * group.dilation_h;
-        const int64_t dx = x + group.left - k % group.kernel_w * group.dilation_w;
-        if (dy % stride_h == 0 && dx % stride_w == 0) phase.taps.push_back({dy / stride_h, dx / stride_w, k});
-      }
-      gather.phases.push_back(std::move(phase));
+// For the output, or `transposed` for the gradient of the input: its pixel i gets grad(o) * weight(k) from every
+// o * stride + k * dilation - padding = i.
+inline Gather make_gather(const std::vector<Group>& groups, const Range& range, int64_t stride_h, int64_t stride_w,
+                          bool transposed) {
+  Gather gather{range.first};
+  for (int64_t y = 0; y < (transposed ? stride_h : 1); ++y)
+    for (int64_t x = 0; x < (transposed ? stride_w : 1); ++x) gather.phases.push_back({y, x, {}});
+  // (phase, offset) of a kernel's row or column
+  const auto locate = [&](int64_t offset, int64_t stride) -> std::pair<int64_t, int64_t> {
+    if (!transposed) return {0, offset};
+    const int64_t phase = (offset % stride + stride) % stride;
+    return {phase, (phase - offset) / stride};
+  };
+  std::vector<std::vector<std::pair<int64_t, Tap>>> elements;
+  for (int64_t g = range.first; g <= range.second; ++g) {
+    const Group& group = groups[g];
+    elements.emplace_back();
+    for (int64_t k = 0; k < group.taps(); ++k) {
+      const auto [y, dy] = locate(k / group.kernel_w * group.dilation_h - group.top, stride_h);
+      const auto [x, dx] = locate(k % group.kernel_w * group.dilation_w - group.left, stride_w);
+      const Tap tap{dy, dx};
+      const int64_t phase = y * (transposed ? stride_w : 1) + x;
+      gather.phases[phase].taps.push_back(tap);
+      elements.back().emplace_back(phase, tap);
     }
   }
-  gather.finish();
+  gather.min_dy = gather.max_dy = elements[0][0].second.dy;
+  gather.min_dx = gather.max_dx = elements[0][0].second.dx;
+  std::vector<int64_t> starts;
+  for (Phase& phase : gather.phases) {
+    std::sort(phase.taps.begin(), phase.taps.end());
+    phase.taps.erase(std::unique(phase.taps.begin(), phase.taps.end()), phase.taps.end());
+    starts.push_back(gather.taps);
+    gather.taps += phase.taps.size();
+    for (const Tap& tap : phase.taps) {
+      gather.min_dy = std::min(gather.min_dy, tap.dy);
+      gather.max_dy = std::max(gather.max_dy, tap.dy);
+      gather.min_dx = std::min(gather.min_dx, tap.dx);
+      gather.max_dx = std::max(gather.max_dx, tap.dx);
+    }
+  }
+  for (const auto& kernel : elements) {
+    gather.places.emplace_back();
+    for (const auto& [phase, tap] : kernel) {
+      const std::vector<Tap>& taps = gather.phases[phase].taps;
+      gather.places.back().push_back(starts[phase] + (std::lower_bound(taps.begin(), taps.end(), tap) - taps.begin()));
+    }
+  }
   return gather;
 }
 
@@ -156,8 +166,6 @@ void gather_rows(const View<const S>& in, const View<S>& out, const Gather& gath
   std::fill(buffer + plane * kVectors, buffer + plane * kVectors + tail, Vec<T>{});
 
   std::vector<int64_t> offsets;
-  int64_t all_taps = 0;
-  for (const Phase& phase : gather.phases) all_taps += phase.taps.size();
   const RowFunction<T> convolve = row_function<T>(out_columns, steps.in_w);
   Prefetch<const S> next(in, n, block.first_channel + block.channels, top, bottom, last - first);
   const bool far = out.far();
@@ -179,7 +187,7 @@ void gather_rows(const View<const S>& in, const View<S>& out, const Gather& gath
         // the lines that the results go to are fetched while they are computed
         for (int64_t x = 0; far && x < width; ++x) __builtin_prefetch(target + x * steps.out_w * out.pixel_step, 1);
         convolve(buffer + v * plane, row * columns, steps.in_w, offsets.data() + begin,
-                 weights + v * all_taps + done + begin, end - begin, bias ? bias[v] : Vec<T>{}, result, width);
+                 weights + v * gather.taps + done + begin, end - begin, bias ? bias[v] : Vec<T>{}, result, width);
         activate<T>(result, width, activation);
         store<T, S>(result, width, count, target, out.channel_step, steps.out_w * out.pixel_step);
       }
@@ -209,19 +217,19 @@ void correlate(const Vec<T>* x, int64_t row_step, int64_t pixel_step, const int6
 
 // Weight gradient of one block of channels over images [first, last); adds to sums[vector][tap, rounded up to kTaps].
 template <typename T, typename S>
-void weight_gradient(const View<const S>& x, const View<const S>& grad, const Group& group, const Block& block,
+void weight_gradient(const View<const S>& x, const View<const S>& grad, const Gather& gather, const Block& block,
                      int64_t stride_h, int64_t stride_w, int64_t first, int64_t last, Vec<T>* sums) {
   constexpr int lanes = Simd<T>::lanes;
-  const int64_t extent_h = (group.kernel_h - 1) * group.dilation_h + 1;
-  const int64_t extent_w = (group.kernel_w - 1) * group.dilation_w + 1;
-  const int64_t columns = (grad.width - 1) * stride_w + extent_w;
-  const int64_t taps = (group.taps() + kTaps - 1) / kTaps * kTaps;
+  const int64_t extent_h = gather.max_dy - gather.min_dy + 1;
+  const int64_t columns = (grad.width - 1) * stride_w + gather.max_dx - gather.min_dx + 1;
+  const int64_t taps = (gather.taps + kTaps - 1) / kTaps * kTaps;
   const int64_t strip = rows_at_a_time<T>(grad.height, columns + grad.width, stride_h, extent_h);
   // enough pixels to make up for fetching the sums, few enough to stay in the L1 cache
   const int64_t step = std::max<int64_t>(1, 64 / grad.width);
   std::vector<int64_t> offsets(taps, 0);
-  for (int64_t k = 0; k < group.taps(); ++k) {
-    offsets[k] = k / group.kernel_w * group.dilation_h * columns + k % group.kernel_w * group.dilation_w;
+  for (int64_t k = 0; k < gather.taps; ++k) {
+    const Tap& tap = gather.phases[0].taps[k];
+    offsets[k] = (tap.dy - gather.min_dy) * columns + tap.dx - gather.min_dx;
   }
   const auto function = stride_w == 1 ? correlate<T, 1> : stride_w == 2 ? correlate<T, 2> : correlate<T, 0>;
   for (int64_t n = first; n < last; ++n) {
@@ -230,7 +238,7 @@ void weight_gradient(const View<const S>& x, const View<const S>& grad, const Gr
       const int64_t rows = (out_rows - 1) * stride_h + extent_h;
       Vec<T>* pixels = scratch<T>(rows * columns * kVectors, 0);
       Vec<T>* gradients = scratch<T>(out_rows * grad.width * kVectors, 1);
-      load<T, S>(x, n, block, y * stride_h - group.top, rows, -group.left, columns, pixels);
+      load<T, S>(x, n, block, y * stride_h + gather.min_dy, rows, gather.min_dx, columns, pixels);
       load<T, S>(grad, n, block, y, out_rows, 0, grad.width, gradients);
       // the next block of rows, which another image may have
       const int64_t next_n = y + strip < grad.height ? n : n + 1, next_y = next_n == n ? y + strip : 0;

@@ -114,23 +114,41 @@ using Accumulator = std::conditional_t<std::is_same_v<S, double>, double, float>
 #define MIXDET_DISPATCH(TYPE, ...) \
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, TYPE, "mixconv2d", __VA_ARGS__)
 
-// [block][vector][tap in the order of the gather's phases]; lanes beyond a group's last channel are zero.
-template <typename T, typename S>
-void pack(const Tensor& weight, const Group& group, const Block& block, const Gather& gather, Vec<T>* out) {
-  const S* source = weight.const_data_ptr<S>() + (block.first_channel - group.first_channel) * group.taps();
-  T* values = reinterpret_cast<T*>(out);
-  constexpr int lanes = Simd<T>::lanes;
-  const int64_t taps = group.taps();
-  int64_t k = 0;
-  for (const Phase& phase : gather.phases) {
-    for (const Tap& tap : phase.taps) {
-      for (int i = 0; i < Simd<T>::block; ++i) {
-        values[(i / lanes * taps + k) * lanes + i % lanes] =
-            i < block.channels ? static_cast<T>(source[i * taps + tap.index]) : T(0);
-      }
-      ++k;
-    }
+// Calls function(group, its first channel's lane, lane after its last, places of its kernel) for the groups of a block.
+template <typename Function>
+void for_groups(const std::vector<Group>& groups, const Block& block, const Gather& gather, Function function) {
+  for (size_t g = 0; g < gather.places.size(); ++g) {
+    const int64_t index = gather.first_group + g;
+    const int64_t first = std::max<int64_t>(0, groups[index].first_channel - block.first_channel);
+    const int64_t last = std::min(block.channels, groups[index].end() - block.first_channel);
+    if (first < last) function(index, first, last, gather.places[g]);
   }
+}
+
+// [vector][tap] of a block; zero where a channel's kernel has not the tap, and beyond the last channel.
+template <typename T, typename S>
+void pack(const std::vector<Tensor>& weights, const std::vector<Group>& groups, const Block& block,
+          const Gather& gather, Vec<T>* out) {
+  constexpr int lanes = Simd<T>::lanes;
+  T* values = reinterpret_cast<T*>(out);
+  if (block.channels < Simd<T>::block || gather.places.size() > 1) {
+    std::fill(values, values + gather.taps * Simd<T>::block, T(0));
+  }
+  for_groups(groups, block, gather, [&](int64_t g, int64_t first, int64_t last, const std::vector<int64_t>& places) {
+    const int64_t taps = groups[g].taps();
+    const S* source = weights[g].const_data_ptr<S>() + (block.first_channel - groups[g].first_channel) * taps;
+    const auto copy = [&](int64_t k, int64_t i) {
+      values[(i / lanes * gather.taps + places[k]) * lanes + i % lanes] = static_cast<T>(source[i * taps + k]);
+    };
+    const bool full = last - first == Simd<T>::block;  // which is a loop of known length
+    for (int64_t k = 0; k < taps; ++k) {
+      if (full) {
+        for (int i = 0; i < Simd<T>::block; ++i) copy(k, i);
+      } else {
+        for (int64_t i = first; i < last; ++i) copy(k, i);
+      }
+    }
+  });
 }
 
 inline Activation activation_of(c10::string_view name) {
@@ -153,18 +171,22 @@ inline int64_t work_of(const std::vector<Group>& groups, int64_t elements) {
 }
 
 inline void gather(const Tensor& in, const Tensor& out, TensorList weights, const OptionalTensor& bias,
-                   const std::vector<Group>& groups, const std::vector<Gather>& gathers, const Steps& steps,
-                   Activation activation) {
+                   const std::vector<Group>& groups, const Options& o, bool transposed, Activation activation) {
   if (!out.numel()) return;
+  const int64_t stride_h = o.stride[0], stride_w = o.stride[1];
+  const Steps steps = transposed ? Steps{1, 1, stride_h, stride_w} : Steps{stride_h, stride_w, 1, 1};
   std::vector<Tensor> dense;
   for (const Tensor& weight : weights) dense.push_back(weight.contiguous());
   MIXDET_DISPATCH(out.scalar_type(), [&] {
     using T = Accumulator<scalar_t>;
     const auto source = view<const scalar_t>(in);
     const auto target = view<scalar_t>(out);
-    const std::vector<Block> blocks = make_blocks<T>(groups);
+    std::vector<Range> ranges;
+    const std::vector<Block> blocks = make_blocks<T>(groups, ranges);
     const int64_t num_blocks = blocks.size();
-    std::vector<int64_t> starts, strips, first_task;
+    std::vector<Gather> gathers;
+    for (const Range& range : ranges) gathers.push_back(make_gather(groups, range, stride_h, stride_w, transposed));
+    std::vector<int64_t> starts;
     int64_t packed_size = 0;
     const int64_t rows = (out.size(2) + steps.out_h - 1) / steps.out_h;
     int64_t strip = rows;
@@ -175,14 +197,13 @@ inline void gather(const Tensor& in, const Tensor& out, TensorList weights, cons
     }
     for (const Block& block : blocks) {
       starts.push_back(packed_size);
-      packed_size += groups[block.group].taps() * kVectors;
+      packed_size += gathers[block.kernels].taps * kVectors;
     }
     std::unique_ptr<Vec<T>[]> packed(new Vec<T>[packed_size]);
     const int64_t num_strips = (rows + strip - 1) / strip;
     at::parallel_for(0, num_blocks, 16, [&](int64_t begin, int64_t end) {
       for (int64_t b = begin; b < end; ++b) {
-        pack<T, scalar_t>(dense[blocks[b].group], groups[blocks[b].group], blocks[b], gathers[blocks[b].group],
-                          packed.get() + starts[b]);
+        pack<T, scalar_t>(dense, groups, blocks[b], gathers[blocks[b].kernels], packed.get() + starts[b]);
       }
     });
     const Tensor added = bias ? bias->to(c10::CppTypeToScalarType<T>::value).contiguous() : Tensor();
@@ -196,7 +217,7 @@ inline void gather(const Tensor& in, const Tensor& out, TensorList weights, cons
         Vec<T> block_bias[kVectors] = {};
         if (added.defined())
           std::memcpy(block_bias, added.const_data_ptr<T>() + block.first_channel, block.channels * sizeof(T));
-        gather_rows<T, scalar_t>(source, target, gathers[block.group], steps, block,
+        gather_rows<T, scalar_t>(source, target, gathers[block.kernels], steps, block,
                                  packed.get() + starts[task % num_blocks], added.defined() ? block_bias : nullptr,
                                  activation, task / num_blocks / num_strips, first, std::min(first + strip, rows));
       }
@@ -215,10 +236,8 @@ inline Tensor forward_cpu(const Tensor& x, TensorList weights, const OptionalTen
                     "mixconv2d: bias must have one value for each channel");
   const auto groups = make_groups(shapes, o, x.size(2), x.size(3));
   const auto [height, width] = output_size(groups, o, x.size(2), x.size(3));
-  std::vector<Gather> gathers;
-  for (const Group& group : groups) gathers.push_back(forward_gather(group));
   Tensor out = at::empty({x.size(0), x.size(1), height, width}, x.options(), layout(x));
-  gather(x, out, weights, bias, groups, gathers, {o.stride[0], o.stride[1], 1, 1}, activation_of(activation));
+  gather(x, out, weights, bias, groups, o, false, activation_of(activation));
   return out;
 }
 
@@ -232,10 +251,8 @@ inline Tensor input_grad_cpu(const Tensor& grad, TensorList weights, IntArrayRef
   const auto groups = make_groups(shapes, o, size[0], size[1]);
   TORCH_CHECK_VALUE(output_size(groups, o, size[0], size[1]) == std::make_pair(grad.size(2), grad.size(3)),
                     "mixconv2d: grad does not have the output's size");
-  std::vector<Gather> gathers;
-  for (const Group& group : groups) gathers.push_back(backward_gather(group, o.stride[0], o.stride[1]));
   Tensor out = at::empty({grad.size(0), grad.size(1), size[0], size[1]}, grad.options(), layout(grad));
-  gather(grad, out, weights, std::nullopt, groups, gathers, {1, 1, o.stride[0], o.stride[1]}, Activation::none);
+  gather(grad, out, weights, std::nullopt, groups, o, true, Activation::none);
   return out;
 }
 
@@ -257,13 +274,16 @@ inline std::vector<Tensor> weight_grad_cpu(const Tensor& grad, const Tensor& x, 
     constexpr int lanes = Simd<T>::lanes;
     const auto pixels = view<const scalar_t>(x);
     const auto gradients = view<const scalar_t>(grad);
-    const std::vector<Block> blocks = make_blocks<T>(groups);
+    std::vector<Range> ranges;
+    const std::vector<Block> blocks = make_blocks<T>(groups, ranges);
     const int64_t num_blocks = blocks.size();
+    std::vector<Gather> gathers;
+    for (const Range& range : ranges) gathers.push_back(make_gather(groups, range, o.stride[0], o.stride[1], false));
     std::vector<int64_t> starts;
     int64_t size = 0;
     for (const Block& block : blocks) {
       starts.push_back(size);
-      size += (groups[block.group].taps() + kTaps - 1) / kTaps * kTaps * kVectors;
+      size += (gathers[block.kernels].taps + kTaps - 1) / kTaps * kTaps * kVectors;
     }
     // few blocks for many threads: the images are shared out too, and their sums added in order
     const int64_t threads = at::get_num_threads();
@@ -280,23 +300,26 @@ inline std::vector<Tensor> weight_grad_cpu(const Tensor& grad, const Tensor& x, 
         Vec<T>* out = sums.get() + part * size + starts[b];
         std::fill(out, b + 1 < num_blocks ? sums.get() + part * size + starts[b + 1] : sums.get() + (part + 1) * size,
                   Vec<T>{});
-        weight_gradient<T, scalar_t>(pixels, gradients, groups[blocks[b].group], blocks[b], o.stride[0], o.stride[1],
+        weight_gradient<T, scalar_t>(pixels, gradients, gathers[blocks[b].kernels], blocks[b], o.stride[0], o.stride[1],
                                      pixels.batch * part / parts, pixels.batch * (part + 1) / parts, out);
       }
     });
     at::parallel_for(0, num_blocks, 16, [&](int64_t begin, int64_t end) {
       for (int64_t b = begin; b < end; ++b) {
-        const Group& group = groups[blocks[b].group];
-        const int64_t taps = group.taps(), rounded = (taps + kTaps - 1) / kTaps * kTaps;
-        scalar_t* target = targets[blocks[b].group] + (blocks[b].first_channel - group.first_channel) * taps;
-        for (int64_t k = 0; k < taps; ++k) {
-          for (int64_t i = 0; i < blocks[b].channels; ++i) {
-            T sum = 0;
-            for (int64_t part = 0; part < parts; ++part)
-              sum += sums[part * size + starts[b] + i / lanes * rounded + k][i % lanes];
-            target[i * taps + k] = static_cast<scalar_t>(sum);
+        const Gather& gather = gathers[blocks[b].kernels];
+        const int64_t rounded = (gather.taps + kTaps - 1) / kTaps * kTaps;
+        for_groups(groups, blocks[b], gather, [&](int64_t g, int64_t first, int64_t last, const auto& places) {
+          const int64_t taps = groups[g].taps();
+          scalar_t* target = targets[g] + (blocks[b].first_channel - groups[g].first_channel) * taps;
+          for (int64_t k = 0; k < taps; ++k) {
+            for (int64_t i = first; i < last; ++i) {
+              T sum = 0;
+              for (int64_t part = 0; part < parts; ++part)
+                sum += sums[part * size + starts[b] + i / lanes * rounded + places[k]][i % lanes];
+              target[i * taps + k] = static_cast<scalar_t>(sum);
+            }
           }
-        }
+        });
       }
     });
   });
