@@ -266,7 +266,7 @@ def _imports(cfg: Config, notes: list[str]) -> None:
 
 def _look_at(cfg: Config, detector: dict, old: dict, notes: list[str]) -> None:
     """Note what else was meant for the old backbone."""
-    wrapper = cfg.get('optim_wrapper', {})
+    wrapper = cfg.get('optim_wrapper') or {}
     if wrapper.get('constructor') == 'LearningRateDecayOptimizerConstructor':
         wrapper.pop('constructor')
         wrapper.pop('paramwise_cfg', None)

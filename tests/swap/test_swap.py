@@ -122,6 +122,12 @@ def test_what_was_made_for_the_old_backbone_is_noted():
     assert 'whole_detector.pth' in notes and 'dcn' in notes and 'lr_mult=0.1' in notes
 
 
+def test_a_config_that_is_not_for_training():
+    cfg = upstream('retinanet/retinanet_r18_fpn_1x_coco')
+    cfg.optim_wrapper = None  # as trackers without weights of their own have it
+    assert swap_backbone(cfg, 'mixnet-s').cfg.model.backbone.type == 'mixdet.MixNet'
+
+
 def test_the_users_config_stays_as_it_is():
     cfg = upstream('retinanet/retinanet_r18_fpn_1x_coco')
     before = cfg.pretty_text
