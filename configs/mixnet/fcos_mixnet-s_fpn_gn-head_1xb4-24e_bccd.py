@@ -7,42 +7,19 @@ model = dict(
 )
 
 data_root = 'data/bccd/'
-metainfo = dict(classes=('RBC', 'WBC', 'Platelets'))
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Resize', scale=(320, 240)),
-    dict(type='RandomFlip', prob=[0.3, 0.3], direction=['horizontal', 'vertical']),
-    dict(type='PackDetInputs'),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(320, 240)),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
-]
+bccd = dict(data_root=data_root, metainfo=dict(classes=('RBC', 'WBC', 'Platelets')), data_prefix=dict(img='images/'))
+train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
+train_pipeline[2] = test_pipeline[1] = dict(type='Resize', scale=(320, 240))
+train_pipeline[3] = dict(type='RandomFlip', prob=[0.3, 0.3], direction=['horizontal', 'vertical'])
 train_dataloader = dict(
     batch_size=4,
     num_workers=1,
     dataset=dict(
-        data_root=data_root,
-        metainfo=metainfo,
-        ann_file='annotations/instances_train.json',
-        data_prefix=dict(img='images/'),
-        filter_cfg=dict(filter_empty_gt=True, min_size=1),
-        pipeline=train_pipeline,
+        **bccd, ann_file='annotations/instances_train.json', filter_cfg=dict(min_size=1), pipeline=train_pipeline
     ),
 )
 val_dataloader = dict(
-    batch_size=4,
-    num_workers=1,
-    dataset=dict(
-        data_root=data_root,
-        metainfo=metainfo,
-        ann_file='annotations/instances_val.json',
-        data_prefix=dict(img='images/'),
-        pipeline=test_pipeline,
-    ),
+    batch_size=4, num_workers=1, dataset=dict(**bccd, ann_file='annotations/instances_val.json', pipeline=test_pipeline)
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
