@@ -2,7 +2,9 @@
 //
 // Work is done on blocks of 64 bytes of channels (16 floats). A block of rows is copied, zero-padded, into a buffer
 // whose elements are SIMD vectors across channels; memory layout, element type and padding matter only in that copy
-// and in the one that writes results, so that the loops between them are plain multiply-adds without a condition.
+// and in the one that writes results, so that the loops between them are plain multiply-adds without a condition. A
+// block may hold channels of several groups: it has the taps of all their kernels, with weights of zero where one lacks
+// a tap.
 // Forward and input gradient are both "gather" convolutions: out(i * out_step + phase) sums in(i * in_step + offset)
 // over taps; a stride in the input gradient only sorts the taps into phases.
 #pragma once
