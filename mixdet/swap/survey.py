@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import multiprocessing
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -249,7 +250,8 @@ def _predict(network: torch.nn.Module, shape: tuple[int, int]) -> None:
 
 
 def _line(text: str, limit: int = 240) -> str:
-    return ' '.join(text.split())[:limit]
+    """``text`` in one line, files without the folders of the machine that they lie or were built on."""
+    return re.sub(r'(?<![\w.])/([^\s/:"]+/)+', '', ' '.join(text.split()))[:limit]
 
 
 def markdown(trials: Sequence[Trial]) -> str:

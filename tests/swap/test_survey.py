@@ -3,7 +3,7 @@ import json
 import pytest
 
 from mixdet.errors import UserError
-from mixdet.swap.survey import FAILS, Trial, _in_a_process, markdown, survey
+from mixdet.swap.survey import FAILS, Trial, _in_a_process, _line, markdown, survey
 
 RETINANET = "_base_ = 'mmdet::_base_/models/retinanet_r50_fpn.py'\nmodel = dict(backbone=dict(depth={depth}))\n{more}"
 
@@ -69,3 +69,8 @@ def test_stand_in_for_bert_needs_transformers(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'transformers', None)
     with pytest.raises(UserError, match='pip install transformers'):
         write_language_model(tmp_path)
+
+
+def test_reasons_name_no_folder_of_the_machine():
+    text = 'failed at "/build/a-1/ops/roi_align.cpp":138, mmdet/models 3/4 of /etc/x.py'
+    assert _line(text) == 'failed at "roi_align.cpp":138, mmdet/models 3/4 of x.py'
