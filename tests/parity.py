@@ -2,11 +2,64 @@
 
 import copy
 
+import pytest
 import torch
 
 from mixdet.layers import MixConv2d, forms, set_mixconv_impl
 
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
+OPTIONS = ([2, 1], [1, 1, 2, 2], [1, 1, 1, 1])  # stride, padding and dilation of operator_weights()
+
+# what an operator must refuse, and what it says
+wrong_arguments = pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (dict(input=torch.randn(2, 6, 8, 7)), 'has 6 channels, the weights 5'),
+        (dict(input=torch.randn(5, 8, 7)), r'\(N, C, H, W\)'),
+        (dict(input=torch.randn(2, 5, 8, 7).double()), 'tensors of Double|one type and device, got torch.float32'),
+        (dict(input=torch.randn(2, 5, 1, 1)[:, :, :0]), 'smaller than a kernel'),
+        (dict(bias=torch.randn(4)), 'one value for each channel'),
+        (dict(stride=[0, 1]), 'stride must be'),
+        (dict(padding=[1, 1]), 'padding and dilation must have'),
+        (dict(dilation=[1, 1, 0, 1]), 'dilation must be positive'),
+        (dict(padding=[1, 1, 1, 1]), 'outputs of different sizes'),
+        (dict(activation='tanh'), "activation 'tanh'"),
+        (dict(weight=[torch.randn(5, 2, 3, 3)]), 'weights must have the shape'),
+    ],
+)
+
+
+def operator_weights(device='cpu', **kwargs):
+    """Kernels of 3 and 2 channels."""
+    return [torch.randn(3, 1, 3, 3, device=device, **kwargs), torch.randn(2, 1, 5, 5, device=device, **kwargs)]
+
+
+def assert_refused(operator, change, message, device='cpu'):
+    arguments = dict(
+        input=torch.randn(2, 5, 8, 7), weight=operator_weights(), bias=None, stride=OPTIONS[0], padding=OPTIONS[1],
+        dilation=OPTIONS[2], same=False, activation='none',
+    )  # fmt: skip
+    arguments.update(change)
+    for name, value in arguments.items():
+        if isinstance(value, torch.Tensor):
+            arguments[name] = value.to(device)
+    arguments['weight'] = [weight.to(device) for weight in arguments['weight']]
+    with torch.no_grad(), pytest.raises((ValueError, TypeError, RuntimeError), match=message):
+        operator(**arguments)
+
+
+def assert_autocasts(layer, reference, x, dtype):
+    """Under autocast ``layer`` computes in ``dtype``, its parameters get gradients of their own type."""
+    expected = reference(x)
+    with torch.autocast(x.device.type, dtype=dtype):
+        actual = layer(x)
+    assert actual.dtype == dtype
+    assert_close(actual, expected, torch.bfloat16)
+    actual.float().sum().backward()
+    expected.sum().backward()
+    for a, b in zip(layer.parameters(), reference.parameters()):
+        assert a.grad.dtype == torch.float32
+        assert_close(a.grad, b.grad, torch.bfloat16)
 
 
 def pair(impl, *args, dtype=torch.float64, device='cpu', **kwargs):

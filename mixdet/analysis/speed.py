@@ -29,6 +29,7 @@ FORMS = {
     'native NCHW': ('native', False),
     'native': ('native', True),
 }
+PARTS = {'forward': 'forward', 'training': 'forward and backward'}
 # of the largest value, against float64
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 3e-3, torch.bfloat16: 2e-2}
 
@@ -153,29 +154,39 @@ def markdown(results: list[Result]) -> str:
     ]
     for form in others:
         cells = []
-        for part in ('forward', 'training'):
+        for part in PARTS:
             clocks = (ratios(results, form, part, clock) for clock in ('wall', 'cpu'))
             cells.append(' \\| '.join(f'{statistics.median(r):.2f} ({max(r):.2f})' for r in clocks))
         lines.append(f'| {form} | {cells[0]} | {cells[1]} |')
-    for part, title in (('forward', 'Forward'), ('training', 'Forward and backward')):
-        lines += [
-            '',
-            f'{title}, ms, median [quartiles]:',
-            '',
-            f'| layer | {" | ".join(forms)} |',
-            '|---' * (len(forms) + 1) + '|',
-        ]
-        for result in results:
-            cells = [f'{t.wall:.3g} [{t.low:.3g}, {t.high:.3g}]' for t in getattr(result, part).values()]
-            lines.append(f'| {result.case} | {" | ".join(cells)} |')
+    for part in PARTS:
+        lines += layer_table(results, part)
     return '\n'.join(lines) + '\n'
+
+
+def layer_table(results: list[Result], part: str, floors: Iterable[float] = ()) -> list[str]:
+    """Lines of Markdown with every layer's times in ``part`` of PARTS, and ``floors`` in a column of its own."""
+    floors = list(floors)
+    forms = getattr(results[0], part)
+    columns = ['layer', *(['floor'] if floors else []), *forms]
+    lines = [
+        '',
+        f'{PARTS[part].capitalize()}, ms, median [quartiles]:',
+        '',
+        f'| {" | ".join(columns)} |',
+        '|---' * len(columns) + '|',
+    ]
+    for index, result in enumerate(results):
+        cells = [f'{floors[index]:.3g}'] if floors else []
+        cells += [f'{t.wall:.3g} [{t.low:.3g}, {t.high:.3g}]' for t in getattr(result, part).values()]
+        lines.append(f'| {result.case} | {" | ".join(cells)} |')
+    return lines
 
 
 def plot(results: list[Result], path: Path) -> None:
     """Draw the ratios into a picture."""
     figure = Figure(figsize=(12, 8), layout='constrained')
     axes = figure.subplots(2, 1, sharex=True)
-    for axis, (part, title) in zip(axes, (('forward', 'forward'), ('training', 'forward and backward'))):
+    for axis, (part, title) in zip(axes, PARTS.items()):
         for form in results[0].forward:
             if form != BASELINE:
                 axis.plot(ratios(results, form, part), marker='o', markersize=3, linewidth=1, label=form)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from mixdet.analysis import speed
-from mixdet.analysis.speed import BASELINE, KERNELS, Case, Result, ratios
+from mixdet.analysis.speed import BASELINE, KERNELS, PARTS, Case, Result, layer_table, ratios
 from mixdet.analysis.timing import environment
 from mixdet.layers import MixConv2d
 
@@ -160,22 +160,13 @@ def markdown(results: dict[str, list[Result]], speed_of_copies: float, machine: 
         ]
         for form in forms:
             cells = []
-            for part in ('forward', 'training'):
+            for part in PARTS:
                 over = ratios(measured, form, part)
                 reached = [f[part] / getattr(result, part)[form].wall for f, result in zip(floors, measured)]
                 cells.append(f'{statistics.median(over):.2f} ({max(over):.2f})')
                 cells.append(f'{statistics.median(reached):.0%} ({min(reached):.0%})')
             launch = statistics.median(result.forward[form].cpu for result in measured)
             lines.append(f'| {form} | {" | ".join(cells)} | {launch:.3f} |')
-        for part, title in (('forward', 'Forward'), ('training', 'Forward and backward')):
-            lines += [
-                '',
-                f'{title}, ms, median [quartiles]:',
-                '',
-                f'| layer | floor | {" | ".join(forms)} |',
-                '|---' * (len(forms) + 2) + '|',
-            ]
-            for result, floor in zip(measured, floors):
-                cells = [f'{t.wall:.3g} [{t.low:.3g}, {t.high:.3g}]' for t in getattr(result, part).values()]
-                lines.append(f'| {result.case} | {floor[part]:.3g} | {" | ".join(cells)} |')
+        for part in PARTS:
+            lines += layer_table(measured, part, (floor[part] for floor in floors))
     return '\n'.join(lines) + '\n'

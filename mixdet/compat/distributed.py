@@ -1,8 +1,18 @@
 """Several processes without a GPU.
 
-Defect answered: mmengine 0.10.7 calls CUDA functions when it starts a process group, whatever the backend
-(dist/utils.py), and hands GPU ids to DistributedDataParallel (runner/runner.py). Can go when it asks for CUDA first.
+Defects answered:
+- mmengine 0.10.7 calls CUDA functions when it starts a process group, whatever the backend (dist/utils.py), and hands
+  GPU ids to DistributedDataParallel (runner/runner.py). Can go when it asks for CUDA first.
+- PyTorch up to 2.13: a thread of gloo's that lets go of a tensor while Python is being taken down aborts the process
+  ("terminate called without an active exception"), after all the work was done; destroy_process_group does not join
+  these threads where there was a DistributedDataParallel, which keeps the group (pytorch/pytorch#179291). Can go when
+  it joins them.
 """
+
+import atexit
+import os
+import sys
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -29,3 +39,16 @@ def prepare_launch(cfg: Config, launcher: str) -> None:
     cfg.env_cfg.dist_cfg = dict(backend='gloo')
     dist.init_process_group('gloo')
     cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process with ``status``: as sys.exit does, but of a gloo group without taking Python down."""
+    gloo = dist.is_initialized() and dist.get_backend() == 'gloo'
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    if gloo:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)

@@ -9,14 +9,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import torch.distributed as dist
 from mmdet.engine.hooks import NumClassCheckHook
 from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner as MMEngineRunner
 
 from mixdet.compat.checkpoints import trust_files
-from mixdet.compat.distributed import prepare_launch
+from mixdet.compat.distributed import leave, prepare_launch
 from mixdet.datasets.preflight import check_datasets
 from mixdet.engine.checkpoint import check_pretrained
 from mixdet.engine.config import load_config
@@ -47,10 +46,7 @@ def run_tool(main: Callable[[], None]) -> None:
         status = 130
     except SystemExit as stop:  # argparse, and a training that was interrupted
         status = stop.code
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
-    sys.exit(status)
+    leave(status)
 
 
 @contextlib.contextmanager

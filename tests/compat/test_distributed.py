@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -17,3 +20,29 @@ def test_one_process_needs_nothing():
 def test_cluster_launchers_need_gpus(launcher):
     with pytest.raises(UserError, match=f'--launcher {launcher} needs GPUs'):
         prepare_launch(Config(dict(env_cfg=dict(dist_cfg=dict(backend='nccl')))), launcher)
+
+
+LEAVING = """
+import atexit, sys
+import torch.distributed as dist
+from mixdet.compat.distributed import leave
+
+class Tensor:
+    def __del__(self):
+        print('taken down')
+
+kept = Tensor()
+atexit.register(print, 'atexit')
+if sys.argv[1] == 'gloo':
+    dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
+print('work')
+leave(3)
+"""
+
+
+@pytest.mark.parametrize(
+    ('backend', 'said'), [('gloo', ['work', 'atexit']), ('none', ['work', 'atexit', 'taken down'])]
+)
+def test_python_is_not_taken_down_beside_gloos_threads(backend, said):
+    done = subprocess.run([sys.executable, '-c', LEAVING, backend], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split('\n')[:-1]) == (3, said), done.stderr

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from helpers import tiny_detector
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parity import TOLERANCE, arrange, assert_close, pair, ran
+from parity import TOLERANCE, arrange, assert_autocasts, assert_close, pair, ran
 from strategies import requests
 
 from mixdet.layers import MixConv2d, forms, native, set_mixconv_impl
@@ -90,17 +90,7 @@ def test_gradients_of_first_and_second_order(impl, stride, padding):
 def test_autocast(impl, dtype):
     torch.manual_seed(0)
     layer, reference = pair(impl, 8, 8, (3, 5), dtype=torch.float32)
-    x = torch.randn(2, 8, 9, 9)
-    expected = reference(x)
-    with torch.autocast('cpu', dtype=dtype):
-        actual = layer(x)
-    assert actual.dtype == dtype
-    assert_close(actual, expected, torch.bfloat16)
-    actual.float().sum().backward()
-    expected.sum().backward()
-    for a, b in zip(layer.parameters(), reference.parameters()):
-        assert a.grad.dtype == torch.float32
-        assert_close(a.grad, b.grad, torch.bfloat16)
+    assert_autocasts(layer, reference, torch.randn(2, 8, 9, 9), dtype)
 
 
 @pytest.mark.parametrize(('impl', 'dynamic'), [('padded', False), ('native', False), ('native', True)])

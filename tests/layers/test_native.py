@@ -2,20 +2,15 @@ import logging
 
 import pytest
 import torch
+from parity import OPTIONS, assert_refused, operator_weights, wrong_arguments
 
 from mixdet.layers import MixConv2d, native
-
-OPTIONS = ([2, 1], [1, 1, 2, 2], [1, 1, 1, 1])
 
 
 @pytest.fixture
 def operator():
     if not native.load():
         pytest.skip('no C++ compiler')
-
-
-def weights(**kwargs):
-    return [torch.randn(3, 1, 3, 3, **kwargs), torch.randn(2, 1, 5, 5, **kwargs)]
 
 
 @pytest.mark.parametrize('same', [False, True])
@@ -27,9 +22,9 @@ def test_operators_keep_pytorchs_rules(operator, same, channels_last):
         x = x.detach().to(memory_format=torch.channels_last).requires_grad_()
     bias = torch.randn(5, **kwargs)
     ops = torch.ops.mixdet
-    torch.library.opcheck(ops.mixconv2d.default, (x, weights(**kwargs), bias, *OPTIONS, same, 'none'))
+    torch.library.opcheck(ops.mixconv2d.default, (x, operator_weights(**kwargs), bias, *OPTIONS, same, 'none'))
     grad = torch.randn(2, 5, 4, 7, **kwargs)
-    torch.library.opcheck(ops.mixconv2d_input_grad.default, (grad, weights(**kwargs), [8, 7], *OPTIONS, same))
+    torch.library.opcheck(ops.mixconv2d_input_grad.default, (grad, operator_weights(**kwargs), [8, 7], *OPTIONS, same))
     kernel = [3, 3, 3, 2, 5, 5]
     torch.library.opcheck(ops.mixconv2d_weight_grad.default, (grad, x, kernel, *OPTIONS, same))
 
@@ -42,7 +37,7 @@ def test_bias_and_activation_inside_the_operator(operator, activation, function,
     x, bias = 3 * torch.randn(2, 5, 8, 7), torch.randn(5)
     if channels_last:
         x = x.to(memory_format=torch.channels_last)
-    plain = torch.ops.mixdet.mixconv2d(x, kernels := weights(), None, *OPTIONS, False, 'none')
+    plain = torch.ops.mixdet.mixconv2d(x, kernels := operator_weights(), None, *OPTIONS, False, 'none')
     fused = torch.ops.mixdet.mixconv2d(x, kernels, bias, *OPTIONS, False, activation)
     assert fused.is_contiguous(memory_format=torch.channels_last) == channels_last
     torch.testing.assert_close(fused, function(plain + bias.view(-1, 1, 1)))
@@ -58,29 +53,9 @@ class _nothing:
         return False
 
 
-@pytest.mark.parametrize(
-    ('change', 'message'),
-    [
-        (dict(input=torch.randn(2, 6, 8, 7)), 'input has 6 channels, the weights 5'),
-        (dict(input=torch.randn(5, 8, 7)), r'input must have the shape \(N, C, H, W\)'),
-        (dict(input=torch.randn(2, 5, 8, 7).double()), 'tensors of Double'),
-        (dict(input=torch.randn(2, 5, 1, 1)[:, :, :0]), 'smaller than a kernel'),
-        (dict(bias=torch.randn(4)), 'one value for each channel'),
-        (dict(stride=[0, 1]), 'stride must be'),
-        (dict(padding=[1, 1]), 'padding and dilation must have'),
-        (dict(dilation=[1, 1, 0, 1]), 'dilation must be positive'),
-        (dict(padding=[1, 1, 1, 1]), 'outputs of different sizes'),
-        (dict(activation='tanh'), "activation 'tanh'"),
-        (dict(weight=[torch.randn(5, 2, 3, 3)]), 'weights must have the shape'),
-    ],
-)
+@wrong_arguments
 def test_wrong_arguments_are_refused(operator, change, message):
-    arguments = dict(
-        input=torch.randn(2, 5, 8, 7), weight=weights(), bias=None, stride=OPTIONS[0], padding=OPTIONS[1],
-        dilation=OPTIONS[2], same=False, activation='none',
-    )  # fmt: skip
-    with torch.no_grad(), pytest.raises((ValueError, TypeError, RuntimeError), match=message):
-        torch.ops.mixdet.mixconv2d(**{**arguments, **change})
+    assert_refused(torch.ops.mixdet.mixconv2d, change, message)
 
 
 def test_empty_batches(operator):

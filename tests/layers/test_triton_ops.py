@@ -13,14 +13,24 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parity import TOLERANCE, arrange, assert_close, pair, ran
+from parity import (
+    OPTIONS,
+    TOLERANCE,
+    arrange,
+    assert_autocasts,
+    assert_close,
+    assert_refused,
+    operator_weights,
+    pair,
+    ran,
+    wrong_arguments,
+)
 from strategies import requests
 
 from mixdet import layers
 from mixdet.layers import MixConv2d, forms, set_mixconv_impl, triton_ops
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
-OPTIONS = ([2, 1], [1, 1, 2, 2], [1, 1, 1, 1])
 needs_triton = pytest.mark.skipif(importlib.util.find_spec('triton') is None, reason='Triton is not installed')
 
 
@@ -29,7 +39,7 @@ def tensor(*shape, **kwargs):
 
 
 def weights(**kwargs):
-    return [tensor(3, 1, 3, 3, **kwargs), tensor(2, 1, 5, 5, **kwargs)]
+    return operator_weights(DEVICE, **kwargs)
 
 
 @pytest.fixture
@@ -141,17 +151,7 @@ def test_folded_activations(operator):
 def test_autocast(operator, dtype):
     torch.manual_seed(0)
     layer, reference = pair('triton', 4, 4, (3, 5), dtype=torch.float32, bias=True, device=DEVICE)
-    x = tensor(2, 4, 7, 7)
-    expected = reference(x)
-    with torch.autocast(DEVICE, dtype=dtype):
-        actual = layer(x)
-    assert actual.dtype == dtype
-    assert_close(actual, expected, torch.bfloat16)
-    actual.float().sum().backward()
-    expected.sum().backward()
-    for a, b in zip(layer.parameters(), reference.parameters()):
-        assert a.grad.dtype == torch.float32
-        assert_close(a.grad, b.grad, torch.bfloat16)
+    assert_autocasts(layer, reference, tensor(2, 4, 7, 7), dtype)
 
 
 @pytest.mark.parametrize('dynamic', [False, True])
@@ -214,31 +214,9 @@ def test_empty_batches_and_frozen_parameters(operator):
     assert layer.convs[0].weight.grad is None and not layer.convs[1].weight.grad.any()
 
 
-@pytest.mark.parametrize(
-    ('change', 'message'),
-    [
-        (dict(input=torch.randn(2, 6, 8, 7)), 'has 6 channels, the weights 5'),
-        (dict(input=torch.randn(5, 8, 7)), r'expected a floating-point tensor \(N, C, H, W\)'),
-        (dict(input=torch.randn(2, 5, 8, 7).double()), 'one type and device, got torch.float32'),
-        (dict(input=torch.randn(2, 5, 1, 1)[:, :, :0]), 'smaller than a kernel'),
-        (dict(bias=torch.randn(4)), 'one value for each channel'),
-        (dict(stride=[0, 1]), 'stride must be'),
-        (dict(padding=[1, 1]), 'padding and dilation must have'),
-        (dict(dilation=[1, 1, 0, 1]), 'dilation must be positive'),
-        (dict(padding=[1, 1, 1, 1]), 'outputs of different sizes'),
-        (dict(activation='tanh'), "activation 'tanh'"),
-        (dict(weight=[torch.randn(5, 2, 3, 3)]), 'weights must have the shape'),
-    ],
-)
+@wrong_arguments
 def test_wrong_arguments_are_refused(operator, change, message):
-    arguments = dict(
-        input=torch.randn(2, 5, 8, 7), weight=weights(), bias=None, stride=OPTIONS[0], padding=OPTIONS[1],
-        dilation=OPTIONS[2], same=False, activation='none',
-    )  # fmt: skip
-    change = {key: value.to(DEVICE) if isinstance(value, torch.Tensor) else value for key, value in change.items()}
-    arguments['input'] = arguments['input'].to(DEVICE)
-    with torch.no_grad(), pytest.raises((ValueError, TypeError), match=message):
-        torch.ops.mixdet.mixconv2d_triton(**{**arguments, **change})
+    assert_refused(torch.ops.mixdet.mixconv2d_triton, change, message, DEVICE)
 
 
 def test_wrong_gradients_are_refused(operator):

@@ -44,7 +44,7 @@ def main() -> None:
             trials.append(trial)
     table = markdown(trials)
     if out:
-        out.write_text(table)
+        out.write_text(f'# {args.backbone} in {len(trials)} configs\n\n{table}')
     print(table.partition('\n\n')[0])
 
 
