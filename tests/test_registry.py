@@ -49,3 +49,10 @@ def test_importing_mixdet_does_not_import_mmdet_or_mmcv():
     code = "import sys, mixdet; print([name for name in ('mmdet', 'mmcv') if name in sys.modules])"
     done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
     assert done.stdout.strip().endswith('[]'), done.stdout + done.stderr
+
+
+def test_importing_the_layers_does_not_import_torchs_compiler():
+    # most of a second of every tool's start
+    code = "import sys, mixdet.layers; print([name for name in ('torch._dynamo', 'triton') if name in sys.modules])"
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
+    assert done.stdout.strip().endswith('[]'), done.stdout + done.stderr

@@ -42,12 +42,14 @@ def load() -> bool:
     return True
 
 
-@getattr(getattr(torch, 'compiler', None), 'assume_constant_result', lambda function: function)
 def available(device: str) -> bool:
     """Whether the operator runs on tensors of ``device`` ('cpu', 'cuda'); torch.compile takes the answer as it is."""
     if device == 'cpu' and os.environ.get('TRITON_INTERPRET') != '1':
         return False
     return device in ('cpu', 'cuda') and load() and (device == 'cuda' or _kernels().INTERPRETED)
+
+
+available._dynamo_marked_constant = True  # as in native.py
 
 
 def _kernels():
