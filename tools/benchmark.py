@@ -7,6 +7,7 @@ import torch
 from mmengine.registry import init_default_scope
 
 from mixdet.analysis import alternatives as known
+from mixdet.analysis import operators
 from mixdet.analysis.detector_speed import markdown, measure, plot
 from mixdet.engine.cli import run_tool, user_input
 from mixdet.engine.config import load_config
@@ -39,10 +40,15 @@ def main() -> None:
     parser.add_argument('--seconds', type=float, default=5.0, help='for each of the measurements')
     parser.add_argument('--out', metavar='FILE.md', type=Path, help='write the table to this file')
     parser.add_argument('--plot', metavar='FILE.png', type=Path, help='draw the times into this file')
+    parser.add_argument(
+        '--profile', metavar='FILE.md', type=Path, help='write the operators that training steps spend most in there'
+    )
     args = parser.parse_args()
     if min(args.threads, *args.batches) < 1 or args.train_batch < 0:
         raise UserError('--threads and --batches must be at least 1, --train-batch at least 0')
-    for path in (args.out, args.plot):
+    if args.profile and not args.train_batch:
+        raise UserError('--profile is of training steps, --train-batch 0 asks for none')
+    for path in (args.out, args.plot, args.profile):
         if path and not path.parent.is_dir():
             raise UserError(f'{path}: the folder {path.parent} does not exist')
 
@@ -62,6 +68,8 @@ def main() -> None:
         print(page)
     if args.plot:
         plot(timings, args.plot)
+    if args.profile:
+        args.profile.write_text(operators.markdown(compared, tuple(args.shape), args.train_batch))
 
 
 def _alternatives(

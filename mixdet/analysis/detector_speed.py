@@ -1,5 +1,6 @@
 """How fast whole networks are against one another, and how much memory they take."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -62,7 +63,7 @@ def measure(
         }
     if train_batch:
         steps = {
-            other.name: _training_step(other, train_batch, image_size)
+            other.name: training_step(other, train_batch, image_size)
             for other in alternatives
             if other.model is not None
         }
@@ -86,7 +87,8 @@ def _inference(other: Alternative, x: Tensor):
     return run
 
 
-def _training_step(other: Alternative, size: int, image_size: tuple[int, int]):
+def training_step(other: Alternative, size: int, image_size: tuple[int, int]) -> Callable[[], None]:
+    """What does one step of training on ``size`` images: losses, backward, SGD. A backbone's loss: see measure."""
     model = other.model
     detector = isinstance(model, BaseDetector)
     data = batch(size, image_size, model.bbox_head.num_classes if detector else 1)

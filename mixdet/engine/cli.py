@@ -17,6 +17,7 @@ from mmengine.runner import Runner as MMEngineRunner
 from mixdet.compat.checkpoints import trust_files
 from mixdet.compat.distributed import leave, prepare_launch
 from mixdet.datasets.preflight import check_datasets
+from mixdet.engine.allocator import keep_freed_memory
 from mixdet.engine.checkpoint import check_pretrained
 from mixdet.engine.config import load_config
 from mixdet.engine.runner import Runner
@@ -34,6 +35,7 @@ def run_tool(main: Callable[[], None]) -> None:
     """
     for noise in UPSTREAM_WARNINGS:
         warnings.filterwarnings('ignore', message=f'.*{noise}')
+    keep_freed_memory()
     status = 0
     try:
         main()

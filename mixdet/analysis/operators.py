@@ -1,0 +1,55 @@
+"""Where the time of a network goes, operator by operator."""
+
+from collections.abc import Callable, Sequence
+
+from torch.profiler import ProfilerActivity, profile
+
+from mixdet.analysis.alternatives import Alternative
+from mixdet.analysis.detector_speed import training_step
+from mixdet.analysis.timing import environment
+
+# of operators that take a convolution's weights: the position of these among the inputs
+WEIGHTS = {
+    'aten::mkldnn_convolution': 1,
+    'aten::_slow_conv2d_forward': 1,
+    'aten::_slow_conv2d_backward': 2,
+    'aten::convolution_backward': 2,
+}
+
+
+def times(work: Callable[[], object], repeats: int = 5) -> dict[str, float]:
+    """Milliseconds on the clock that ``work()`` spends in each operator itself, largest first; a mean of ``repeats``.
+
+    Convolutions are told apart by their weights: 1x1, depthwise and others. The profiler makes many small operators
+    longer than they are.
+    """
+    work()
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as run:
+        for _ in range(repeats):
+            work()
+    spent: dict[str, float] = {}
+    for event in run.key_averages(group_by_input_shape=True):
+        name = _name(event.key, event.input_shapes)
+        spent[name] = spent.get(name, 0.0) + event.self_cpu_time_total / 1e3 / repeats
+    return dict(sorted(spent.items(), key=lambda item: -item[1]))
+
+
+def _name(operator: str, shapes: Sequence[Sequence[int]]) -> str:
+    at = WEIGHTS.get(operator)
+    if at is None or len(shapes) <= at or len(shapes[at]) != 4:
+        return operator
+    _, channels, *kernel = shapes[at]
+    return f'{operator}, {"1x1" if kernel == [1, 1] else "depthwise" if channels == 1 else "dense"}'
+
+
+def markdown(alternatives: Sequence[Alternative], image_size: tuple[int, int], train_batch: int, rows: int = 12) -> str:
+    """A table of the operators in which the training steps of ``alternatives`` spend most, for each of them."""
+    lines = [f'Measured on {environment()}; training step, batch {train_batch}; of the time under the profiler.']
+    for other in alternatives:
+        if other.model is None:
+            continue
+        spent = times(training_step(other, train_batch, image_size))
+        total = sum(spent.values())
+        lines += ['', f'{other.name}, {total:.0f} ms:', '', '| operator itself | ms | share |', '|---|---|---|']
+        lines += [f'| `{name}` | {ms:.1f} | {ms / total:.0%} |' for name, ms in list(spent.items())[:rows]]
+    return '\n'.join(lines) + '\n'

@@ -1,0 +1,30 @@
+import torch
+from helpers import tiny_detector
+from torch import nn
+
+from mixdet.analysis import alternatives, operators
+
+
+def test_convolutions_are_told_apart():
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 5, groups=8), nn.Conv2d(8, 4, 1), nn.ReLU())
+    x = torch.randn(2, 3, 32, 32)
+    spent = operators.times(lambda: network(x).sum().backward(), repeats=2)
+    assert {f'aten::convolution_backward, {kind}' for kind in ('dense', 'depthwise', '1x1')} <= set(spent)
+    assert {name.rpartition(', ')[2] for name in spent if 'conv2d' in name or 'mkldnn_convolution' in name} >= {
+        'dense', 'depthwise',
+    }  # fmt: skip
+    assert 'aten::convolution_backward' not in spent and list(spent.values()) == sorted(spent.values(), reverse=True)
+
+
+def test_the_page_has_each_alternative_that_trains():
+    model = tiny_detector(kernel_sizes=(3, 5))
+    compared = [
+        alternatives.alternative('ours', model, True, same=True),
+        alternatives.fused('ours', model, same=True),
+        alternatives.split('ours', model),
+    ]
+    page = operators.markdown(compared, (64, 64), train_batch=2, rows=30)
+    *_, split = page.split('| operator itself | ms | share |')
+    assert page.count(' ms:') == 2 and 'ours, fused' not in page
+    assert 'aten::cat' in split and 'training step, batch 2' in page
+    assert sum(int(line.split('|')[3].strip(' %')) for line in split.splitlines() if line.startswith('| `')) > 60
