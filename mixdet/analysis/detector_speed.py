@@ -14,6 +14,7 @@ from mixdet.analysis.memory import peak
 from mixdet.analysis.timing import Timing, environment, interleave
 
 MIB = 2**20
+WARMUP = 3  # rounds until the process has taken all the memory that it will need
 
 
 def batch(size: int, image_size: tuple[int, int], num_classes: int) -> dict:
@@ -57,7 +58,7 @@ def measure(
         x = torch.randn(size, 3, *image_size, generator=torch.Generator().manual_seed(0))
         runs = {other.name: _inference(other, x) for other in alternatives}
         part = f'inference, batch {size}'
-        timings[part] = interleave(runs, seconds, 3)
+        timings[part] = interleave(runs, seconds, 3, warmup=WARMUP)
         memory[part] = {
             other.name: peak(runs[other.name]) / MIB for other in alternatives if not isinstance(other.run, OnnxNetwork)
         }
@@ -68,7 +69,7 @@ def measure(
             if other.model is not None
         }
         part = f'training step, batch {train_batch}'
-        timings[part] = interleave(steps, seconds, 3)
+        timings[part] = interleave(steps, seconds, 7, warmup=WARMUP)
         memory[part] = {name: peak(step) / MIB for name, step in steps.items()}
     return timings, memory
 

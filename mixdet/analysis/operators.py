@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from torch.profiler import ProfilerActivity, profile
 
 from mixdet.analysis.alternatives import Alternative
-from mixdet.analysis.detector_speed import training_step
+from mixdet.analysis.detector_speed import WARMUP, training_step
 from mixdet.analysis.timing import environment
 
 # of operators that take a convolution's weights: the position of these among the inputs
@@ -23,14 +23,16 @@ def times(work: Callable[[], object], repeats: int = 5) -> dict[str, float]:
     Convolutions are told apart by their weights: 1x1, depthwise and others. The profiler makes many small operators
     longer than they are.
     """
-    work()
-    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as run:
-        for _ in range(repeats):
-            work()
     spent: dict[str, float] = {}
-    for event in run.key_averages(group_by_input_shape=True):
-        name = _name(event.key, event.input_shapes)
-        spent[name] = spent.get(name, 0.0) + event.self_cpu_time_total / 1e3 / repeats
+    for number in range(WARMUP + repeats):
+        # one call at a time: what the profiler remembers of more splits the memory that the next call would use again
+        with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as run:
+            work()
+        if number < WARMUP:
+            continue
+        for event in run.key_averages(group_by_input_shape=True):
+            name = _name(event.key, event.input_shapes)
+            spent[name] = spent.get(name, 0.0) + event.self_cpu_time_total / 1e3 / repeats
     return dict(sorted(spent.items(), key=lambda item: -item[1]))
 
 

@@ -32,13 +32,14 @@ def interleave(
     seconds: float = 1.0,
     rounds: int = 5,
     timer: Callable[[Callable[[], object]], tuple[float, float]] = on_the_clock,
+    warmup: int = 1,
 ) -> dict[str, Timing]:
     """Call ``functions`` in turn, over and over, so that what disturbs one disturbs all.
 
-    Each is called once beforehand. It ends after ``seconds``, but not before ``rounds`` rounds. ``timer`` calls a
-    function and returns its milliseconds.
+    Each is called ``warmup`` times beforehand, in turn as well. It ends after ``seconds``, but not before ``rounds``
+    rounds. ``timer`` calls a function and returns its milliseconds.
     """
-    for function in functions.values():
+    for function in [*functions.values()] * warmup:
         function()
     wall: dict[str, list[float]] = {name: [] for name in functions}
     cpu: dict[str, list[float]] = {name: [] for name in functions}
