@@ -41,13 +41,11 @@ def main() -> None:
     parser.add_argument('--out', metavar='FILE.md', type=Path, help='write the table to this file')
     parser.add_argument('--plot', metavar='FILE.png', type=Path, help='draw the times into this file')
     parser.add_argument(
-        '--profile', metavar='FILE.md', type=Path, help='write the operators that training steps spend most in there'
+        '--profile', metavar='FILE.md', type=Path, help='write the operators that take most of each to this file'
     )
     args = parser.parse_args()
     if min(args.threads, *args.batches) < 1 or args.train_batch < 0:
         raise UserError('--threads and --batches must be at least 1, --train-batch at least 0')
-    if args.profile and not args.train_batch:
-        raise UserError('--profile is of training steps, --train-batch 0 asks for none')
     for path in (args.out, args.plot, args.profile):
         if path and not path.parent.is_dir():
             raise UserError(f'{path}: the folder {path.parent} does not exist')
@@ -69,7 +67,7 @@ def main() -> None:
     if args.plot:
         plot(timings, args.plot)
     if args.profile:
-        args.profile.write_text(operators.markdown(compared, tuple(args.shape), args.train_batch))
+        args.profile.write_text(operators.markdown(compared, tuple(args.shape), args.batches, args.train_batch))
 
 
 def _alternatives(

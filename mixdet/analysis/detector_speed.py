@@ -56,7 +56,7 @@ def measure(
     timings, memory = {}, {}
     for size in batches:
         x = torch.randn(size, 3, *image_size, generator=torch.Generator().manual_seed(0))
-        runs = {other.name: _inference(other, x) for other in alternatives}
+        runs = {other.name: inference(other, x) for other in alternatives}
         part = f'inference, batch {size}'
         timings[part] = interleave(runs, seconds, 3, warmup=WARMUP)
         memory[part] = {
@@ -78,7 +78,10 @@ def _arranged(x: Tensor, channels_last: bool) -> Tensor:
     return x.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
-def _inference(other: Alternative, x: Tensor):
+def inference(other: Alternative, x: Tensor) -> Callable[[], None]:
+    """What does one inference of the images ``x``, (N, 3, H, W); the model is now in evaluation mode."""
+    if other.model is not None:
+        other.model.eval()
     x = _arranged(x, other.channels_last)
 
     @torch.no_grad()

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch.profiler import ProfilerActivity, profile
 
-from mixdet.analysis.alternatives import Alternative
-from mixdet.analysis.detector_speed import WARMUP, training_step
+from mixdet.analysis.alternatives import Alternative, OnnxNetwork
+from mixdet.analysis.detector_speed import WARMUP, inference, training_step
 from mixdet.analysis.timing import environment
 
 # of operators that take a convolution's weights: the position of these among the inputs
@@ -44,14 +45,31 @@ def _name(operator: str, shapes: Sequence[Sequence[int]]) -> str:
     return f'{operator}, {"1x1" if kernel == [1, 1] else "depthwise" if channels == 1 else "dense"}'
 
 
-def markdown(alternatives: Sequence[Alternative], image_size: tuple[int, int], train_batch: int, rows: int = 12) -> str:
-    """A table of the operators in which the training steps of ``alternatives`` spend most, for each of them."""
-    lines = [f'Measured on {environment()}; training step, batch {train_batch}; of the time under the profiler.']
-    for other in alternatives:
-        if other.model is None:
-            continue
-        spent = times(training_step(other, train_batch, image_size))
+def markdown(
+    alternatives: Sequence[Alternative],
+    image_size: tuple[int, int],
+    batches: Sequence[int] = (),
+    train_batch: int = 0,
+    rows: int = 12,
+) -> str:
+    """Tables of the operators in which ``alternatives`` spend most, in inference and in a training step.
+
+    ONNX Runtime's operators are not PyTorch's to time.
+    """
+    ours = [other for other in alternatives if not isinstance(other.run, OnnxNetwork)]
+    works = {
+        f'{other.name}, inference, batch {size}': inference(other, torch.randn(size, 3, *image_size))
+        for size in batches
+        for other in ours
+    }
+    if train_batch:
+        trained = [other for other in ours if other.model is not None]
+        part = f'training step, batch {train_batch}'
+        works.update({f'{other.name}, {part}': training_step(other, train_batch, image_size) for other in trained})
+    lines = [f'Measured on {environment()}; under the profiler.']
+    for title, work in works.items():
+        spent = times(work)
         total = sum(spent.values())
-        lines += ['', f'{other.name}, {total:.0f} ms:', '', '| operator itself | ms | share |', '|---|---|---|']
-        lines += [f'| `{name}` | {ms:.1f} | {ms / total:.0%} |' for name, ms in list(spent.items())[:rows]]
+        lines += ['', f'{title}, {total:.3g} ms:', '', '| operator itself | ms | share |', '|---|---|---|']
+        lines += [f'| `{name}` | {ms:.2f} | {ms / total:.0%} |' for name, ms in list(spent.items())[:rows]]
     return '\n'.join(lines) + '\n'

@@ -16,15 +16,19 @@ def test_convolutions_are_told_apart():
     assert 'aten::convolution_backward' not in spent and list(spent.values()) == sorted(spent.values(), reverse=True)
 
 
-def test_the_page_has_each_alternative_that_trains():
+def test_the_page_has_each_alternative_and_what_trains():
     model = tiny_detector(kernel_sizes=(3, 5))
     compared = [
         alternatives.alternative('ours', model, True, same=True),
         alternatives.fused('ours', model, same=True),
         alternatives.split('ours', model),
     ]
-    page = operators.markdown(compared, (64, 64), train_batch=2, rows=30)
+    page = operators.markdown(compared, (64, 64), (1,), train_batch=2, rows=30)
     *_, split = page.split('| operator itself | ms | share |')
-    assert page.count(' ms:') == 2 and 'ours, fused' not in page
-    assert 'aten::cat' in split and 'training step, batch 2' in page
+    titles = [line.rpartition(', ')[0] for line in page.splitlines() if line.endswith(' ms:')]
+    assert titles == [f'{other.name}, inference, batch 1' for other in compared] + [
+        f'{name}, training step, batch 2' for name in ('ours', 'ours, split NCHW')
+    ]
+    assert 'aten::cat' in split and 'aten::convolution_backward' in split
     assert sum(int(line.split('|')[3].strip(' %')) for line in split.splitlines() if line.startswith('| `')) > 60
+    assert operators.markdown(compared[1:2], (64, 64)).count('\n') == 1
