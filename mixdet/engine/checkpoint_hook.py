@@ -40,6 +40,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         self._state: Optional[dict] = None
         self._new_state: Optional[dict] = None
         self._validated = False
+        self._found: Optional[Path] = None
         if runner._resume and runner._load_from is None:
             found, damaged = find_checkpoint(Path(runner.work_dir, LAST), self._patterns(runner))
             for path, reason in damaged:
@@ -53,6 +54,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             elif damaged:
                 runner.logger.warning(f'resuming from {found}, the newest whole checkpoint')
             runner._load_from, runner._resume = found and str(found), found is not None
+            self._found = None if damaged else found
 
     def _patterns(self, runner: Runner) -> list[Path]:
         folder = Path(self.out_dir, Path(runner.work_dir).name) if self.out_dir else Path(runner.work_dir)
@@ -68,6 +70,8 @@ class CheckpointHook(MMEngineCheckpointHook):
         super().before_train(runner)
         if isinstance(self.file_backend, LocalBackend) and is_main_process():
             self._prepare_folder()
+            if self._found is not None:  # a run killed between a checkpoint and its note did not say so
+                self._make_latest(runner, str(self._found))
         seed_loaders(runner)
         if runner._resume:
             restore(runner, self._state)

@@ -78,6 +78,14 @@ def test_a_checkpoint_not_yet_noted_as_the_latest_is_found(tmp_path):
     started = []
     train(config(tmp_path), resume=True, hooks=[spy(started)])
     assert started == [6]
+    # and noted, even if nothing is left to be done
+    train(config(tmp_path))
+    whole, noted = latest(tmp_path), str(tmp_path / 'iter_3.pth')
+    assert whole != noted
+    last.write_text(noted)
+    os.utime(last, ns=(0, 0))
+    train(config(tmp_path), resume=True)
+    assert latest(tmp_path) == whole
     train(config(tmp_path / 'b'), kill_at=8)
     (tmp_path / 'b/last_checkpoint').write_text(str(tmp_path / 'b/iter_3.pth'))  # asked for by the user
     started.clear()
