@@ -11,7 +11,7 @@ def keep_freed_memory() -> bool:
     """Let the process keep the memory of freed tensors for the next ones; whether that was possible.
 
     glibc returns blocks of more than 32 MiB to the system as soon as they are freed. Activations are such blocks, and
-    the system hands out each page of the next one zeroed, on first touch: up to a third of a training step on a CPU.
+    the system hands out each page of the next one zeroed, on first touch (docs/speed.md).
     Memory stays at its highest level instead of falling in between. Left alone are other C libraries, and a user's
     own settings in the environment (``MALLOC_*``, ``GLIBC_TUNABLES``).
     """
