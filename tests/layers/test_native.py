@@ -2,6 +2,7 @@ import logging
 
 import pytest
 import torch
+import torch.autograd.forward_ad as forward_ad
 from parity import OPTIONS, assert_refused, operator_weights, wrong_arguments
 
 from mixdet.layers import MixConv2d, native
@@ -70,8 +71,8 @@ def test_empty_batches(operator):
 @pytest.mark.parametrize('threads', [1, 2, 3])
 def test_threads_share_the_work(operator, threads):
     torch.manual_seed(0)
-    layer = MixConv2d(40, 40, (3, 5, 7), stride=2).double()
-    x = torch.randn(5, 40, 70, 130, dtype=torch.double, requires_grad=True)
+    layer = MixConv2d(72, 72, (3, 5, 7), stride=2).double()
+    x = torch.randn(5, 72, 50, 90, dtype=torch.double, requires_grad=True)
     before = torch.get_num_threads()
     results = []
     for count, impl in ((before, 'split'), (threads, 'native')):
@@ -82,6 +83,14 @@ def test_threads_share_the_work(operator, threads):
     torch.set_num_threads(before)
     for a, b in zip(*results):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-8)
+
+
+def test_forward_differentiation_is_refused(operator):
+    """Not done in silence, which would lose the tangent."""
+    layer = MixConv2d(6, 6, (3, 5), impl='native').requires_grad_(False)
+    x = torch.randn(1, 6, 8, 8)
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match='jvp is not implemented'):
+        layer(forward_ad.make_dual(x, x))
 
 
 def test_output_has_the_inputs_memory_format(operator):

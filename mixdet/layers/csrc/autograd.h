@@ -34,16 +34,26 @@ inline std::vector<Tensor> call_weight_grad(const Tensor& grad, const Tensor& x,
   return op.call(grad, x, shapes, o.stride, o.padding, o.dilation, o.same);
 }
 
+// Whether what is computed from these has to record it: for a gradient, or to refuse forward differentiation.
+inline bool recorded(const Tensor& first, TensorList rest, const OptionalTensor& last = std::nullopt) {
+  const auto wanted = [](const Tensor& x) {
+    return x.defined() && ((x.requires_grad() && at::GradMode::is_enabled()) || x._fw_grad(0).defined());
+  };
+  return wanted(first) || std::any_of(rest.begin(), rest.end(), wanted) || (last && wanted(*last));
+}
+
 inline void save(AutogradContext* ctx, const Options& o) {
-  ctx->saved_data["stride"] = o.stride;
-  ctx->saved_data["padding"] = o.padding;
-  ctx->saved_data["dilation"] = o.dilation;
-  ctx->saved_data["same"] = o.same;
+  // one entry: each costs as much as a small kernel's plan
+  std::vector<int64_t> values{o.same};
+  for (const auto& part : {o.stride, o.padding, o.dilation}) values.insert(values.end(), part.begin(), part.end());
+  ctx->saved_data["options"] = std::move(values);
 }
 
 inline Options saved(AutogradContext* ctx) {
-  return {ctx->saved_data["stride"].toIntVector(), ctx->saved_data["padding"].toIntVector(),
-          ctx->saved_data["dilation"].toIntVector(), ctx->saved_data["same"].toBool()};
+  const std::vector<int64_t> values = ctx->saved_data["options"].toIntVector();
+  const auto middle = values.begin() + 3 + (values.size() - 3) / 2;
+  return {
+      {values.begin() + 1, values.begin() + 3}, {values.begin() + 3, middle}, {middle, values.end()}, values[0] != 0};
 }
 
 inline bool any_needed(AutogradContext* ctx, size_t begin, size_t count) {
@@ -75,7 +85,7 @@ struct Forward : torch::autograd::Function<Forward> {
     kept.insert(kept.end(), weights.begin(), weights.end());
     ctx->save_for_backward(kept);
     save(ctx, o);
-    ctx->saved_data["bias"] = bias.has_value() && bias->defined();
+    if (bias) ctx->saved_data["bias"] = true;
     return call_forward(x, weights, bias, o);
   }
 
@@ -87,7 +97,7 @@ struct Forward : torch::autograd::Function<Forward> {
     std::vector<Tensor> weight_grads;
     if (ctx->needs_input_grad(0)) x_grad = call_input_grad(grad, weights, x.sym_sizes().slice(2), o);
     if (any_needed(ctx, 1, weights.size())) weight_grads = call_weight_grad(grad, x, shapes_of(weights), o);
-    if (ctx->saved_data["bias"].toBool() && ctx->needs_input_grad(1 + weights.size())) bias_grad = grad.sum({0, 2, 3});
+    if (ctx->saved_data.count("bias") && ctx->needs_input_grad(1 + weights.size())) bias_grad = grad.sum({0, 2, 3});
     return gradients(x_grad, weight_grads, weights.size(), {bias_grad, Tensor()});
   }
 };
@@ -144,27 +154,33 @@ struct WeightGrad : torch::autograd::Function<WeightGrad> {
 inline Tensor forward_autograd(const Tensor& x, TensorList weights, const OptionalTensor& bias, IntArrayRef stride,
                                IntArrayRef padding, IntArrayRef dilation, bool same, c10::string_view activation) {
   const Options o{stride.vec(), padding.vec(), dilation.vec(), same};
-  if (activation != "none") {
-    bool needed = x.requires_grad() || (bias && bias->requires_grad());
-    for (const Tensor& weight : weights) needed = needed || weight.requires_grad();
-    TORCH_CHECK(!(needed && at::GradMode::is_enabled()),
+  if (recorded(x, weights, bias)) {
+    TORCH_CHECK(activation == "none",
                 "mixconv2d: an activation inside the operator has no gradient; apply it to the result");
-    at::AutoDispatchBelowADInplaceOrView guard;
-    return call_forward(x, weights, bias, o, activation);
+    return Forward::apply(x, weights, bias, o);
   }
-  return Forward::apply(x, weights, bias, o);
+  at::AutoDispatchBelowADInplaceOrView guard;
+  return call_forward(x, weights, bias, o, activation);
 }
 
 inline Tensor input_grad_autograd(const Tensor& grad, TensorList weights, c10::SymIntArrayRef size, IntArrayRef stride,
                                   IntArrayRef padding, IntArrayRef dilation, bool same) {
-  return InputGrad::apply(grad, weights, size, Options{stride.vec(), padding.vec(), dilation.vec(), same});
+  const Options o{stride.vec(), padding.vec(), dilation.vec(), same};
+  if (recorded(grad, weights)) return InputGrad::apply(grad, weights, size, o);
+  at::AutoDispatchBelowADInplaceOrView guard;
+  return call_input_grad(grad, weights, size, o);
 }
 
 inline std::vector<Tensor> weight_grad_autograd(const Tensor& grad, const Tensor& x, IntArrayRef shapes,
                                                 IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation,
                                                 bool same) {
-  const std::vector<int64_t> kept = shapes.vec();
-  return WeightGrad::apply(grad, x, &kept, Options{stride.vec(), padding.vec(), dilation.vec(), same});
+  const Options o{stride.vec(), padding.vec(), dilation.vec(), same};
+  if (recorded(grad, {x})) {
+    const std::vector<int64_t> kept = shapes.vec();
+    return WeightGrad::apply(grad, x, &kept, o);
+  }
+  at::AutoDispatchBelowADInplaceOrView guard;
+  return call_weight_grad(grad, x, shapes, o);
 }
 
 }  // namespace mixdet

@@ -114,36 +114,36 @@ using Accumulator = std::conditional_t<std::is_same_v<S, double>, double, float>
 #define MIXDET_DISPATCH(TYPE, ...) \
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, TYPE, "mixconv2d", __VA_ARGS__)
 
-// Calls function(group, its first channel's lane, lane after its last, places of its kernel) for the groups of a block.
+// Calls function(group, its first channel's lane, lane after its last, places of its kernel) for the groups of a
+// vector.
 template <typename Function>
-void for_groups(const std::vector<Group>& groups, const Block& block, const Gather& gather, Function function) {
+void for_groups(const std::vector<Group>& groups, const Lanes& lanes, const Gather& gather, Function function) {
   for (size_t g = 0; g < gather.places.size(); ++g) {
     const int64_t index = gather.first_group + g;
-    const int64_t first = std::max<int64_t>(0, groups[index].first_channel - block.first_channel);
-    const int64_t last = std::min(block.channels, groups[index].end() - block.first_channel);
+    const int64_t first = std::max<int64_t>(0, groups[index].first_channel - lanes.first_channel);
+    const int64_t last = std::min(lanes.channels, groups[index].end() - lanes.first_channel);
     if (first < last) function(index, first, last, gather.places[g]);
   }
 }
 
-// [vector][tap] of a block; zero where a channel's kernel has not the tap, and beyond the last channel.
+// The weights of a vector of channels, [tap]; zero where a channel's kernel has not the tap, and beyond the last
+// channel.
 template <typename T, typename S>
-void pack(const std::vector<Tensor>& weights, const std::vector<Group>& groups, const Block& block,
+void pack(const std::vector<Tensor>& weights, const std::vector<Group>& groups, const Lanes& lanes,
           const Gather& gather, Vec<T>* out) {
-  constexpr int lanes = Simd<T>::lanes;
+  constexpr int size = Simd<T>::lanes;
   T* values = reinterpret_cast<T*>(out);
-  if (block.channels < Simd<T>::block || gather.places.size() > 1) {
-    std::fill(values, values + gather.taps * Simd<T>::block, T(0));
-  }
-  for_groups(groups, block, gather, [&](int64_t g, int64_t first, int64_t last, const std::vector<int64_t>& places) {
+  if (lanes.channels < size || gather.places.size() > 1) std::fill(values, values + gather.taps * size, T(0));
+  for_groups(groups, lanes, gather, [&](int64_t g, int64_t first, int64_t last, const std::vector<int64_t>& places) {
     const int64_t taps = groups[g].taps();
-    const S* source = weights[g].const_data_ptr<S>() + (block.first_channel - groups[g].first_channel) * taps;
+    const S* source = weights[g].const_data_ptr<S>() + (lanes.first_channel - groups[g].first_channel) * taps;
     const auto copy = [&](int64_t k, int64_t i) {
-      values[(i / lanes * gather.taps + places[k]) * lanes + i % lanes] = static_cast<T>(source[i * taps + k]);
+      values[places[k] * size + i] = static_cast<T>(source[i * taps + k]);
     };
-    const bool full = last - first == Simd<T>::block;  // which is a loop of known length
+    const bool full = last - first == size;  // which is a loop of known length
     for (int64_t k = 0; k < taps; ++k) {
       if (full) {
-        for (int i = 0; i < Simd<T>::block; ++i) copy(k, i);
+        for (int i = 0; i < size; ++i) copy(k, i);
       } else {
         for (int64_t i = first; i < last; ++i) copy(k, i);
       }
@@ -181,29 +181,20 @@ inline void gather(const Tensor& in, const Tensor& out, TensorList weights, cons
     using T = Accumulator<scalar_t>;
     const auto source = view<const scalar_t>(in);
     const auto target = view<scalar_t>(out);
-    std::vector<Range> ranges;
-    const std::vector<Block> blocks = make_blocks<T>(groups, ranges);
-    const int64_t num_blocks = blocks.size();
-    std::vector<Gather> gathers;
-    for (const Range& range : ranges) gathers.push_back(make_gather(groups, range, stride_h, stride_w, transposed));
-    std::vector<int64_t> starts;
-    int64_t packed_size = 0;
     const int64_t rows = (out.size(2) + steps.out_h - 1) / steps.out_h;
+    const int64_t columns = (out.size(3) + steps.out_w - 1) / steps.out_w * steps.in_w;
+    const Plan plan = make_plan<T>(groups, stride_h, stride_w, transposed, 1, columns);
     int64_t strip = rows;
-    for (const Gather& g : gathers) {
-      const int64_t columns =
-          ((out.size(3) + steps.out_w - 1) / steps.out_w - 1) * steps.in_w + g.max_dx - g.min_dx + 1;
-      strip = std::min(strip, rows_at_a_time<T>(rows, columns, steps.in_h, g.max_dy - g.min_dy + 1));
+    for (const Block& block : plan.blocks) {
+      const int64_t row_bytes = (columns + block.window.width()) * block.count * kVectorBytes;
+      strip = std::min(strip, rows_at_a_time(rows, row_bytes, steps.in_h, block.window.height()));
     }
-    for (const Block& block : blocks) {
-      starts.push_back(packed_size);
-      packed_size += gathers[block.kernels].taps * kVectors;
-    }
-    std::unique_ptr<Vec<T>[]> packed(new Vec<T>[packed_size]);
-    const int64_t num_strips = (rows + strip - 1) / strip;
-    at::parallel_for(0, num_blocks, 16, [&](int64_t begin, int64_t end) {
-      for (int64_t b = begin; b < end; ++b) {
-        pack<T, scalar_t>(dense, groups, blocks[b], gathers[blocks[b].kernels], packed.get() + starts[b]);
+    std::unique_ptr<Vec<T>[]> packed(new Vec<T>[plan.size]);
+    const int64_t num_blocks = plan.blocks.size(), num_strips = (rows + strip - 1) / strip;
+    at::parallel_for(0, plan.lanes.size(), 16, [&](int64_t begin, int64_t end) {
+      for (int64_t v = begin; v < end; ++v) {
+        const Lanes& lanes = plan.lanes[v];
+        pack<T, scalar_t>(dense, groups, lanes, plan.gathers[lanes.gather], packed.get() + lanes.start);
       }
     });
     const Tensor added = bias ? bias->to(c10::CppTypeToScalarType<T>::value).contiguous() : Tensor();
@@ -212,14 +203,10 @@ inline void gather(const Tensor& in, const Tensor& out, TensorList weights, cons
     const int64_t pixels = std::min(in.size(2) * in.size(3), out.size(2) * out.size(3)) * source.batch;
     at::parallel_for(0, tasks, grain(tasks, work_of(groups, pixels)), [&](int64_t begin, int64_t end) {
       for (int64_t task = begin; task < end; ++task) {
-        const Block& block = blocks[task % num_blocks];
         const int64_t first = task / num_blocks % num_strips * strip;
-        Vec<T> block_bias[kVectors] = {};
-        if (added.defined())
-          std::memcpy(block_bias, added.const_data_ptr<T>() + block.first_channel, block.channels * sizeof(T));
-        gather_rows<T, scalar_t>(source, target, gathers[block.kernels], steps, block,
-                                 packed.get() + starts[task % num_blocks], added.defined() ? block_bias : nullptr,
-                                 activation, task / num_blocks / num_strips, first, std::min(first + strip, rows));
+        gather_rows<T, scalar_t>(source, target, plan, plan.blocks[task % num_blocks], steps, packed.get(),
+                                 added.defined() ? added.const_data_ptr<T>() : nullptr, activation,
+                                 task / num_blocks / num_strips, first, std::min(first + strip, rows));
       }
     });
   });
@@ -274,52 +261,43 @@ inline std::vector<Tensor> weight_grad_cpu(const Tensor& grad, const Tensor& x, 
     constexpr int lanes = Simd<T>::lanes;
     const auto pixels = view<const scalar_t>(x);
     const auto gradients = view<const scalar_t>(grad);
-    std::vector<Range> ranges;
-    const std::vector<Block> blocks = make_blocks<T>(groups, ranges);
-    const int64_t num_blocks = blocks.size();
-    std::vector<Gather> gathers;
-    for (const Range& range : ranges) gathers.push_back(make_gather(groups, range, o.stride[0], o.stride[1], false));
-    std::vector<int64_t> starts;
-    int64_t size = 0;
-    for (const Block& block : blocks) {
-      starts.push_back(size);
-      size += (gathers[block.kernels].taps + kTaps - 1) / kTaps * kTaps * kVectors;
-    }
+    const Plan plan = make_plan<T>(groups, o.stride[0], o.stride[1], false, kTaps, x.size(3));
+    const int64_t num_blocks = plan.blocks.size();
     // few blocks for many threads: the images are shared out too, and their sums added in order
     const int64_t threads = at::get_num_threads();
     const int64_t parts =
         threads == 1 ? 1 : std::max<int64_t>(1, std::min(pixels.batch, (2 * threads + num_blocks - 1) / num_blocks));
     std::vector<scalar_t*> targets;
     for (const Tensor& result : results) targets.push_back(result.mutable_data_ptr<scalar_t>());
-    std::unique_ptr<Vec<T>[]> sums(new Vec<T>[size * parts]);
+    std::unique_ptr<Vec<T>[]> sums(new Vec<T>[plan.size * parts]);
     const int64_t tasks = num_blocks * parts;
     const int64_t work = work_of(groups, grad.size(0) * grad.size(2) * grad.size(3));
     at::parallel_for(0, tasks, grain(tasks, work), [&](int64_t begin, int64_t end) {
       for (int64_t task = begin; task < end; ++task) {
         const int64_t b = task % num_blocks, part = task / num_blocks;
-        Vec<T>* out = sums.get() + part * size + starts[b];
-        std::fill(out, b + 1 < num_blocks ? sums.get() + part * size + starts[b + 1] : sums.get() + (part + 1) * size,
-                  Vec<T>{});
-        weight_gradient<T, scalar_t>(pixels, gradients, gathers[blocks[b].kernels], blocks[b], o.stride[0], o.stride[1],
+        const Block& block = plan.blocks[b];
+        Vec<T>* out = sums.get() + part * plan.size;
+        std::fill(out + plan.start(block.first), out + plan.start(block.first + block.count), Vec<T>{});
+        weight_gradient<T, scalar_t>(pixels, gradients, plan, block, o.stride[0], o.stride[1],
                                      pixels.batch * part / parts, pixels.batch * (part + 1) / parts, out);
       }
     });
-    at::parallel_for(0, num_blocks, 16, [&](int64_t begin, int64_t end) {
-      for (int64_t b = begin; b < end; ++b) {
-        const Gather& gather = gathers[blocks[b].kernels];
-        const int64_t rounded = (gather.taps + kTaps - 1) / kTaps * kTaps;
-        for_groups(groups, blocks[b], gather, [&](int64_t g, int64_t first, int64_t last, const auto& places) {
-          const int64_t taps = groups[g].taps();
-          scalar_t* target = targets[g] + (blocks[b].first_channel - groups[g].first_channel) * taps;
-          for (int64_t k = 0; k < taps; ++k) {
-            for (int64_t i = first; i < last; ++i) {
-              T sum = 0;
-              for (int64_t part = 0; part < parts; ++part)
-                sum += sums[part * size + starts[b] + i / lanes * rounded + places[k]][i % lanes];
-              target[i * taps + k] = static_cast<scalar_t>(sum);
-            }
-          }
-        });
+    at::parallel_for(0, plan.lanes.size(), 16, [&](int64_t begin, int64_t end) {
+      for (int64_t v = begin; v < end; ++v) {
+        const Lanes& at = plan.lanes[v];
+        for_groups(groups, at, plan.gathers[at.gather],
+                   [&](int64_t g, int64_t first, int64_t last, const auto& places) {
+                     const int64_t taps = groups[g].taps();
+                     scalar_t* target = targets[g] + (at.first_channel - groups[g].first_channel) * taps;
+                     for (int64_t k = 0; k < taps; ++k) {
+                       for (int64_t i = first; i < last; ++i) {
+                         T sum = 0;
+                         for (int64_t part = 0; part < parts; ++part)
+                           sum += sums[part * plan.size + at.start + places[k]][i % lanes];
+                         target[i * taps + k] = static_cast<scalar_t>(sum);
+                       }
+                     }
+                   });
       }
     });
   });

@@ -1,4 +1,4 @@
-// Blocks of channels as SIMD vectors, and how they are read from and written to tensors of any layout and type.
+// Channels as SIMD vectors, and how they are read from and written to tensors of any layout and type.
 #pragma once
 
 #include <algorithm>
@@ -17,9 +17,6 @@ constexpr int kVectorBytes = 32;
 #else
 constexpr int kVectorBytes = 16;
 #endif
-constexpr int kBlockBytes = 64;
-constexpr int kVectors = kBlockBytes / kVectorBytes;  // in a block
-
 constexpr int kAhead = 16;                 // pixels
 constexpr int64_t kFarBytes = 512 * 1024;  // a tensor this large is not expected in a core's own caches
 
@@ -27,7 +24,6 @@ template <typename T>
 struct Simd {
   typedef T Vec __attribute__((vector_size(kVectorBytes)));
   static constexpr int lanes = kVectorBytes / sizeof(T);
-  static constexpr int block = kBlockBytes / sizeof(T);
 };
 template <typename T>
 using Vec = typename Simd<T>::Vec;
@@ -40,37 +36,6 @@ struct View {
   int64_t batch_step, channel_step, row_step, pixel_step;
   bool far() const { return batch * channels * height * width * static_cast<int64_t>(sizeof(S)) > kFarBytes; }
 };
-
-// One MixConv group. `top`, `left`: padding before the first row and column.
-struct Group {
-  int64_t first_channel, channels, kernel_h, kernel_w, dilation_h, dilation_w, top, left;
-  int64_t taps() const { return kernel_h * kernel_w; }
-  int64_t end() const { return first_channel + channels; }
-};
-
-// Up to Simd<T>::block channels, side by side. `kernels`: which of the ranges of groups they lie in.
-struct Block {
-  int64_t kernels, first_channel, channels;
-};
-
-// Groups [first, last] that share blocks.
-using Range = std::pair<int64_t, int64_t>;
-
-// All channels in blocks, whatever their groups; `ranges` gets the groups of the blocks.
-template <typename T>
-std::vector<Block> make_blocks(const std::vector<Group>& groups, std::vector<Range>& ranges) {
-  std::vector<Block> blocks;
-  const int64_t channels = groups.back().end();
-  int64_t first = 0, last = 0;
-  for (int64_t c = 0; c < channels; c += Simd<T>::block) {
-    const int64_t end = std::min<int64_t>(channels, c + Simd<T>::block);
-    while (groups[first].end() <= c) ++first;
-    while (groups[last].end() < end) ++last;
-    if (ranges.empty() || ranges.back() != Range(first, last)) ranges.emplace_back(first, last);
-    blocks.push_back({static_cast<int64_t>(ranges.size()) - 1, c, end - c});
-  }
-  return blocks;
-}
 
 // A buffer that each thread keeps, so that no call pays for fresh pages.
 template <typename T>
@@ -99,32 +64,30 @@ void copy(T* to, const T* from, int count) {
   if constexpr (Size > 1) copy<Size / 2>(to, from, count);
 }
 
-// Copies rows [top, top + rows), columns [left, left + columns) of a block of channels into out[vector][row][column],
-// zeros where they lie outside the image.
+// Copies rows [top, top + rows), columns [left, left + columns) of channels [first, first + channels) into
+// out[vector][row][column], zeros where they lie outside the image and beyond the last channel.
 template <typename T, typename S>
-void load(const View<const S>& image, int64_t n, const Block& block, int64_t top, int64_t rows, int64_t left,
-          int64_t columns, Vec<T>* out) {
+void load(const View<const S>& image, int64_t n, int64_t first, int64_t channels, int64_t top, int64_t rows,
+          int64_t left, int64_t columns, Vec<T>* out) {
   constexpr int lanes = Simd<T>::lanes;
   const int64_t plane = rows * columns;
   const int64_t begin = std::min(columns, std::max<int64_t>(0, -left));
   const int64_t end = std::max(begin, std::min(columns, image.width - left));
-  const S* channels = image.data + n * image.batch_step + block.first_channel * image.channel_step;
+  const S* origin = image.data + n * image.batch_step + first * image.channel_step;
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t y = top + r;
     const bool inside = y >= 0 && y < image.height;
-    for (int v = 0; v < kVectors; ++v) {
-      Vec<T>* row = out + v * plane + r * columns;
-      const int count = static_cast<int>(std::min<int64_t>(lanes, block.channels - v * lanes));
-      if (!inside || count <= 0) {
+    for (int64_t c = 0; c < channels; c += lanes) {
+      Vec<T>* row = out + c / lanes * plane + r * columns;
+      const int count = static_cast<int>(std::min<int64_t>(lanes, channels - c));
+      if (!inside) {
         std::fill(row, row + columns, Vec<T>{});
         continue;
       }
       std::fill(row, row + begin, Vec<T>{});
       std::fill(row + end, row + columns, Vec<T>{});
-      const S* source =
-          channels + v * lanes * image.channel_step + y * image.row_step + (left + begin) * image.pixel_step;
-      // channels beyond the block's may be read: what is computed with them is not stored
-      if (image.channel_step == 1 && block.first_channel + (v + 1) * lanes <= image.channels) {
+      const S* source = origin + c * image.channel_step + y * image.row_step + (left + begin) * image.pixel_step;
+      if (image.channel_step == 1 && count == lanes) {
         for (int64_t x = begin; x < end; ++x, source += image.pixel_step) {
           // pixels lie too far apart for the processor to foresee them across pages; rows follow one another
           __builtin_prefetch(source + kAhead * image.pixel_step);
@@ -158,22 +121,24 @@ void load(const View<const S>& image, int64_t n, const Block& block, int64_t top
   }
 }
 
-// Fetches the values at `channel` of rows [top, bottom) into the L2 cache, a part at each of `steps` steps: in
-// channels_last they lie too far apart for the processor to do so by itself.
+// Fetches channels [first, first + channels) of rows [top, bottom) into the L2 cache, a part at each of `steps` steps:
+// in channels_last their pixels lie too far apart for the processor to do so by itself.
 template <typename S>
 struct Prefetch {
+  static constexpr int64_t kLine = 64 / sizeof(S);
   S* pixel;
-  int64_t left, pixel_step, part;
+  int64_t channels, left, pixel_step, part;
 
-  Prefetch(const View<S>& image, int64_t n, int64_t channel, int64_t top, int64_t bottom, int64_t steps)
-      : pixel(image.data + n * image.batch_step + channel + top * image.row_step),
-        left(image.far() && image.channel_step == 1 && channel < image.channels ? (bottom - top) * image.width : 0),
+  Prefetch(const View<S>& image, int64_t n, int64_t first, int64_t channels, int64_t top, int64_t bottom, int64_t steps)
+      : pixel(image.data + n * image.batch_step + first + top * image.row_step),
+        channels(std::min(channels, image.channels - first)),
+        left(image.far() && image.channel_step == 1 ? (bottom - top) * image.width : 0),
         pixel_step(image.pixel_step),
         part((left + steps - 1) / steps) {}
 
   void step() {
     for (const int64_t end = std::max<int64_t>(0, left - part); left > end; --left, pixel += pixel_step)
-      __builtin_prefetch(pixel, 0, 2);
+      for (int64_t c = 0; c < channels; c += kLine) __builtin_prefetch(pixel + c, 0, 2);
   }
 };
 
