@@ -8,12 +8,12 @@ from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mixdet.layers import Conv2dSame, MixConv2d, PointwiseConv2d
-from mixdet.layers.forms import ACTIVATIONS, assemble
+from mixdet.layers import Conv2dSame, MixConv2d, PointwiseConv2d, PrepackedConv2d, forms, prepacked
 
 TARGETS = ('torch', 'export')
 # exactly these: what derives from them may do something to its weight first (weight standardisation, parametrisations)
 FOLDABLE = (nn.Conv2d, Conv2d, Conv2dAdaptivePadding, Conv2dSame, PointwiseConv2d, MixConv2d)
+PREPACKABLE = (nn.Conv2d, Conv2d, PointwiseConv2d)
 
 
 def fuse(model: nn.Module, target: str = 'torch') -> nn.Module:
@@ -22,7 +22,8 @@ def fuse(model: nn.Module, target: str = 'torch') -> nn.Module:
     In every ``ConvModule`` (all of mixdet's blocks, neck and head, and most of MMDetection) the batch-norm is folded
     into the convolution before it, also through the groups of a mixed one. What then remains depends on the target:
 
-    - 'torch': mixed convolutions stay, and take a ReLU or ReLU6 that follows into their native operator;
+    - 'torch': mixed convolutions stay, and take a ReLU or ReLU6 that follows into their native operator; ordinary ones
+      become :class:`mixdet.layers.PrepackedConv2d`, which take SiLU too;
     - 'export': a mixed convolution becomes one ordinary convolution with all kernels padded to the largest, as graph
       runtimes have no fast form for the concatenation of small ones.
 
@@ -36,14 +37,19 @@ def fuse(model: nn.Module, target: str = 'torch') -> nn.Module:
     if target not in TARGETS:
         raise ValueError(f'target={target!r}: must be one of {TARGETS}')
     model = copy.deepcopy(model).eval().requires_grad_(False)
-    for module in list(model.modules()):
-        if isinstance(module, ConvModule):
-            _fold_norm(module)
-            if module.with_activation and module.order[-1] == 'act' and hasattr(module.activate, 'inplace'):
-                module.activate.inplace = True
-            if target == 'torch':
-                _take_activation(module)
-    if target == 'export':
+    blocks = [module for module in model.modules() if isinstance(module, ConvModule)]
+    for block in blocks:
+        _fold_norm(block)
+        if block.with_activation and block.order[-1] == 'act' and hasattr(block.activate, 'inplace'):
+            block.activate.inplace = True
+    if target == 'torch':
+        groups = {conv for module in model.modules() if isinstance(module, MixConv2d) for conv in module.convs}
+        for module in model.modules():
+            if module not in groups and _can_prepack(module):
+                PrepackedConv2d.take_over(module)
+        for block in blocks:
+            _take_activation(block)
+    else:
         for module in list(model.modules()):
             for name, child in module.named_children():
                 if isinstance(child, MixConv2d) and _can_pad(child):
@@ -89,14 +95,23 @@ def _scale(conv: nn.Conv2d, scale: Tensor, shift: Tensor) -> None:
 
 
 def _take_activation(block: ConvModule) -> None:
-    if not (isinstance(block.conv, MixConv2d) and block.with_activation and not block.with_norm):
+    known = {MixConv2d: forms.ACTIVATIONS, PrepackedConv2d: prepacked.ACTIVATIONS}.get(type(block.conv), {})
+    if not block.with_activation or block.with_norm or block.order.index('act') < block.order.index('conv'):
         return
-    if block.order.index('act') < block.order.index('conv'):
-        return
-    for name, kind in ACTIVATIONS.items():
+    for name, kind in known.items():
         if type(block.activate) is kind:
             block.conv.activation = name
             block.with_activation = False
+
+
+def _can_prepack(module: nn.Module) -> bool:
+    """A plain convolution, whose weight no hook replaces (spectral norm)."""
+    return (
+        type(module) in PREPACKABLE
+        and not module._forward_pre_hooks
+        and module.padding_mode == 'zeros'
+        and not isinstance(module.padding, str)
+    )
 
 
 def _can_pad(conv: MixConv2d) -> bool:
@@ -111,7 +126,7 @@ def _one_convolution(mixed: MixConv2d) -> nn.Conv2d:
     extents = [tuple(d * (k - 1) + 1 for k, d in zip(part.kernel_size, part.dilation)) for part in mixed.convs]
     largest = tuple(map(max, zip(*extents)))
     places = [tuple((a - b) // 2 for a, b in zip(largest, extent)) for extent in extents]
-    weight, bias = assemble(mixed, places)
+    weight, bias = forms.assemble(mixed, places)
     pads = tuple(part.padding for part in mixed.convs)
     conv = (Conv2dSame if mixed.padding == 'same' else nn.Conv2d)(
         mixed.in_channels,

@@ -12,6 +12,7 @@ from mixdet.layers.depthwise import Where, depthwise_layers, grow, mix_depthwise
 from mixdet.layers.mixconv import MixConv2d, parse_kernel_sizes, set_mixconv_impl, split_channels
 from mixdet.layers.padding import Conv2dSame
 from mixdet.layers.pointwise import PointwiseConv2d
+from mixdet.layers.prepacked import PrepackedConv2d
 
 __all__ = [
     'Conv2dSame',
@@ -21,6 +22,7 @@ __all__ = [
     'MixConv2d',
     'MixConvNormAct',
     'PointwiseConv2d',
+    'PrepackedConv2d',
     'SqueezeExcite',
     'Where',
     'depthwise_layers',

@@ -7,7 +7,7 @@ from torch import nn
 
 from mixdet.backbones import MixNet
 from mixdet.deploy import fuse
-from mixdet.layers import MixConv2d
+from mixdet.layers import MixConv2d, PrepackedConv2d
 from mixdet.registry import MODELS
 
 
@@ -80,6 +80,35 @@ def test_a_detector_of_mmdetection():
     for a, b in zip(fuse(model)(features), model(features)):
         assert torch.equal(a, b)
     assert sum(isinstance(module, nn.GroupNorm) for module in fuse(model).modules()) == 4
+
+
+@pytest.mark.parametrize('act', ['ReLU', 'ReLU6', 'SiLU'])
+def test_convolutions_are_prepacked_with_their_activation(act):
+    model = random_statistics(
+        nn.Sequential(
+            ConvModule(4, 8, 3, stride=2, padding=1, norm_cfg=dict(type='BN'), act_cfg=dict(type=act)),
+            ConvModule(8, 8, 1, norm_cfg=dict(type='BN'), act_cfg=dict(type='LeakyReLU')),
+            nn.Conv2d(8, 4, 1, padding_mode='reflect'),
+        )
+    )
+    fused = fuse(model)
+    assert [type(module) for module in (fused[0].conv, fused[1].conv, fused[2])] == [
+        PrepackedConv2d,
+        PrepackedConv2d,
+        nn.Conv2d,
+    ]
+    assert [block.with_activation for block in fused[:2]] == [False, True]
+    x = torch.randn(2, 4, 8, 8).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        torch.testing.assert_close(fused(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+def test_groups_of_mixed_convolutions_and_hooked_ones_stay():
+    """Groups are the operator's to compute; spectral norm puts in a new weight before every call."""
+    hooked = nn.utils.spectral_norm(nn.Conv2d(6, 6, 1))
+    model = nn.Sequential(MixConv2d(6, 6, (3, 5)), hooked).eval()
+    fused = fuse(model)
+    assert [type(conv) for conv in (*fused[0].convs, fused[1])] == [nn.Conv2d] * 3
 
 
 def test_other_targets_are_refused():

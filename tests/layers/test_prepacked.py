@@ -1,0 +1,137 @@
+import copy
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.profiler import profile
+
+from mixdet.layers import PrepackedConv2d
+
+GEOMETRIES = [
+    (8, 24, dict(kernel_size=1)),
+    (12, 24, dict(kernel_size=1, groups=3)),
+    (3, 16, dict(kernel_size=3, stride=2, padding=1)),
+    (16, 16, dict(kernel_size=(3, 5), padding=(2, 4), dilation=2, groups=16)),
+]
+
+
+@pytest.fixture(autouse=True)
+def onednn():
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip('PyTorch without oneDNN')
+
+
+def pair(in_channels=8, out_channels=16, activation=None, **geometry):
+    """A layer, and what it should compute."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(in_channels, out_channels, **(geometry or dict(kernel_size=1))).requires_grad_(False)
+    layer = copy.deepcopy(conv)
+    PrepackedConv2d.take_over(layer)
+    layer.activation = activation
+    return layer, lambda x: getattr(F, activation)(conv(x)) if activation else conv(x)
+
+
+def image(channels=8, size=(9, 11), batch=2, **kwargs):
+    return torch.randn(batch, channels, *size, **kwargs).to(memory_format=torch.channels_last)
+
+
+def through_onednn(layer, x):
+    with profile() as run:
+        out = layer(x)
+    return out, any(event.key == 'mkldnn::_convolution_pointwise' for event in run.key_averages())
+
+
+@pytest.mark.parametrize('activation', [None, 'relu', 'relu6', 'silu'])
+@pytest.mark.parametrize(('in_channels', 'out_channels', 'geometry'), GEOMETRIES)
+@pytest.mark.parametrize('bias', [False, True])
+def test_is_a_convolution_and_its_activation(in_channels, out_channels, geometry, bias, activation):
+    layer, reference = pair(in_channels, out_channels, activation, bias=bias, **geometry)
+    for size, batch in (((9, 11), 2), ((14, 6), 1), ((9, 11), 3)):  # for the first of which the weights are arranged
+        x = 4 * image(in_channels, size, batch)
+        out, fast = through_onednn(layer, x)
+        assert fast and out.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(out, reference(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('x', [image().contiguous(), image(size=(1, 1)), image(batch=0)])
+def test_other_inputs_are_convolved_as_ever(x):
+    layer, reference = pair(activation='relu6')
+    out, fast = through_onednn(layer, x)
+    assert not fast
+    torch.testing.assert_close(out, reference(x))
+
+
+def test_gradients_flow():
+    layer, reference = pair(activation='silu')
+    x = image().requires_grad_()
+    out, fast = through_onednn(layer, x)
+    assert not fast
+    torch.testing.assert_close(
+        torch.autograd.grad(out.sum(), x), torch.autograd.grad(reference(x).sum(), x), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_other_dtypes():
+    layer, reference = pair(activation='relu')
+    x = image()
+    with torch.autocast('cpu', torch.bfloat16):
+        assert layer(x).dtype == torch.bfloat16
+    assert layer.double()(x.double()).dtype == torch.float64
+    torch.testing.assert_close(layer(x.double()).float(), reference(x), rtol=1e-5, atol=1e-5)
+
+
+def write_in_place(layer, weight):
+    layer.weight.copy_(weight)
+
+
+def write_state(layer, weight):
+    layer.load_state_dict(dict(layer.state_dict(), weight=weight))
+
+
+def write_data(layer, weight):
+    layer.weight.data = weight
+
+
+@pytest.mark.parametrize('write', [write_in_place, write_state, write_data])
+def test_follows_its_weights(write):
+    layer, _ = pair()
+    x = image()
+    layer(x)
+    weight = torch.randn_like(layer.weight)
+    write(layer, weight)
+    out, fast = through_onednn(layer, x)
+    assert fast
+    torch.testing.assert_close(out, F.conv2d(x, weight, layer.bias), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('copied', [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
+def test_copies_hold_the_parameters_alone(copied):
+    layer, reference = pair(activation='relu')
+    x = image()
+    layer(x)
+    twin = copied(layer)
+    assert '_arranged' in vars(layer) and '_arranged' not in vars(twin)
+    assert list(twin.state_dict()) == ['weight', 'bias']
+    torch.testing.assert_close(twin(x), reference(x), rtol=1e-5, atol=1e-5)
+
+
+def test_inference_mode():
+    with torch.inference_mode():
+        layer, reference = pair(activation='silu')
+        x = image()
+        out, fast = through_onednn(layer, x)
+        assert fast
+        torch.testing.assert_close(out, reference(x), rtol=1e-5, atol=1e-5)
+
+
+def test_compiles_and_exports_as_plain_operators():
+    torch._dynamo.reset()
+    layer, reference = pair(activation='relu6')
+    x = image()
+    layer(x)
+    torch.testing.assert_close(torch.compile(layer, fullgraph=True, backend='aot_eager')(x), reference(x))
+    graph = torch.export.export(layer, (x,)).graph
+    assert not any('mkldnn' in str(node.target) for node in graph.nodes)
+    assert 'mkldnn' not in str(torch.jit.trace(layer, x).graph)
