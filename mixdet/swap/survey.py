@@ -106,11 +106,13 @@ def survey(
 
 
 def write_language_model(folder: Path) -> str:
-    """A random BERT of one layer, with its tokenizer, in ``folder``; its path. Needs the package transformers."""
+    """A random BERT of one layer, with its tokenizer, in ``folder``; its path. Needs transformers 4."""
     try:
-        from transformers import BertConfig, BertModel
+        from transformers import BertConfig, BertModel, BertTokenizer
     except ImportError as error:
-        raise UserError('a stand-in for BERT needs transformers: pip install transformers') from error
+        raise UserError("a stand-in for BERT needs transformers: pip install 'transformers<5'") from error
+    if not hasattr(BertTokenizer, 'batch_encode_plus'):
+        raise UserError("MMDetection calls what transformers 5 has no more: pip install 'transformers<5'")
     folder.mkdir(parents=True, exist_ok=True)
     letters = [chr(code) for code in range(ord('a'), ord('z') + 1)]
     words = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', '.', '?', *letters, *(f'##{letter}' for letter in letters)]

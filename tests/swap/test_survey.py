@@ -1,9 +1,11 @@
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 
 from mixdet.errors import UserError
-from mixdet.swap.survey import FAILS, Trial, _in_a_process, _line, markdown, survey
+from mixdet.swap.survey import FAILS, Trial, _in_a_process, _line, markdown, survey, write_language_model
 
 RETINANET = "_base_ = 'mmdet::_base_/models/retinanet_r50_fpn.py'\nmodel = dict(backbone=dict(depth={depth}))\n{more}"
 
@@ -61,13 +63,16 @@ def test_a_classifier_is_no_detector():
     assert not Trial('x', 'runs', strides=(4, 4)).pyramid and not Trial('x', 'runs').pyramid
 
 
-def test_stand_in_for_bert_needs_transformers(tmp_path, monkeypatch):
-    import sys
-
-    from mixdet.swap.survey import write_language_model
-
-    monkeypatch.setitem(sys.modules, 'transformers', None)
-    with pytest.raises(UserError, match='pip install transformers'):
+@pytest.mark.parametrize(
+    ('installed', 'message'),
+    [
+        (None, 'needs transformers'),
+        (SimpleNamespace(BertConfig=1, BertModel=1, BertTokenizer=1), 'transformers 5 has no'),
+    ],
+)
+def test_stand_in_for_bert_needs_transformers(tmp_path, monkeypatch, installed, message):
+    monkeypatch.setitem(sys.modules, 'transformers', installed)
+    with pytest.raises(UserError, match=f"{message}.*: pip install 'transformers<5'"):
         write_language_model(tmp_path)
 
 

@@ -1,8 +1,8 @@
 """Try a backbone in every config of the installed MMDetection: python tools/analysis/swap_survey.py OUT.jsonl."""
 
 import argparse
-import contextlib
 import os
+import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument(
         '--language-model',
         metavar='FOLDER',
-        help='a BERT for GLIP and Grounding DINO (default: a small random one, if transformers is installed)',
+        help='a BERT for GLIP and Grounding DINO (default: a small random one, if transformers<5 is installed)',
     )
     parser.add_argument('--markdown', metavar='FILE', help='write the tables there')
     args = parser.parse_args()
@@ -35,8 +35,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         language_model = args.language_model
         if not language_model:
-            with contextlib.suppress(UserError):
+            try:
                 language_model = write_language_model(Path(scratch))
+            except UserError as error:
+                print(f'GLIP and Grounding DINO will not run: {error}', file=sys.stderr)
         os.chdir(folder.parent)  # students name their teacher's config relative to it
         trials = []
         for trial in survey(folder, paths, args.backbone, results, args.seconds, language_model):
