@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mixdet.layers import forms
 from mixdet.layers.forms import exporting, is_compiling
 
-ACTIVATIONS = {'relu': nn.ReLU, 'relu6': nn.ReLU6, 'silu': nn.SiLU}  # that the layer can apply to its result
+ACTIVATIONS = {**forms.ACTIVATIONS, 'silu': nn.SiLU}  # that the layer can apply to its result
 # the last three arguments of the operator: name, bounds, algorithm
 IN_ONEDNN = {
     None: ('none', [], ''),
@@ -37,8 +38,9 @@ class PrepackedConv2d(nn.Conv2d):
     what it has just computed (``mkldnn::_convolution_pointwise``, what torch.compile's freezing makes of a
     convolution). Anywhere else, and in exports and compilations, it is ``F.conv2d`` and then the activation.
 
-    Parameters are those of ``nn.Conv2d``; the arranged weights follow when these are written to, and are neither copied
-    nor saved with the layer.
+    Parameters are those of ``nn.Conv2d``. The arranged weights are neither copied nor saved with the layer. They follow
+    when the weight is replaced or written to, ``load_state_dict`` included, but not when it is written to through
+    ``.data``, which leaves no trace: load a network's weights before it is fused.
     """
 
     activation: Optional[str] = None  # a key of ACTIVATIONS
@@ -68,6 +70,7 @@ class PrepackedConv2d(nn.Conv2d):
             and type(x) is Tensor  # and none of a compiler's stand-ins
             and x.is_cpu
             and x.dtype == self.weight.dtype == torch.float32
+            and not self.weight.is_inference()  # writing to such a tensor leaves no trace
             and x.dim() == 4
             and x.is_contiguous(memory_format=torch.channels_last)
             and not x.is_contiguous()
@@ -80,7 +83,7 @@ class PrepackedConv2d(nn.Conv2d):
     def _arrange(self, x: Tensor) -> Tensor:
         """The weights as oneDNN wants them for ``x``; for other sizes it rearranges them if it has to."""
         weight = self.weight
-        source = (weight.data_ptr(), None if weight.is_inference() else weight._version)
+        source = (weight.data_ptr(), weight._version)
         if self._arranged is None or self._arranged[0] != source:
             arranged = torch._C._nn.mkldnn_reorder_conv2d_weight(weight.to_mkldnn(), *self._geometry(), list(x.shape))
             self._arranged = (source, arranged)

@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument(
         '--language-model',
         metavar='FOLDER',
-        help='a BERT for GLIP and Grounding DINO (default: a small random one, if transformers<4.54 is installed)',
+        help='a BERT for GLIP and Grounding DINO (default: a small random one, where transformers is installed)',
     )
     parser.add_argument('--markdown', metavar='FILE', help='write the tables there')
     args = parser.parse_args()

@@ -43,7 +43,7 @@ inline bool recorded(const Tensor& first, TensorList rest, const OptionalTensor&
 }
 
 inline void save(AutogradContext* ctx, const Options& o) {
-  // one entry: each costs as much as a small kernel's plan
+  // one entry of the map instead of four
   std::vector<int64_t> values{o.same};
   for (const auto& part : {o.stride, o.padding, o.dilation}) values.insert(values.end(), part.begin(), part.end());
   ctx->saved_data["options"] = std::move(values);

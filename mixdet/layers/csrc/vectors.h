@@ -44,7 +44,7 @@ Vec<T>* scratch(int64_t vectors, int slot) {
     std::unique_ptr<Vec<T>[]> data;
     int64_t size = 0;
   };
-  thread_local Buffer buffers[3];
+  thread_local Buffer buffers[2];
   Buffer& buffer = buffers[slot];
   if (buffer.size < vectors) {
     buffer.data.reset(new Vec<T>[vectors]);
@@ -132,7 +132,7 @@ struct Prefetch {
   Prefetch(const View<S>& image, int64_t n, int64_t first, int64_t channels, int64_t top, int64_t bottom, int64_t steps)
       : pixel(image.data + n * image.batch_step + first + top * image.row_step),
         channels(std::min(channels, image.channels - first)),
-        left(image.far() && image.channel_step == 1 ? (bottom - top) * image.width : 0),
+        left(image.far() && image.channel_step == 1 && first < image.channels ? (bottom - top) * image.width : 0),
         pixel_step(image.pixel_step),
         part((left + steps - 1) / steps) {}
 
@@ -142,7 +142,7 @@ struct Prefetch {
   }
 };
 
-// Writes a row of results, `row_stride` = its pixels' distance in the image.
+// Writes `count` channels of a row of results; `pixel_step`: its pixels' distance in the image.
 template <typename T, typename S>
 void store(const Vec<T>* row, int64_t width, int count, S* out, int64_t channel_step, int64_t pixel_step) {
   constexpr int lanes = Simd<T>::lanes;
