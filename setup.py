@@ -61,7 +61,7 @@ setup(
     keywords='object detection, MixConv, MixNet, SSDLite, MMDetection',
     python_requires='>=3.9',
     packages=find_packages(include=['mixdet', 'mixdet.*']),
-    package_data={'mixdet.layers': ['csrc/*'], 'mixdet.analysis.report': ['templates/*']},
+    package_data={'mixdet.layers': ['csrc/*'], 'mixdet.report': ['templates/*']},
     cmdclass={'build_py': BuildPyWithMim},
     install_requires=['jinja2', 'matplotlib', 'numpy', 'pycocotools', 'rich'],
     extras_require={

@@ -1,33 +1,26 @@
 """mixdet's registries.
 
 Each is a child, with scope ``mixdet``, of MMEngine's root registry. MMEngine imports ``mixdet.registry`` by itself when
-it meets a ``mixdet.`` prefix, and then the ``locations``: no ``custom_imports`` is needed.
+it meets a ``mixdet.`` prefix, and then the ``locations``: no ``custom_imports`` is needed. A registry names only rooms
+below its users: any room builds networks, so ``MODELS`` knows those that networks are made of; hooks are built for
+the Runner of a tool, so ``HOOKS`` may name every room below ``cli``.
 """
 
 from mmengine import registry as root
 from mmengine.registry import Registry
 
 MODELS = Registry(
-    'model',
-    parent=root.MODELS,
-    scope='mixdet',
-    locations=[
-        'mixdet.layers',
-        'mixdet.backbones',
-        'mixdet.ssdlite',
-        'mixdet.deploy.exported',
-        'mixdet.compat.ssd_head',
-    ],
+    'model', parent=root.MODELS, scope='mixdet', locations=['mixdet.layers', 'mixdet.backbones', 'mixdet.ssdlite']
 )
 TASK_UTILS = Registry('task util', parent=root.TASK_UTILS, scope='mixdet', locations=['mixdet.ssdlite'])
 DATASETS = Registry('dataset', parent=root.DATASETS, scope='mixdet', locations=['mixdet.datasets'])
 TRANSFORMS = Registry('transform', parent=root.TRANSFORMS, scope='mixdet', locations=['mixdet.datasets'])
-METRICS = Registry('metric', parent=root.METRICS, scope='mixdet', locations=['mixdet.engine'])
+METRICS = Registry('metric', parent=root.METRICS, scope='mixdet', locations=['mixdet.evaluation'])
 HOOKS = Registry(
     'hook',
     parent=root.HOOKS,
     scope='mixdet',
-    locations=['mixdet.engine', 'mixdet.datasets', 'mixdet.analysis.report.hook', 'mixdet.deploy.hook'],
+    locations=['mixdet.datasets', 'mixdet.engine', 'mixdet.deploy.hook', 'mixdet.report.hook'],
 )
 OPTIM_WRAPPERS = Registry('optim_wrapper', parent=root.OPTIM_WRAPPERS, scope='mixdet', locations=['mixdet.engine'])
 RUNNERS = Registry('runner', parent=root.RUNNERS, scope='mixdet', locations=['mixdet.engine'])

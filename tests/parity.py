@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from mixdet.layers import MixConv2d, forms, set_mixconv_impl
+from mixdet.layers import MixConv2d, implementations, set_mixconv_impl
 
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
 OPTIONS = ([2, 1], [1, 1, 2, 2], [1, 1, 1, 1])  # stride, padding and dilation of operator_weights()
@@ -72,7 +72,7 @@ def pair(impl, *args, dtype=torch.float64, device='cpu', **kwargs):
 
 def ran(layer, x):
     """What ``layer`` computes with, and its output."""
-    return forms.choose(layer, x), layer(x)
+    return implementations.choose(layer, x), layer(x)
 
 
 def assert_close(actual, expected, dtype):

@@ -8,7 +8,7 @@ import torch
 from helpers import ROOT, detector_batch
 from mmengine.config import Config
 
-from mixdet.analysis import count_complexity
+from mixdet.benchmark.complexity import count_complexity
 from mixdet.registry import MODELS
 
 CONFIGS = sorted(path for path in (ROOT / 'configs').glob('*/*.py') if path.parent.name != '_base_')

@@ -8,7 +8,7 @@ import torch
 from helpers import ROOT, shared_path
 from mmengine.config import Config
 
-from mixdet.analysis import count_complexity
+from mixdet.benchmark.complexity import count_complexity
 from mixdet.compat.mmcv_ops import has_compiled_ops
 from mixdet.registry import DATASETS, MODELS
 

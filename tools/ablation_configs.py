@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from mixdet.backbones.variants import FIGURES, NETWORKS, variants
-from mixdet.engine.cli import run_tool
+from mixdet.cli.main import run_tool
 from mixdet.errors import UserError
 
 CONFIG = """# Variant {name} of the paper's figure {figure}

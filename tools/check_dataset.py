@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from mixdet.datasets.faults import ERROR, KINDS, Report
+from mixdet.cli.main import run_tool, user_input
+from mixdet.datasets.issues import ERROR, KINDS, Report
 from mixdet.datasets.preflight import Source, examine, sources
 from mixdet.engine.atomic import write_text
-from mixdet.engine.cli import run_tool, user_input
 from mixdet.engine.config import load_config
 from mixdet.errors import UserError
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
-from mixdet.engine.cli import run_tool, user_input
+from mixdet.cli.main import run_tool, user_input
 from mixdet.errors import UserError
 from mixdet.weights.kinds import KINDS, SAFETENSORS, convert, save
 

@@ -3,12 +3,12 @@
 import argparse
 from pathlib import Path
 
+from mixdet.cli.main import run_tool, user_input
 from mixdet.deploy.export import SUFFIXES, check_target, describe, export, verification_images
 from mixdet.deploy.exported import ExportedDetector, load_exported
 from mixdet.deploy.images import find_inputs, read_image
 from mixdet.deploy.inference import Detector
 from mixdet.deploy.parity import arrays, compare
-from mixdet.engine.cli import run_tool, user_input
 from mixdet.errors import UserError
 
 

@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
+from mixdet.cli.main import run_tool, user_input
 from mixdet.deploy.images import find_inputs
 from mixdet.deploy.inference import Detector
 from mixdet.deploy.prediction import Predictor
-from mixdet.engine.cli import run_tool, user_input
 from mixdet.errors import UserError
 
 

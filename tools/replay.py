@@ -6,7 +6,7 @@ from mmengine.device import get_device
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
-from mixdet.engine.cli import run_tool, user_input
+from mixdet.cli.main import run_tool, user_input
 from mixdet.engine.config import load_config
 from mixdet.engine.nonfinite import examine_step, read_step
 from mixdet.engine.randomness import set_rng_state

@@ -7,11 +7,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mixdet.analysis.report.page import number, unique_names, write_comparison, write_report
-from mixdet.analysis.report.run import read_run
-from mixdet.engine.cli import run_tool
+from mixdet.cli.main import run_tool
 from mixdet.engine.console import TITLES
 from mixdet.errors import UserError
+from mixdet.report.page import number, unique_names, write_comparison, write_report
+from mixdet.report.run import read_run
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mmengine.registry import init_default_scope
 
-from mixdet.engine.cli import run_tool, user_input
+from mixdet.cli.main import run_tool, user_input
 from mixdet.errors import UserError
 from mixdet.swap import named_backbone, read_config, swap_backbone
 

@@ -9,11 +9,11 @@ from mmengine.registry import init_default_scope
 from rich.console import Console
 from rich.table import Table
 
-from mixdet.analysis.protocol import Data, protocol_config, train_and_test
-from mixdet.analysis.table1 import ROWS, build_rows, find_config, merge_results, table, to_csv, to_markdown
-from mixdet.engine.cli import run_tool
-from mixdet.engine.results import read_results
+from mixdet.cli.main import run_tool
 from mixdet.errors import UserError
+from mixdet.evaluation.results import read_results
+from mixdet.reproduction.protocol import Data, protocol_config, train_and_test
+from mixdet.reproduction.table1 import ROWS, build_rows, find_config, merge_results, table, to_csv, to_markdown
 
 TOOLS = Path(__file__).resolve().parent
 CONFIGS = TOOLS.parent / 'configs'
@@ -61,7 +61,7 @@ def main() -> None:
     args.work_dir.mkdir(parents=True, exist_ok=True)
     (args.work_dir / 'table1.md').write_text(to_markdown(heads, cells))
     (args.work_dir / 'table1.csv').write_text(to_csv(rows))
-    from mixdet.analysis.plots import plot_table1  # matplotlib is slow to import
+    from mixdet.reproduction.plots import plot_table1  # matplotlib is slow to import
 
     plot_table1(rows, args.work_dir / 'table1.png')
     print(f'Files: {args.work_dir}/table1.md, .csv, .png')

@@ -3,12 +3,15 @@
 import argparse
 from pathlib import Path
 
+from mixdet.cli.arguments import add_common_arguments, read_config
+from mixdet.cli.main import run_tool, user_input
+from mixdet.cli.runner import build_runner
+from mixdet.compat.checkpoints import trust_files
 from mixdet.deploy.exported import format_of
 from mixdet.engine.checkpoint import check_fits, read_checkpoint
-from mixdet.engine.cli import add_common_arguments, build_runner, read_config, run_tool, user_input
-from mixdet.engine.results import write_result
-from mixdet.engine.tta import mirror_in_test
 from mixdet.errors import UserError
+from mixdet.evaluation.results import write_result
+from mixdet.evaluation.tta import mirror_in_test
 
 
 def main() -> None:
@@ -29,6 +32,8 @@ def main() -> None:
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out {args.out}: must end in .pkl or .pickle')
 
+    if args.unsafe_load:
+        trust_files()
     cfg = read_config(args)
     checkpoint = cfg.load_from = None
     if format_of(args.checkpoint):
@@ -61,7 +66,7 @@ def main() -> None:
         print(f'Results: {path}')
         for metric in runner.test_evaluator.metrics:
             if getattr(metric, 'details', None):
-                from mixdet.analysis.evaluation import write_details  # matplotlib is slow to import
+                from mixdet.report.evaluation import write_details  # matplotlib is slow to import
 
                 write_details(metric.details, path.with_suffix(''))
                 print(f'Details: {path.with_suffix("")}')

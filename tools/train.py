@@ -5,8 +5,11 @@ from pathlib import Path
 
 import torch
 
+from mixdet.cli.arguments import add_common_arguments, read_config
+from mixdet.cli.main import run_tool
+from mixdet.cli.runner import build_runner
+from mixdet.compat.checkpoints import trust_files
 from mixdet.engine.checkpoint import check_related, read_checkpoint
-from mixdet.engine.cli import add_common_arguments, build_runner, read_config, run_tool
 from mixdet.errors import UserError
 
 
@@ -25,6 +28,8 @@ def main() -> None:
     parser.add_argument('--check-images', action='store_true', help='read every image before the training starts')
     args = parser.parse_args()
 
+    if args.unsafe_load:
+        trust_files()
     cfg = read_config(args)
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper' if torch.cuda.is_available() else 'mixdet.CPUAmpOptimWrapper'

@@ -1,7 +1,4 @@
-"""MobileNetV1, MobileNetV2 and MixNet; each states its own ``out_channels`` and ``out_strides``.
-
-``MixDepthwise`` puts MixConv into any other backbone that has depthwise convolutions.
-"""
+"""MobileNetV1, MobileNetV2 and MixNet; each states its own ``out_channels`` and ``out_strides``. Uses ``layers``."""
 
 from mixdet.backbones.mix_depthwise import MixDepthwise
 from mixdet.backbones.mixnet import MixNet

@@ -1,6 +1,7 @@
 """What makes the OpenMMLab stack work on current machines: one module a defect, each saying when it can go.
 
-``install`` runs on ``import mixdet``, before mmcv and mmdet are imported; nothing that works is replaced.
+Uses ``errors`` alone. ``install`` runs on ``import mixdet``, before mmcv and mmdet are imported; nothing that works
+is replaced.
 """
 
 import warnings

@@ -1,4 +1,4 @@
-"""The built-in demo data, TensorFlow's resize, and a doctor for COCO files."""
+"""Is the data fit to train on? Checks of annotations and images, transforms, the demo set. Uses ``registry``."""
 
 from mixdet.datasets.demo import DemoDataset, make_demo_data
 from mixdet.datasets.preflight import DatasetCheckHook

@@ -7,7 +7,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, Optional
 
-from mixdet.datasets.faults import Report
+from mixdet.datasets.issues import Report
 from mixdet.errors import UserError
 
 SECTIONS = ('images', 'annotations', 'categories')

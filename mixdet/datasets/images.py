@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from mixdet.datasets.faults import Report
+from mixdet.datasets.issues import Report
 
 ORIENTATION = 0x0112  # EXIF tag; 1 is upright, 5 to 8 lie on a side
 

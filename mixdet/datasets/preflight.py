@@ -12,8 +12,8 @@ from mmengine.hooks import Hook
 
 from mixdet.datasets.annotations import check_coco, read_coco
 from mixdet.datasets.demo import DemoDataset, make_demo_data
-from mixdet.datasets.faults import ERROR, KINDS, WARNING, Report
 from mixdet.datasets.images import check_images
+from mixdet.datasets.issues import ERROR, KINDS, WARNING, Report
 from mixdet.errors import UserError
 from mixdet.registry import DATASETS, HOOKS
 

@@ -1,6 +1,6 @@
-"""From checkpoint to use: inference, fusing and export."""
+"""How is a trained detector used? Inference, fusing and export. May use ``engine`` and below."""
 
-from mixdet.deploy.fuse import fuse
+from mixdet.deploy.fusing import fuse
 from mixdet.deploy.inference import Detection, Detector
 
 __all__ = ['Detection', 'Detector', 'fuse']

@@ -14,7 +14,7 @@ import torch
 from mmengine.config import Config
 
 from mixdet.deploy.exportable import NMS_ONNX, NMS_STEPS, ExportableSSDLite, nms_mask_in_onnx
-from mixdet.deploy.fuse import fuse
+from mixdet.deploy.fusing import fuse
 from mixdet.deploy.inference import Detector, inference_transforms
 from mixdet.errors import UserError
 from mixdet.version import __version__

@@ -5,7 +5,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from mixdet.deploy.fuse import fuse
+from mixdet.deploy.fusing import fuse
 from mixdet.registry import HOOKS
 
 

@@ -1,110 +1,22 @@
-"""Reading a config, and changing it from the command line without silent misspellings."""
+"""Reading a config file."""
 
-import difflib
-import inspect
 from pathlib import Path
-from typing import Optional
 
 from mmengine.config import Config
-from mmengine.registry import MODELS, Registry
-from mmengine.runner import Runner
-from torch.utils.data import DataLoader
 
 from mixdet.errors import UserError
 
-LOADER_KEYS = {'dataset', 'sampler', 'batch_sampler', 'collate_fn', 'worker_init_fn', 'num_batch_per_epoch'}
-RUNNER_KEYS = {'work_dir', 'launcher', 'custom_imports', 'compile', 'tta_model', 'tta_pipeline', 'runner_type'}
 
-
-def load_config(path: str, options: Optional[dict] = None, import_custom_modules: bool = True) -> Config:
-    """The config in ``path`` with ``options`` (dotted key to value) merged in.
-
-    Without ``import_custom_modules`` its ``custom_imports`` are read, but not imported.
+def load_config(path: str, import_custom_modules: bool = True) -> Config:
+    """The config in ``path``; without ``import_custom_modules`` its ``custom_imports`` are read, but not imported.
 
     Raises:
-        UserError: if the file does not exist or cannot be read, or an option names a key that neither the config nor
-            the class it belongs to knows.
+        UserError: if the file does not exist or cannot be read.
     """
     if not Path(path).is_file():
         raise UserError(f'config {path} does not exist; check the path')
     try:
-        cfg = Config.fromfile(path, import_custom_modules=import_custom_modules)
+        return Config.fromfile(path, import_custom_modules=import_custom_modules)
     except Exception as error:  # a config is a program: it can fail in any way
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f'config {path} cannot be read: {type(error).__name__}: {reason}') from error
-    for key in options or {}:
-        _check_option(cfg, key)
-    if options:
-        try:
-            cfg.merge_from_dict(options)
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
-            raise UserError(f'--cfg-options {" ".join(options)}: {str(error).splitlines()[0]}') from error
-    return cfg
-
-
-def _check_option(cfg: Config, option: str) -> None:
-    node = cfg._cfg_dict
-    path = []
-    for part in option.split('.'):
-        if isinstance(node, (list, tuple)):
-            if not part.isdigit() or int(part) >= len(node):
-                raise UserError(
-                    f'--cfg-options {option}: {".".join(path)} is a list of {len(node)}, {part!r} is not in it'
-                )
-            node = node[int(part)]
-        elif isinstance(node, dict):
-            if part not in node:
-                _check_new_key(node, part, option, path)
-                return
-            node = node[part]
-        elif node is None:
-            return  # a whole branch that the config leaves open, such as init_cfg
-        else:
-            raise UserError(f'--cfg-options {option}: {".".join(path)} is {node!r}, it has no keys')
-        path.append(part)
-
-
-def _check_new_key(node: dict, part: str, option: str, path: list[str]) -> None:
-    """Raise UserError unless ``part`` is a parameter of what ``node`` configures, though the config does not set it."""
-    known = set(node)
-    if not path:
-        known |= set(inspect.signature(Runner.__init__).parameters) | RUNNER_KEYS
-    elif 'type' in node:
-        known |= _parameters(node['type'])
-    elif path[-1].endswith('_dataloader'):
-        known |= set(inspect.signature(DataLoader.__init__).parameters) | LOADER_KEYS
-    if part in known:
-        return
-    near = difflib.get_close_matches(part, known, n=1)
-    hint = f'did you mean {near[0]}?' if near else f'known here: {", ".join(sorted(map(str, known))[:15])}'
-    raise UserError(f'--cfg-options {option}: there is no key {part!r} in {".".join(path) or "the config"}; {hint}')
-
-
-def _parameters(name) -> set[str]:
-    """Names of the constructor's parameters of a registered class, also those it passes on to its bases."""
-    cls = _find_class(name) if isinstance(name, str) else name
-    names = set()
-    for base in getattr(cls, '__mro__', [cls] if cls else []):
-        if '__init__' not in vars(base) or base is object:
-            continue
-        parameters = inspect.signature(base.__init__).parameters.values()
-        names |= {parameter.name for parameter in parameters}
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-            break
-    return names - {'self', 'args', 'kwargs'}
-
-
-def _find_class(name: str):
-    """The class of that name in whichever of MMDetection's, MMEngine's or mixdet's registries has it."""
-    with MODELS.switch_scope_and_registry('mmdet'):
-        import mmdet.registry as mmdet_registries
-
-        import mixdet.registry as mixdet_registries
-
-        for module in (mmdet_registries, mixdet_registries):
-            for registry in vars(module).values():
-                if isinstance(registry, Registry):
-                    cls = registry.get(name)
-                    if cls is not None:
-                        return cls
-    return None

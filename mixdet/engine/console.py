@@ -12,8 +12,8 @@ from mmengine.runner import EpochBasedTrainLoop
 from rich.console import Console
 from rich.table import Table
 
-from mixdet.engine.coco_eval import STATS
-from mixdet.engine.metric import CLASS_SUFFIX
+from mixdet.evaluation.coco import STATS
+from mixdet.evaluation.metric import CLASS_SUFFIX
 from mixdet.registry import HOOKS
 
 try:

@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mixdet.layers import set_mixconv_impl
-from mixdet.layers.forms import check_impl
+from mixdet.layers.implementations import check_impl
 from mixdet.registry import HOOKS
 
 
@@ -29,7 +29,7 @@ class ChannelsLastHook(Hook):
 
 @HOOKS.register_module()
 class MixConvImplHook(Hook):
-    """Chooses how the mixed convolutions of any detector are computed, see ``mixdet.layers.forms``.
+    """Chooses how the mixed convolutions of any detector are computed, see ``mixdet.layers.implementations``.
 
     Args:
         impl: 'auto', 'split', 'padded', 'native' or 'triton'.

@@ -1,4 +1,4 @@
-"""The paper's operation and the blocks made of it; knows nothing of detection."""
+"""The paper's op and the blocks made of it. Knows nothing of detection; uses ``registry`` alone."""
 
 from mixdet.layers.blocks import (
     ConvNormAct,

@@ -7,7 +7,7 @@ from typing import Union
 
 from torch import Tensor, nn
 
-from mixdet.layers import forms
+from mixdet.layers import implementations
 from mixdet.layers.padding import PADDINGS
 from mixdet.registry import MODELS
 
@@ -108,8 +108,9 @@ class MixConv2d(nn.Module):
         split: how channels are shared out, see :func:`split_channels`.
         dilated: the dilated variant (sec. 3.4): a KxK kernel becomes 3x3 with dilation (K - 1) / 2. Where the stride
             is not 1 the full kernels stay.
-        impl: how it is computed: 'auto', 'split', 'padded', 'native' or 'triton', see :mod:`mixdet.layers.forms`.
-            Results and parameters do not depend on it; :func:`set_mixconv_impl` sets it for a whole model.
+        impl: how it is computed: 'auto', 'split', 'padded', 'native' or 'triton', see
+            :mod:`mixdet.layers.implementations`. Results and parameters do not depend on it;
+            :func:`set_mixconv_impl` sets it for a whole model.
 
     Raises:
         ValueError: if the request is impossible; the message names the argument.
@@ -117,7 +118,7 @@ class MixConv2d(nn.Module):
 
     transposed = False
     output_padding = (0, 0)
-    activation = None  # a key of forms.ACTIVATIONS where one has been folded into the layer
+    activation = None  # a key of implementations.ACTIVATIONS where one has been folded into the layer
 
     def __init__(
         self,
@@ -153,7 +154,7 @@ class MixConv2d(nn.Module):
             raise ValueError(f'stride={stride}, dilation={dilation}: must be at least 1')
         self.padding = padding if isinstance(padding, str) else _pair(padding, 'padding')
         self.dilated = dilated
-        self.impl = forms.check_impl(impl)
+        self.impl = implementations.check_impl(impl)
         self.in_splits = split_channels(in_channels, len(self.kernel_size), split)
         multiplier = out_channels // in_channels
         self.convs = nn.ModuleList(
@@ -202,7 +203,7 @@ class MixConv2d(nn.Module):
                 nn.init.zeros_(conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return forms.compute(self, x)
+        return implementations.compute(self, x)
 
     def extra_repr(self) -> str:
         return (
@@ -213,7 +214,7 @@ class MixConv2d(nn.Module):
 
 def set_mixconv_impl(model: nn.Module, impl: str) -> nn.Module:
     """Have every ``MixConv2d`` of ``model`` computed by ``impl``; returns ``model``. Raises ValueError on another."""
-    forms.check_impl(impl)
+    implementations.check_impl(impl)
     for module in model.modules():
         if isinstance(module, MixConv2d):
             module.impl = impl

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mixdet.layers.forms import exporting, is_compiling
+from mixdet.layers.implementations import exporting, is_compiling
 from mixdet.registry import MODELS
 
 

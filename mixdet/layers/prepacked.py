@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mixdet.layers import forms
-from mixdet.layers.forms import exporting, is_compiling
+from mixdet.layers import implementations
+from mixdet.layers.implementations import exporting, is_compiling
 
-ACTIVATIONS = {**forms.ACTIVATIONS, 'silu': nn.SiLU}  # that the layer can apply to its result
+ACTIVATIONS = {**implementations.ACTIVATIONS, 'silu': nn.SiLU}  # that the layer can apply to its result
 # the last three arguments of the operator: name, bounds, algorithm
 IN_ONEDNN = {
     None: ('none', [], ''),

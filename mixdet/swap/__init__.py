@@ -1,4 +1,4 @@
-"""Our backbones in anybody's detector config."""
+"""How does one of our backbones get into another detector's config? May use ``benchmark`` and below."""
 
 from mixdet.swap.outputs import Outputs, describe
 from mixdet.swap.swap import named_backbone, read_config, swap_backbone

@@ -1,4 +1,4 @@
-"""Reading other people's weights into our networks."""
+"""How do other people's weights become ours? Readers, name tables and growing kernels. May use ``engine`` and below."""
 
 from mixdet.layers import grow
 from mixdet.weights.convert import Entry, fill

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mmdet.datasets import CocoDataset
 
 from mixdet.datasets.annotations import check_coco, read_coco
-from mixdet.datasets.faults import ERROR, KINDS, Report
+from mixdet.datasets.issues import ERROR, KINDS, Report
 from mixdet.errors import UserError
 
 CLASSES = ('cat', 'dog')

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mixdet.datasets.faults import Report
 from mixdet.datasets.images import check_images
+from mixdet.datasets.issues import Report
 
 
 @pytest.fixture

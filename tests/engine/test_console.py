@@ -1,5 +1,5 @@
-from mixdet.engine.coco_eval import STATS
 from mixdet.engine.console import TITLES, print_coco_table
+from mixdet.evaluation.coco import STATS
 
 
 def test_coco_table_has_all_numbers_and_classes(capsys):

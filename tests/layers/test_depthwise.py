@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mixdet.analysis import count_complexity
+from mixdet.benchmark.complexity import count_complexity
 from mixdet.layers import Conv2dSame, MixConv2d, depthwise_layers, mix_depthwise
 from mixdet.registry import MODELS
 

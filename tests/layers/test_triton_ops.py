@@ -28,7 +28,7 @@ from parity import (
 from strategies import requests
 
 from mixdet import layers
-from mixdet.layers import MixConv2d, forms, set_mixconv_impl, triton_ops
+from mixdet.layers import MixConv2d, implementations, set_mixconv_impl, triton_ops
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 needs_triton = pytest.mark.skipif(importlib.util.find_spec('triton') is None, reason='Triton is not installed')
@@ -95,7 +95,7 @@ def test_gradients_of_second_order(operator, padding):
     torch.manual_seed(0)
     layer, reference = pair('triton', 3, 3, (3, 5), stride=2, padding=padding, bias=True, device=DEVICE)
     x = tensor(2, 3, 5, 4, dtype=torch.double, requires_grad=True)
-    assert forms.choose(layer, x) == 'triton'
+    assert implementations.choose(layer, x) == 'triton'
 
     def penalty(layer):
         inputs = [x, *layer.parameters()]
@@ -182,11 +182,11 @@ def test_copies_pickles_hooks_and_torch_func(operator):
     layer, reference = pair('triton', 4, 4, (3, 5), device=DEVICE)
     x = tensor(1, 4, 6, 6, dtype=torch.double)
     for clone in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
-        assert forms.choose(clone, x) == 'triton' and torch.equal(clone(x), layer(x))
+        assert implementations.choose(clone, x) == 'triton' and torch.equal(clone(x), layer(x))
     gradient = torch.func.grad(lambda x: layer(x).square().sum())(x)
     assert torch.equal(gradient, torch.func.grad(lambda x: reference(x).square().sum())(x))
     layer.convs[1].register_forward_hook(lambda *args: None)
-    assert forms.choose(layer, x) == 'split'
+    assert implementations.choose(layer, x) == 'split'
 
 
 def test_data_parallel(operator, tmp_path):
@@ -259,16 +259,16 @@ def test_without_triton_one_line_says_so_and_split_runs(monkeypatch, caplog):
     monkeypatch.setattr(triton_ops, 'load', lambda: False)
     layer, reference = pair('triton', 4, 4, (3, 5), device=DEVICE)
     x = tensor(1, 4, 6, 6, dtype=torch.double)
-    assert forms.choose(layer, x) == 'split' and torch.equal(layer(x), reference(x))
+    assert implementations.choose(layer, x) == 'split' and torch.equal(layer(x), reference(x))
 
 
 def test_cpu_tensors_need_the_interpreter(monkeypatch):
     monkeypatch.delenv('TRITON_INTERPRET', raising=False)
     assert not triton_ops.available('cpu') and not triton_ops.available('meta')
     layer = MixConv2d(4, 4, (3, 5), impl='triton')
-    assert forms.choose(layer, torch.randn(1, 4, 6, 6)) == 'split'
+    assert implementations.choose(layer, torch.randn(1, 4, 6, 6)) == 'split'
 
 
 @pytest.mark.skipif(DEVICE == 'cpu', reason='no CUDA')
 def test_auto_is_split_on_cuda():
-    assert forms.choose(MixConv2d(4, 4, (3, 5)), tensor(1, 4, 6, 6)) == 'split'
+    assert implementations.choose(MixConv2d(4, 4, (3, 5)), tensor(1, 4, 6, 6)) == 'split'

@@ -24,7 +24,7 @@ def test_explorer(tmp_path):
     pytest.importorskip('matplotlib')
     (tmp_path / 'ap.json').write_text('{"mixconv35": 0.221}')
     arguments = ('--figure', '6', '--size', '32', '--rounds', '1', '--results', 'ap.json', '--out', 'plots')
-    done = run_tool('analysis/kernel_explorer.py', *arguments, cwd=tmp_path)
+    done = run_tool('analysis_tools/kernel_explorer.py', *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert 'mixconv357-dilated' in done.stdout and '0.221' in done.stdout
     assert {path.name for path in (tmp_path / 'plots').iterdir()} == {
@@ -34,5 +34,5 @@ def test_explorer(tmp_path):
 
 def test_explorer_with_a_broken_result_file(tmp_path):
     (tmp_path / 'ap.json').write_text('[1]')
-    done = run_tool('analysis/kernel_explorer.py', '--results', 'ap.json', cwd=tmp_path)
+    done = run_tool('analysis_tools/kernel_explorer.py', '--results', 'ap.json', cwd=tmp_path)
     assert done.returncode == 2 and done.stderr.startswith('error: --results ap.json: must be a JSON file')

@@ -9,7 +9,7 @@ CONFIG = ROOT / 'configs/ssdlite_mobilenetv2/ssdlite_mobilenetv2-baseline3x3_8xb
 
 def test_benchmark_mixconv_writes_its_tables(tmp_path):
     done = run_tool(
-        'benchmark_mixconv.py', '--forms', 'padded', '--kernels', 'k35', '--strides', 2, '--batches', 1,
+        'analysis_tools/benchmark_mixconv.py', '--forms', 'padded', '--kernels', 'k35', '--strides', 2, '--batches', 1,
         '--seconds', 0, '--out', 'speed.md', cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -26,20 +26,23 @@ def test_benchmark_evaluation(tmp_path):
     (tmp_path / 'found.json').write_text(
         json.dumps([{key: box[key] for key in keys} | {'score': 0.5} for box in boxes])
     )
-    done = run_tool('benchmark_evaluation.py', annotations, 'found.json', '--rounds', 1, cwd=tmp_path)
+    done = run_tool('analysis_tools/benchmark_coco_eval.py', annotations, 'found.json', '--rounds', 1, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[1].startswith(f'87 images, 3 classes, {len(boxes)} detections') and ', ratio ' in lines[2]
     assert float(lines[3].rpartition(' ')[2]) < 1e-9
-    done = run_tool('benchmark_evaluation.py', annotations, 'gone.json', cwd=tmp_path)
+    done = run_tool('analysis_tools/benchmark_coco_eval.py', annotations, 'gone.json', cwd=tmp_path)
     assert done.returncode == 2 and 'gone.json does not exist' in done.stderr
 
 
 def test_benchmarks_refuse_what_they_cannot_do(tmp_path):
     for arguments, message in (
-        (('benchmark_mixconv.py', '--threads', 0), 'must be at least 1'),
-        (('benchmark_mixconv.py', '--out', 'no/speed.md'), 'the folder no does not exist'),
-        (('benchmark_mixconv.py', '--forms', 'triton'), "'triton' is not for --device cpu, which has: split NCHW"),
+        (('analysis_tools/benchmark_mixconv.py', '--threads', 0), 'must be at least 1'),
+        (('analysis_tools/benchmark_mixconv.py', '--out', 'no/speed.md'), 'the folder no does not exist'),
+        (
+            ('analysis_tools/benchmark_mixconv.py', '--forms', 'triton'),
+            "'triton' is not for --device cpu, which has: split NCHW",
+        ),
     ):
         done = run_tool(*arguments, cwd=tmp_path)
         assert done.returncode == 2 and done.stderr.startswith('error: ') and message in done.stderr
@@ -47,13 +50,13 @@ def test_benchmarks_refuse_what_they_cannot_do(tmp_path):
         ((CONFIG, '--against', CONFIG), 'is the config itself'),
         ((CONFIG, '--against', 'timm'), 'timm has the MixNets, and the backbone here is a MobileNetV2'),
     ):
-        done = run_tool('benchmark.py', *arguments, '--shape', 64, 64, cwd=tmp_path)
+        done = run_tool('analysis_tools/benchmark.py', *arguments, '--shape', 64, 64, cwd=tmp_path)
         assert done.returncode == 2 and done.stderr.startswith('error: ') and message in done.stderr
 
 
 def test_benchmark_writes_table_and_picture(tmp_path):
     done = run_tool(
-        'benchmark.py', CONFIG, '--against', 'mmdet', 'split', '--shape', 96, 96, '--batches', 1,
+        'analysis_tools/benchmark.py', CONFIG, '--against', 'mmdet', 'split', '--shape', 96, 96, '--batches', 1,
         '--train-batch', 2, '--seconds', 0, '--out', 'speed.md', '--plot', 'speed.png',
         '--profile', 'operators.md', cwd=tmp_path,
     )  # fmt: skip
@@ -69,12 +72,14 @@ def test_benchmark_writes_table_and_picture(tmp_path):
 def test_benchmark_on_a_gpu_that_is_not_there(tmp_path):
     if torch.cuda.is_available():
         pytest.skip('there is one')
-    done = run_tool('benchmark_mixconv.py', '--device', 'cuda', cwd=tmp_path)
+    done = run_tool('analysis_tools/benchmark_mixconv.py', '--device', 'cuda', cwd=tmp_path)
     assert done.returncode == 2 and done.stdout == ''
     assert done.stderr.splitlines()[-1].startswith('error: --device cuda: PyTorch finds no CUDA GPU')
 
 
 def test_benchmark_of_a_test_refuses_what_it_cannot_read(tmp_path):
     (tmp_path / 'none.json').write_text('{}')
-    done = run_tool('benchmark_test.py', CONFIG, '--ann', 'none.json', '--images', '.', cwd=tmp_path)
+    done = run_tool(
+        'analysis_tools/benchmark_evaluation.py', CONFIG, '--ann', 'none.json', '--images', '.', cwd=tmp_path
+    )
     assert done.returncode == 2 and done.stderr.startswith('error: --ann none.json is no annotation file')

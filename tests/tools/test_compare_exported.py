@@ -20,7 +20,7 @@ def test_every_format_has_the_detections_and_the_ap_of_the_checkpoint(tmp_path):
     files = [tmp_path / f'a{suffix}' for suffix in SUFFIXES.values()]
     for name, path in zip(SUFFIXES, files):
         export(detector, describe(detector, 'c.py', True), path, name)
-    done = run_tool('analysis/compare_exported.py', 'c.py', checkpoint, *files, cwd=tmp_path)
+    done = run_tool('analysis_tools/compare_exported.py', 'c.py', checkpoint, *files, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = [line.strip('| ').split(' | ') for line in done.stdout.splitlines() if line.startswith(('| coco', '| a.'))]
     assert [line[0] for line in lines] == ['coco.pth', 'a.onnx', 'a.torchscript', 'a.pt2']
@@ -37,6 +37,6 @@ def test_a_file_that_is_none_exported(tmp_path):
         f'test_evaluator.ann_file={data}/annotations/instances_val2017.json',
     )
     done = run_tool(
-        'analysis/compare_exported.py', config, checkpoint, checkpoint, '--cfg-options', *options, cwd=tmp_path
+        'analysis_tools/compare_exported.py', config, checkpoint, checkpoint, '--cfg-options', *options, cwd=tmp_path
     )
     assert done.returncode == 2 and 'an exported file must end in one of .onnx' in done.stderr

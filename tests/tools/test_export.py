@@ -8,7 +8,7 @@ import pytest
 from helpers import ROOT, coco_checkpoint, run_tool, shared_path
 
 from mixdet.datasets.transforms import resize_bilinear
-from mixdet.engine.results import read_results
+from mixdet.evaluation.results import read_results
 
 
 @pytest.mark.parametrize('size', [(300, 300), (90, 700)])

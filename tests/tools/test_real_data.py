@@ -9,8 +9,8 @@ import pytest
 from helpers import ROOT, run_tool, shared_path
 from pycocotools import coco as pycoco
 
-from mixdet.engine.coco_eval import STATS, evaluate_boxes
-from mixdet.engine.results import read_results
+from mixdet.evaluation.coco import STATS, evaluate_boxes
+from mixdet.evaluation.results import read_results
 
 COCO = """
 _base_ = '{root}/configs/ssdlite_mixnet/ssdlite_mixnet-s_8xb24-600e_coco.py'

@@ -6,8 +6,8 @@ import torch
 from helpers import ROOT, run_tool, shared_path
 from mmengine.config import Config
 
-from mixdet.engine.results import read_results
 from mixdet.errors import UserError
+from mixdet.evaluation.results import read_results
 from mixdet.registry import MODELS
 from mixdet.weights import fill
 from mixdet.weights.tensorflow import USED_IDS, backbone_entries, ssdlite_entries

@@ -1,0 +1,42 @@
+"""The arguments that MMDetection's train.py and test.py have in common, and the config they describe."""
+
+import argparse
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+
+from mixdet.cli.options import merge_options
+from mixdet.engine.config import load_config
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that MMDetection's train.py and test.py have in common."""
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<config name>)')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='change settings of the config: train_cfg.max_epochs=50 model.backbone.kernel_sizes="(3,5)"',
+    )
+    parser.add_argument(
+        '--unsafe-load',
+        action='store_true',
+        help='load checkpoints that hold code, and let it run: only if you trust them',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    # torchrun sets LOCAL_RANK; older launchers pass an argument
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """The config that ``args`` describe, with the work dir it runs in."""
+    cfg = load_config(args.config)
+    if args.cfg_options:
+        merge_options(cfg, args.cfg_options)
+    if args.work_dir:
+        cfg.work_dir = args.work_dir
+    elif not cfg.get('work_dir'):
+        cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
+    return cfg

@@ -1,0 +1,144 @@
+"""The model card: what was trained, on what, by what, and what the network costs."""
+
+import platform
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Optional, Union
+
+import torch
+from mmengine.config import Config
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+import mixdet
+from mixdet.benchmark.complexity import count_complexity
+from mixdet.benchmark.latency import measure_latency
+
+PACKAGES = ('mmengine', 'onedl-mmengine', 'mmcv', 'mmcv-lite', 'onedl-mmcv', 'mmdet', 'onedl-mmdetection', 'numpy')
+ROUNDS = 5
+
+
+def describe(runner: Runner) -> dict:
+    """The card of a training that is about to begin, in values that JSON has."""
+    cfg = runner.cfg
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    size = input_size(cfg)
+    return dict(
+        name=Path(cfg.filename).stem if cfg.filename else runner.experiment_name,
+        command=shlex.join(['python', *sys.argv]),
+        model=type(model).__name__,
+        backbone=type(model.backbone).__name__ if hasattr(model, 'backbone') else '',
+        input_size=list(size),
+        **_costs(model, size),
+        device=device_name(),
+        threads=torch.get_num_threads(),
+        processes=runner.world_size,
+        train=_data(runner.train_dataloader.dataset, cfg.get('train_dataloader')),
+        val=_data(runner.val_dataloader.dataset, cfg.get('val_dataloader')) if runner.val_loop else {},
+        classes=list((runner.train_dataloader.dataset.metainfo or {}).get('classes', ())),
+        batch_size=(cfg.train_dataloader.get('batch_size') or 1) * runner.world_size,
+        optimizer=_optimizer(cfg.optim_wrapper.get('optimizer', {})),
+        started_from=cfg.get('load_from') or '',
+        seed=runner.seed,
+        deterministic=bool(runner.deterministic),
+        versions=_versions(),
+        revision=git_revision(),
+        config=cfg.pretty_text,
+    )
+
+
+def input_size(cfg: Config) -> tuple[int, int]:
+    """Height and width, px, of the images that reach the network in validation; 320x320 if the config hides it."""
+    loader = cfg.get('val_dataloader') or cfg.get('test_dataloader') or {}
+    dataset = loader.get('dataset', {})
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    for step in dataset.get('pipeline') or ():
+        scale = step.get('scale') if 'Resize' in str(step.get('type')) else None
+        if scale:
+            width, height = (scale, scale) if isinstance(scale, int) else scale
+            return int(height), int(width)
+    return 320, 320
+
+
+def device_name() -> str:
+    """The GPU's name, or the processor's."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        return next(line.partition(':')[2].strip() for line in lines if line.startswith('model name'))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def shown_path(path: Union[str, Path]) -> str:
+    """``path`` from the current folder, if it lies below it."""
+    path = Path(path)
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def git_revision() -> str:
+    """Of the checkout that mixdet is used from, with a plus if files in it are changed; empty if it is none."""
+    folder = Path(mixdet.__file__).resolve().parent
+    revision = _git(folder, 'rev-parse', '--short=12', 'HEAD')
+    if not revision or not _git(folder, 'ls-files', '__init__.py'):
+        return ''  # an installed package inside somebody's repository
+    return revision + ('+' if _git(folder, 'status', '--porcelain', '--untracked-files=no') else '')
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(['git', '-C', str(folder), *arguments], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ''
+    return done.stdout.strip() if done.returncode == 0 else ''
+
+
+def _costs(model: nn.Module, size: tuple[int, int]) -> dict:
+    """Parameters, multiply-adds and latency; a model that cannot be run on a black image has only the first."""
+    costs: dict = dict(params=sum(parameter.numel() for parameter in model.parameters()))
+    training = [(module, module.training) for module in model.modules()]
+    try:
+        costs['macs'] = count_complexity(model, size).macs
+        device = str(next(model.parameters()).device)
+        costs['latency_ms'] = measure_latency({'model': model}, size, device, ROUNDS)['model']
+    except Exception as error:  # any detector may come, and a card must not stop its training
+        costs['not_measured'] = f'{type(error).__name__}: {error}'.splitlines()[0]
+    finally:
+        for module, mode in training:
+            module.training = mode
+    return costs
+
+
+def _optimizer(cfg: dict) -> str:
+    settings = (f'{key} {value}' for key, value in cfg.items() if key != 'type' and not isinstance(value, dict))
+    return ', '.join([str(cfg.get('type', '')), *settings])
+
+
+def _data(dataset, loader: Optional[dict]) -> dict:
+    """Of a data set that may be wrapped, such as in a RepeatDataset."""
+    inner = (loader or {}).get('dataset', {})
+    while 'dataset' in inner:
+        inner = inner['dataset']
+    ann_file = Path(inner.get('data_root') or '', inner.get('ann_file') or '')
+    return dict(images=len(dataset), annotations=shown_path(ann_file))
+
+
+def _versions() -> dict[str, str]:
+    versions = dict(mixdet=mixdet.__version__, python=platform.python_version(), torch=torch.__version__)
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    if torch.cuda.is_available():
+        versions['CUDA'] = torch.version.cuda
+    return versions

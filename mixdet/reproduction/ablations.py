@@ -1,0 +1,108 @@
+"""What a change of kernels costs: parameters, multiply-adds and latency of each variant against the baseline."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+from matplotlib.figure import Figure
+
+from mixdet.backbones.variants import BASELINE, NETWORKS, SWEEP, variants
+from mixdet.benchmark.complexity import count_complexity
+from mixdet.benchmark.latency import measure_latency
+from mixdet.registry import MODELS
+
+
+class Cost(NamedTuple):
+    """A variant's backbone on one image: parameters, multiply-adds, milliseconds; ``delta_``: less the baseline's.
+
+    ``latency_ms`` is None where it was not measured, ``ap`` where no result is known.
+    """
+
+    variant: str
+    params: int
+    macs: int
+    delta_params: int
+    delta_macs: int
+    latency_ms: Optional[float] = None
+    delta_ms: Optional[float] = None
+    ap: Optional[float] = None
+
+
+def explore(
+    network: str, figure: int, input_size: int = 320, rounds: int = 10, results: Optional[Mapping[str, float]] = None
+) -> list[Cost]:
+    """The cost of every variant of ``network`` in a figure of the paper, the baseline first.
+
+    Args:
+        network, figure: as :func:`mixdet.backbones.variants.variants` takes them.
+        input_size: side of the square image, px.
+        rounds: forward passes of each variant that latency is the median of; 0 for none. Variants take turns, so that
+            a machine that grows slower is so for all of them.
+        results: AP by variant.
+    """
+    models = {
+        name: MODELS.build(dict(type=NETWORKS[network], **options)).eval()
+        for name, options in variants(network, figure).items()
+    }
+    counts = {name: count_complexity(model, (input_size, input_size)) for name, model in models.items()}
+    latency = measure_latency(models, (input_size, input_size), rounds=rounds)
+    base = counts[BASELINE]
+    return [
+        Cost(
+            name,
+            count.params,
+            count.macs,
+            count.params - base.params,
+            count.macs - base.macs,
+            latency.get(name),
+            latency[name] - latency[BASELINE] if latency else None,
+            (results or {}).get(name),
+        )
+        for name, count in counts.items()
+    ]
+
+
+def write_csv(costs: Sequence[Cost], path: Path) -> None:
+    """One line per variant, with a header."""
+    with path.open('w', newline='') as file:
+        writer = csv.writer(file)
+        writer.writerow(Cost._fields)
+        writer.writerows(costs)
+
+
+def plot(costs: Sequence[Cost], network: str, figure: int, path: Path) -> None:
+    """Multiply-adds, latency and AP, as far as they are known, against kernel size or layer, as PNG."""
+    panels = [('macs', 'multiply-adds, G', 1e-9), ('latency_ms', 'latency, ms', 1.0), ('ap', 'AP', 1.0)]
+    panels = [panel for panel in panels if all(getattr(cost, panel[0]) is not None for cost in costs)]
+    drawing = Figure(figsize=(5.5 * len(panels), 4), layout='constrained')
+    base = costs[0]
+    for axes, (field, label, scale) in zip(drawing.subplots(1, len(panels), squeeze=False)[0], panels):
+        for title, points in _series(costs[1:], figure).items():
+            if figure != 5:  # every series of kernel sizes begins at the baseline's
+                points = {SWEEP[0]: base, **points}
+            values = [scale * getattr(cost, field) for cost in points.values()]
+            axes.plot(list(points), values, marker='o', markersize=4, label=title)
+        axes.axhline(scale * getattr(base, field), color='grey', linestyle=':', label=BASELINE)
+        axes.set_xlabel('layer replaced' if figure == 5 else 'largest kernel')
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    drawing.suptitle(f"{network}, variants of the paper's figure {figure}")
+    drawing.savefig(path, dpi=120)
+
+
+def _series(costs: Sequence[Cost], figure: int) -> dict[str, dict[int, Cost]]:
+    """The variants in curves: position on the x axis to cost."""
+    series: dict[str, dict[int, Cost]] = {}
+    sizes = {f'mixconv{"".join(map(str, SWEEP[:n]))}': SWEEP[n - 1] for n in range(2, len(SWEEP) + 1)}
+    for cost in costs:
+        if figure == 5:
+            layer, _, title = cost.variant.partition('-')
+            position = int(layer.removeprefix('layer'))
+        else:
+            kernels, _, kind = cost.variant.partition('-')
+            position = sizes[kernels] if kernels in sizes else int(kernels.rpartition('x')[2])
+            title = ('mixconv' if kernels in sizes else 'depthwise') + (f' + {kind}' if kind else '')
+        series.setdefault(title, {})[position] = cost
+    return series

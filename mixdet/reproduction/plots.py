@@ -1,0 +1,60 @@
+"""Figures as PNG files."""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Union
+
+from matplotlib.figure import Figure
+
+from mixdet.reproduction.table1 import Row
+
+PANELS = {'MobileNetV1': 'mobilenetv1', 'MobileNetV2': 'mobilenetv2'}
+COCO_VAL = 'instances_val2017, 5000 images'  # where AP can be held against the paper's
+
+
+def plot_table1(rows: Sequence[Row], path: Union[str, Path]) -> None:
+    """mAP against multiply-adds, a panel for each MobileNet as in the paper: the paper's points and ours.
+
+    AP of other data than COCO's validation set has an axis of its own on the right; MixNets that were trained stand in
+    both panels.
+    """
+    figure = Figure(figsize=(12, 5), layout='constrained')
+    data_sets = list(dict.fromkeys(data for row in rows for data in row.trained))
+    for axes, (title, prefix) in zip(figure.subplots(1, 2), PANELS.items()):
+        axes.set(title=title, xlabel='multiply-adds, $10^9$', ylabel='COCO mAP, %')
+        in_paper = [row for row in rows if row.name.startswith(prefix) and row.paper]
+        _scatter(
+            axes,
+            [(row.paper.macs, row.paper.map, row.name) for row in in_paper],
+            marker='o',
+            label="the paper's figures",
+        )
+        shown = [row for row in rows if row.name.startswith((prefix, 'mixnet'))]
+        right = None
+        for data in data_sets:
+            points = [
+                (row.real.macs / 1e9, 100 * statistics.mean(row.trained[data]), row.name)
+                for row in shown
+                if data in row.trained
+            ]
+            target = axes
+            if not data.endswith(COCO_VAL):
+                right = right or axes.twinx()
+                right.set_ylabel('AP on other data, %')
+                target = right
+            _scatter(target, points, marker='s', label=f'ours: {data}', color=f'C{1 + data_sets.index(data)}')
+        handles = [handle for part in (axes, right) if part for handle in part.get_legend_handles_labels()[0]]
+        if handles:
+            axes.legend(handles=handles, loc='best', fontsize=8)
+        axes.grid(alpha=0.3)
+        axes.margins(x=0.2, y=0.1)  # room for the names
+    figure.savefig(path, dpi=150)
+
+
+def _scatter(axes, points: Sequence[tuple[float, float, str]], **style) -> None:
+    if not points:
+        return
+    axes.scatter([x for x, _, _ in points], [y for _, y, _ in points], **style)
+    for x, y, name in points:
+        axes.annotate(name.partition('-')[2], (x, y), xytext=(4, 4), textcoords='offset points', fontsize=8)

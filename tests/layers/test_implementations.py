@@ -1,0 +1,229 @@
+"""Every form of the mixed convolution against the one in plain PyTorch."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import tiny_detector
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from parity import TOLERANCE, arrange, assert_autocasts, assert_close, pair, ran
+from strategies import requests
+
+from mixdet.layers import MixConv2d, implementations, native, set_mixconv_impl
+
+FORMS = ('padded', 'native')
+every_form = pytest.mark.parametrize('impl', FORMS)
+
+
+@pytest.fixture(autouse=True, scope='module')
+def operator():
+    if not native.load():
+        pytest.skip('no C++ compiler')
+
+
+@every_form
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    requests(),
+    st.sampled_from(list(TOLERANCE)),
+    st.sampled_from(['contiguous', 'channels_last', 'strided']),
+    st.integers(1, 3),
+    st.integers(5, 14),
+    st.integers(5, 14),
+    st.booleans(),
+    st.integers(0, 2**16),
+)
+def test_forms_agree(impl, request_, dtype, layout, batch, height, width, wide, seed):
+    torch.manual_seed(seed)
+    if wide:  # more channels than a block of the operator
+        request_ = dict(request_, split='equal')
+        request_['out_channels'] = request_['out_channels'] // request_['in_channels'] * 72
+        request_['in_channels'] = 72
+    layer, reference = pair(impl, **request_, dtype=dtype)
+    values = torch.randn(batch, request_['in_channels'], height, width).to(dtype)
+    # half precision: against the same numbers in double, for PyTorch itself rounds between groups' sums
+    exact = copy.deepcopy(reference).double()
+    x, y = arrange(values, layout).requires_grad_(), values.double().requires_grad_()
+    form, actual = ran(layer, x)
+    assert form == impl and actual.dtype == dtype
+    expected = exact(y)
+    assert_close(actual, expected, dtype)
+    upstream = torch.randn(expected.shape).to(dtype)
+    gradients = torch.autograd.grad(actual, [x, *layer.parameters()], arrange(upstream, layout))
+    wanted = torch.autograd.grad(expected, [y, *exact.parameters()], upstream.double())
+    for a, b in zip(gradients, wanted):
+        assert a.shape == b.shape
+        # PyTorch's own half-precision gradients of a convolution carry the rounding of every sum
+        assert_close(a, b, dtype) if impl == 'native' or dtype.itemsize >= 4 else assert_close(a, b, torch.bfloat16)
+
+
+@every_form
+@pytest.mark.parametrize('stride', [1, 2])
+@pytest.mark.parametrize('padding', ['symmetric', 'same'])
+def test_gradients_of_first_and_second_order(impl, stride, padding):
+    torch.manual_seed(0)
+    layer, reference = pair(impl, 4, 4, (3, 5), stride=stride, padding=padding, bias=True)
+    x = torch.randn(2, 4, 6, 5, dtype=torch.double, requires_grad=True)
+    parameters = list(layer.parameters())
+
+    def function(x, *parameters):
+        names = [name for name, _ in layer.named_parameters()]
+        return torch.func.functional_call(layer, dict(zip(names, parameters)), x)
+
+    assert implementations.choose(layer, x) == impl
+    assert torch.autograd.gradcheck(function, (x, *parameters))
+    assert torch.autograd.gradgradcheck(function, (x, *parameters))
+
+    def penalty(layer):
+        (gradient,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+        return torch.autograd.grad(gradient.square().sum(), [x, *layer.parameters()])
+
+    for a, b in zip(penalty(layer), penalty(reference)):
+        assert_close(a, b, torch.float64)
+
+
+@every_form
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_autocast(impl, dtype):
+    torch.manual_seed(0)
+    layer, reference = pair(impl, 8, 8, (3, 5), dtype=torch.float32)
+    assert_autocasts(layer, reference, torch.randn(2, 8, 9, 9), dtype)
+
+
+@pytest.mark.parametrize(('impl', 'dynamic'), [('padded', False), ('native', False), ('native', True)])
+def test_compiles_into_one_graph(impl, dynamic):
+    torch._dynamo.reset()
+    layer, reference = pair(impl, 6, 12, (3, 5, 7), stride=2, padding='same', bias=True)
+    compiled = torch.compile(layer, fullgraph=True, backend='aot_eager', dynamic=dynamic)
+    for size in ((11, 8), (14, 9)):
+        x = torch.randn(2, 6, *size, dtype=torch.double, requires_grad=True)
+        y = x.detach().clone().requires_grad_()
+        actual, expected = compiled(x), reference(y)
+        assert_close(actual, expected, torch.float64)
+        actual.square().sum().backward()
+        expected.square().sum().backward()
+        assert_close(x.grad, y.grad, torch.float64)
+
+
+@pytest.mark.parametrize('impl', implementations.IMPLS)
+def test_exports_hold_plain_operators(impl):
+    layer, reference = pair(impl, 6, 6, (3, 5), dtype=torch.float32)
+    x = torch.randn(1, 6, 9, 9)
+    program = torch.export.export(layer.eval(), (x,))
+    assert 'mixdet' not in str(program.graph)
+    assert_close(program.module()(x), reference(x), torch.float32)
+    traced = torch.jit.trace(layer, x)
+    assert 'mixdet::' not in str(traced.graph)
+    assert_close(traced(x), reference(x), torch.float32)
+
+
+@pytest.mark.parametrize('impl', implementations.IMPLS)
+def test_copies_pickles_and_shares_checkpoints(impl):
+    layer, reference = pair(impl, 6, 6, (3, 5), bias=True)
+    x = torch.randn(1, 6, 7, 7, dtype=torch.double)
+    with torch.no_grad():
+        expected = layer(x)
+        for clone in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+            assert clone.impl == impl and torch.equal(clone(x), expected)
+    assert list(layer.state_dict()) == list(reference.state_dict()) == [
+        'convs.0.weight', 'convs.0.bias', 'convs.1.weight', 'convs.1.bias'
+    ]  # fmt: skip
+
+
+@every_form
+def test_changed_weights_are_seen(impl):
+    layer, reference = pair(impl, 6, 6, (3, 5))
+    x = torch.randn(1, 6, 7, 7, dtype=torch.double)
+    with torch.no_grad():
+        before = layer.eval()(x)
+        # as optimizers write, as load_state_dict writes, and as EMA hooks write, past the version counter
+        for change in (
+            lambda weight: weight.add_(1.0),
+            lambda weight: weight.copy_(weight * 2),
+            lambda weight: weight.data.mul_(3.0),
+        ):
+            change(layer.convs[0].weight)
+            change(reference.convs[0].weight)
+            after = layer(x)
+            assert not torch.equal(after, before)
+            assert_close(after, reference(x), torch.float64)
+            before = after
+
+
+@every_form
+def test_frozen_parameters_get_no_gradient(impl):
+    layer, _ = pair(impl, 6, 6, (3, 5))
+    layer.convs[0].weight.requires_grad_(False)
+    layer(torch.randn(1, 6, 7, 7, dtype=torch.double)).sum().backward()
+    assert layer.convs[0].weight.grad is None and layer.convs[1].weight.grad.any()
+
+
+def test_hooks_and_replacements_of_the_groups_are_called():
+    layer, reference = pair('native', 6, 6, (3, 5))
+    x = torch.randn(1, 6, 7, 7, dtype=torch.double)
+    seen = []
+    handle = layer.convs[1].register_forward_hook(lambda *args: seen.append(1))
+    assert torch.equal(layer(x), reference(x)) and seen == [1]
+    handle.remove()
+    torch.nn.utils.parametrizations.weight_norm(layer.convs[0])
+    assert implementations.choose(layer, x) == 'split'
+
+
+def test_torch_func_transforms():
+    layer, reference = pair('auto', 6, 6, (3, 5))
+    x = torch.randn(3, 6, 7, 7, dtype=torch.double)
+    gradient = torch.func.grad(lambda x: layer(x).square().sum())
+    assert torch.equal(gradient(x), torch.func.grad(lambda x: reference(x).square().sum())(x))
+
+
+def test_data_parallel(tmp_path):
+    layer, reference = pair('native', 6, 6, (3, 5))
+    x = torch.randn(2, 6, 7, 7, dtype=torch.double)
+    torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
+    try:
+        torch.nn.parallel.DistributedDataParallel(layer)(x).square().sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    reference(x).square().sum().backward()
+    for a, b in zip(layer.parameters(), reference.parameters()):
+        assert_close(a.grad, b.grad, torch.float64)
+
+
+def test_auto_leaves_the_vanilla_3x3_to_pytorch_where_its_gradient_is_faster():
+    x = torch.randn(1, 8, 9, 9)
+    channels_last = x.to(memory_format=torch.channels_last)
+    layer = MixConv2d(8, 8, 3)
+    assert implementations.choose(layer, x) == 'split' and implementations.choose(layer, channels_last) == 'native'
+    assert implementations.choose(MixConv2d(8, 8, 3, stride=2), channels_last) == 'split'
+    assert (
+        implementations.choose(MixConv2d(8, 8, (3, 5)), x) == implementations.choose(MixConv2d(8, 8, 5), x) == 'native'
+    )
+    with torch.no_grad():
+        assert implementations.choose(layer, x) == 'native'
+
+
+def test_a_whole_detector_in_every_form():
+    model = tiny_detector(kernel_sizes=(3, 5, 7)).eval()
+    x = torch.randn(1, 3, 96, 96)
+    with torch.no_grad():
+        expected = set_mixconv_impl(model, 'split')(x, mode='tensor')
+        for impl in (*FORMS, 'auto'):
+            actual = set_mixconv_impl(model, impl)(x, mode='tensor')
+            for a, b in zip((*actual[0], *actual[1]), (*expected[0], *expected[1])):
+                assert_close(a, b, torch.float32)
+
+
+def test_unknown_forms_are_refused():
+    with pytest.raises(ValueError, match="impl='fast': must be one of"):
+        MixConv2d(4, 4, 3, impl='fast')
+    with pytest.raises(ValueError, match="impl='fast': must be one of"):
+        set_mixconv_impl(torch.nn.Sequential(MixConv2d(4, 4, 3)), 'fast')
+
+
+def test_padding_of_one_group_is_left_alone():
+    layer = MixConv2d(4, 4, 5, padding=1, impl='padded')
+    x = torch.randn(1, 4, 9, 9)
+    assert torch.equal(layer(x), F.conv2d(x, layer.convs[0].weight, padding=1, groups=4))

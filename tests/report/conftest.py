@@ -1,0 +1,79 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mixdet.evaluation.coco import IOU_THRS, STATS
+from mixdet.evaluation.details import FALSE, FOUND, MISSED, Box, Details, ImageErrors
+from mixdet.report.evaluation import write_details
+from mixdet.report.run import FOLDER, STATE
+
+CLASSES = ('red <cell>', 'white cell')
+
+
+def write_scalars(work_dir, name, first_epoch, epochs, ap, loss=2.0):
+    """A log as MMEngine writes it: two lines and a validation per epoch, of 10 iterations each."""
+    lines = []
+    for epoch in range(first_epoch, first_epoch + epochs):
+        for half in (5, 10):
+            step = 10 * (epoch - 1) + half
+            record = dict(lr=0.1, loss=loss / epoch, loss_cls=1.5 / epoch, loss_bbox=0.5 / epoch, epoch=epoch)
+            lines.append({**record, 'iter': step, 'step': step, 'time': 0.1})
+        stats = {f'coco/bbox_{key}': ap + epoch / 100 for key in STATS}
+        lines.append({**stats, 'coco/red <cell>_precision': ap, 'time': 1.0, 'step': epoch})
+    path = work_dir / name / 'vis_data/scalars.json'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(''.join(f'{json.dumps(line)}\n' for line in lines))
+    return path
+
+
+@pytest.fixture
+def scalars():
+    return write_scalars
+
+
+@pytest.fixture
+def details(tmp_path):
+    """Of an evaluation of three images, the last of which is gone."""
+    images = []
+    for name in ('good.png', 'bad.png', 'gone.png'):
+        path = tmp_path / name
+        Image.fromarray(np.full((60, 90, 3), 200, np.uint8)).save(path)
+        box = (10.0, 10.0, 40.0, 40.0)
+        truth = [Box(box, 0, FOUND), Box((50.0, 10.0, 80.0, 50.0), 1, FOUND if name == 'good.png' else MISSED)]
+        found = [Box(box, 0, FOUND, 0.9)] + [Box((0.0, 0.0, 9.0, 9.0), 1, FALSE, 0.5)] * (name != 'good.png')
+        if name == 'good.png':
+            found.append(Box(truth[1].corners, 1, FOUND, 0.7))
+        images.append(ImageErrors(str(path), truth, found))
+    path.unlink()
+    numbers = dict(boxes=3, AP=0.5, AP50=0.75, AP75=0.25, AP_small=-1.0, AP_medium=0.5, AP_large=-1.0, AR=0.6, F1=0.7)
+    classes = [dict(name=name, **numbers, score=0.4321) for name in CLASSES]
+    curve = np.linspace(1, 0, 101)
+    confusion = np.array([[2, 1, 0], [0, 1, 2], [0, 2, 0]])
+    mean = {f'{iou:.2f}': curve for iou in IOU_THRS}
+    return Details(classes, np.stack([curve, curve**2]), mean, confusion, images, 0.3)
+
+
+@pytest.fixture
+def work_dir(tmp_path, details):
+    """What a finished training of three epochs leaves."""
+    work_dir = tmp_path / 'work_dirs/net'
+    write_scalars(work_dir, '20260101_000000', 1, 3, 0.25)
+    (work_dir / 'net.py').write_text('a = 1\n')
+    (work_dir / 'epoch_3.pth').write_bytes(b'')
+    (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_3.pth'))
+    write_details(details, work_dir / FOLDER, samples=2)
+    card = dict(
+        name='net', command='python tools/train.py net.py', model='SSDLite', backbone='MixNet', input_size=[320, 256],
+        params=1_234_567, macs=765_000_000, latency_ms=12.34, device='a <processor>', threads=2, processes=1,
+        train=dict(images=80, annotations='train.json'), val=dict(images=3, annotations='val.json'),
+        classes=list(CLASSES), batch_size=8, optimizer='SGD, lr 0.1', started_from='', seed=7, deterministic=False,
+        versions=dict(torch='2.0'), revision='abcdef', config='a = 1\n',
+    )  # fmt: skip
+    state = dict(
+        card=card, by_epoch=True, status='finished', epoch=3, max_epochs=3, iter=30, max_iters=30, seconds=3723.5,
+        written='2026-01-01 01:02',
+    )  # fmt: skip
+    (work_dir / FOLDER / STATE).write_text(json.dumps(state))
+    return work_dir

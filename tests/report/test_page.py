@@ -1,0 +1,161 @@
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from mixdet.report.page import commands, count, number, unique_names, write_comparison, write_report
+from mixdet.report.run import read_run
+
+VOID = {'meta', 'img', 'br', 'link', 'input'}
+
+
+class Page(HTMLParser):
+    """Text by section, attributes by tag, and whether every tag is closed in its turn."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.text, self.attributes, self.ids = [], {}, [], []
+        self.section = ''
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in VOID:
+            self.open.append(tag)
+        self.attributes += [(tag, key, value) for key, value in attrs]
+        self.ids += [value for key, value in attrs if key == 'id']
+        if tag == 'section':
+            self.section = dict(attrs)['id']
+
+    def handle_startendtag(self, tag, attrs):
+        self.attributes += [(tag, key, value) for key, value in attrs]
+        self.ids += [value for key, value in attrs if key == 'id']
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, (tag, self.getpos())
+
+    def handle_data(self, data):
+        self.text[self.section] = self.text.get(self.section, '') + f' {" ".join(data.split())}'
+
+
+def check_alone(page, text):
+    """Nothing is fetched: what is referred to is in the page."""
+    for tag, key, value in page.attributes:
+        if key in ('src', 'href', 'xlink:href', 'data', 'poster', 'srcset', 'action'):
+            assert value.startswith(('#', 'data:')), (tag, key, value[:80])
+            if value.startswith('#'):
+                assert value[1:] in page.ids
+        elif not key.startswith('xmlns'):
+            assert '//' not in (value or '') or key in ('alt', 'title'), (tag, key, value[:80])
+    assert '@import' not in text and not re.search(r'url\((?!#)', text)
+    assert 'link' not in {tag for tag, _, _ in page.attributes}
+    scripts = re.findall(r'<script>(.*?)</script>', text, re.DOTALL)
+    assert len(scripts) == 1 and 'http' not in scripts[0] and 'fetch' not in scripts[0]
+
+
+def test_the_page_is_whole_and_needs_nothing_else(work_dir):
+    path = write_report(work_dir)
+    assert path == work_dir / 'report.html'
+    text = path.read_text()
+    page = Page(text)
+    check_alone(page, text)
+    assert {'curves', 'results', 'classes', 'precision', 'confusion', 'pictures', 'card', 'use'} <= set(page.text)
+    figures = ('loss', 'ap', 'lr', 'precision_recall', 'iou', 'confusion')
+    assert {f'figure-{name}' for name in figures} <= set(page.ids) and text.count('<svg') == len(figures)
+    assert all((work_dir / f'report/{name}.png').read_bytes()[:4] == b'\x89PNG' for name in figures)
+    assert (work_dir / 'results.csv').is_file()
+
+
+def test_the_numbers_are_the_runs(work_dir):
+    text = write_report(work_dir).read_text()
+    page = Page(text)
+    shown = dict(re.findall(r'data-number="([^"]+)">([^<]+)<', text))
+    assert shown == {key: '0.2800' for key in read_run(work_dir).last if key.startswith(('mAP', 'AR'))}
+    assert len(shown) == 12
+    classes = page.text['classes']
+    assert 'red <cell> 3 0.500 0.750 0.250 - 0.500 - 0.600 0.700 0.432' in re.sub(r' +', ' ', classes)
+    assert '<cell>' not in text and 'red &lt;cell&gt;' in text
+    size = '320\N{MULTIPLICATION SIGN}256'
+    for fact in ('SSDLite', 'MixNet', size, '1,234,567', '765,000,000', '12.3 ms', '80 images', 'abcdef', 'SGD'):
+        assert fact in page.text['card'], fact
+    assert 'epoch 3 of 3' in page.text[''] and '1:02:03' in page.text[''] and 'finished' in page.text['']
+
+
+def test_pictures_are_in_the_page(work_dir):
+    text = write_report(work_dir).read_text()
+    page = Page(text)
+    pictures = [value for tag, key, value in page.attributes if (tag, key) == ('img', 'src')]
+    # two samples, the worst (the image that is gone is left out), and the best
+    assert len(pictures) == 2 + 1 + 2 and all(len(value) > 1000 for value in pictures)
+    assert page.text['pictures'].count('bad.png') == 3 and '1 missed' in page.text['pictures']
+
+
+def test_a_training_that_has_just_begun(work_dir):
+    for path in [*work_dir.glob('*/vis_data/scalars.json'), work_dir / 'report/details.json']:
+        path.unlink()
+    text = write_report(work_dir).read_text()
+    page = Page(text)
+    check_alone(page, text)
+    assert set(page.text) == {'', 'card', 'use'} and 'no validation yet' in page.text['']
+
+
+def test_a_network_that_could_not_be_run(work_dir):
+    path = work_dir / 'report/run.json'
+    state = json.loads(path.read_text())
+    for key in ('macs', 'latency_ms'):
+        del state['card'][key]
+    state['card']['not_measured'] = 'RuntimeError: wants two images'
+    path.write_text(json.dumps(state))
+    page = Page(write_report(work_dir).read_text())
+    assert 'wants two images' in page.text['card'] and 'latency' not in page.text['card']
+
+
+def test_a_training_without_our_hook(work_dir):
+    (work_dir / 'report/run.json').unlink()
+    (work_dir / 'report/details.json').unlink()
+    page = Page(write_report(work_dir).read_text())
+    assert set(page.text) == {'', 'curves', 'results', 'card', 'use'} and 'kept no model card' in page.text['card']
+
+
+def test_commands_name_the_best_checkpoint(work_dir, monkeypatch):
+    monkeypatch.chdir(work_dir.parent)
+    lines = dict(commands(read_run('net')))
+    assert lines['Evaluate'] == 'python tools/test.py net/net.py net/epoch_3.pth --work-dir net'
+    assert lines['Go on with the training'] == 'python tools/train.py net/net.py --work-dir net --resume'
+    (work_dir / 'best_coco_bbox_mAP_epoch_2.pth').write_bytes(b'')
+    assert 'net/best_coco_bbox_mAP_epoch_2.pth --format onnx' in dict(commands(read_run('net')))['Export']
+    work_dir.rename('my net')
+    assert "'my net/net.py'" in dict(commands(read_run('my net')))['Evaluate']
+
+
+@pytest.fixture
+def other(work_dir, scalars):
+    other = work_dir.with_name('other')
+    scalars(other, '20260101_000000', 1, 2, 0.5)
+    return other
+
+
+def test_comparison(work_dir, other, tmp_path):
+    runs = [read_run(work_dir), read_run(other)]
+    text = write_comparison(runs, tmp_path / 'both.html').read_text()
+    page = Page(text)
+    check_alone(page, text)
+    assert 'AP IoU .50:.95 0.2800 0.5200' in re.sub(r' +', ' ', page.text['results'])
+    assert re.findall(r'class="win">([\d.]+)', text) == ['0.5200'] * 12 + ['0.5000']
+    assert 'red <cell> 0.2500 0.5000' in re.sub(r' +', ' ', page.text['classes'])
+    assert '1.23 M' in page.text['card'] and 'abcdef' in page.text['card']
+
+
+def test_names_tell_runs_apart(work_dir, other):
+    run, second = read_run(work_dir), read_run(other)
+    assert unique_names([run, second]) == ['net', 'other']
+    second.name = 'net'
+    assert unique_names([run, second]) == ['net', 'other']  # folders
+    assert unique_names([run, run]) != []
+
+
+def test_numbers_for_readers():
+    assert (number(0.12345), number(-1), number(None), number(float('nan'))) == ('0.123', '-', '-', '-')
+    assert (count(4_351_234), count(788_800_000), count(None)) == ('4.35 M', '0.789 G', '-')

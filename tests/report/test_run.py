@@ -1,0 +1,70 @@
+import csv
+
+import pytest
+
+from mixdet.errors import UserError
+from mixdet.evaluation.coco import STATS
+from mixdet.report.run import coco_numbers, read_run, write_csv
+
+
+def test_everything_is_read(work_dir):
+    run = read_run(work_dir)
+    assert run.name == 'net' and run.card['seed'] == 7 and run.by_epoch
+    assert [record['iter'] for record in run.train] == [5, 10, 15, 20, 25, 30]
+    assert [record['step'] for record in run.val] == [1, 2, 3]
+    assert run.last['mAP'] == run.best['mAP'] == pytest.approx(0.28) and run.last['AP red <cell>'] == 0.25
+    assert list(coco_numbers(run.last)) == list(STATS)
+    assert run.loss_names == ['loss', 'loss_bbox', 'loss_cls']
+    assert run.column(run.val, 'step', 'mAP') == ([1, 2, 3], pytest.approx([0.26, 0.27, 0.28]))
+    assert run.details['images'] == 3 and run.evaluated == 'Validation after epoch 3'
+
+
+def test_a_resumed_part_replaces_what_it_repeats(work_dir, scalars):
+    scalars(work_dir, '20260101_000001', 3, 2, 0.5)
+    run = read_run(work_dir)
+    assert [record['iter'] for record in run.train] == [5, 10, 15, 20, 25, 30, 35, 40]
+    assert [record['mAP'] for record in run.val] == pytest.approx([0.26, 0.27, 0.53, 0.54])
+    scalars(work_dir, '20260101_000002', 1, 1, 0.1)  # begun anew
+    run = read_run(work_dir)
+    assert [record['iter'] for record in run.train] == [5, 10] and len(run.val) == 1
+
+
+def test_a_log_that_was_cut_off_is_read_to_there(work_dir):
+    path = next(work_dir.glob('*/vis_data/scalars.json'))
+    path.write_text(path.read_text()[:-20])
+    assert len(read_run(work_dir).val) == 2
+    path.write_text('no log at all}\n')
+    with pytest.raises(UserError, match='scalars.json is not a log of MMEngine'):
+        read_run(work_dir)
+
+
+def test_a_run_without_our_hook(work_dir):
+    for path in (work_dir / 'report').iterdir():
+        path.rename(path.with_name(f'{path.name}.old'))
+    run = read_run(work_dir)
+    assert run.card == {} and run.details is None and len(run.val) == 3 and run.name == 'net'
+
+
+def test_details_of_a_test_serve_too(work_dir):
+    results = work_dir / 'results/epoch_3'
+    results.parent.mkdir()
+    (work_dir / 'report').rename(results)
+    run = read_run(work_dir)
+    assert run.details['images'] == 3 and run.evaluated == 'Evaluation of epoch_3 by tools/test.py'
+
+
+def test_csv_has_every_number(work_dir, tmp_path):
+    write_csv(read_run(work_dir), tmp_path / 'a.csv')
+    with (tmp_path / 'a.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row['kind'] for row in rows] == ['train'] * 6 + ['val'] * 3
+    assert (rows[0]['iter'], rows[0]['loss_cls'], rows[0]['mAP']) == ('5', '1.5', '')
+    assert (rows[-1]['epoch'], rows[-1]['AP red <cell>']) == ('3', '0.25')
+    assert float(rows[-1]['AR_l@100']) == pytest.approx(0.28)
+
+
+def test_what_is_no_work_dir_is_said(tmp_path):
+    with pytest.raises(UserError, match='gone does not exist'):
+        read_run(tmp_path / 'gone')
+    with pytest.raises(UserError, match='holds no training'):
+        read_run(tmp_path)

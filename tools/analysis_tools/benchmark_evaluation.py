@@ -1,0 +1,65 @@
+"""Time whole evaluations: python tools/analysis_tools/benchmark_evaluation.py CONFIG --ann FILE.json --images DIR."""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from mmengine.registry import init_default_scope
+
+from mixdet.benchmark.evaluations import markdown, measure, mmdet_evaluation, prepare
+from mixdet.cli.main import run_tool, user_input
+from mixdet.engine.config import load_config
+from mixdet.errors import UserError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Time tools/test.py on CONFIG, and MMDetection's own tool on its own SSDLite-MobileNetV2, each in "
+        'processes of their own that take turns. Weights are random; all keep what test_cfg of CONFIG says.'
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--ann', type=Path, required=True, metavar='FILE.json', help="annotations, COCO's classes")
+    parser.add_argument('--images', type=Path, required=True, metavar='DIR', help='folder of the images')
+    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--batch', type=int, default=8, help='images at a time')
+    parser.add_argument('--threads', type=int, default=1)
+    parser.add_argument('--out', metavar='FILE.md', type=Path, help='write the table to this file')
+    args = parser.parse_args()
+    if min(args.rounds, args.threads, args.batch) < 1:
+        raise UserError('--rounds, --batch and --threads must be at least 1')
+    if args.out and not args.out.parent.is_dir():
+        raise UserError(f'{args.out}: the folder {args.out.parent} does not exist')
+    if not args.images.is_dir():
+        raise UserError(f'--images {args.images} is no folder')
+    try:
+        count = len(json.loads(args.ann.read_text())['images'])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f'--ann {args.ann} is no annotation file: {error}') from error
+    if count <= args.batch:
+        raise UserError(f'--ann {args.ann} has {count} images: more than --batch are needed')
+
+    torch.set_num_threads(args.threads)
+    ours = [sys.executable, str(Path(__file__).resolve().parents[1] / 'test.py')]
+    other, theirs = mmdet_evaluation()
+    with tempfile.TemporaryDirectory() as name:
+        folder, evaluations = Path(name), []
+        test_cfg = load_config(args.config).model.test_cfg
+        for label, path, tool in ((Path(args.config).stem, args.config, ours), ('MMDetection', other, theirs)):
+            cfg = load_config(path)
+            init_default_scope(cfg.get('default_scope', 'mmdet'))
+            with user_input(path):
+                data = args.ann.resolve(), args.images.resolve()
+                evaluations.append(prepare(label, cfg, tool, folder, *data, test_cfg, args.batch))
+        runs = measure(evaluations, folder, args.rounds, args.threads, lambda line: print(line, flush=True))
+    page = markdown(runs, count, args.batch)
+    if args.out:
+        args.out.write_text(page)
+    else:
+        print(page)
+
+
+if __name__ == '__main__':
+    run_tool(main)

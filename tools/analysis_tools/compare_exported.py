@@ -1,0 +1,48 @@
+"""AP of exported files beside that of their checkpoint: compare_exported.py CONFIG CHECKPOINT FILE ..."""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from mixdet.cli.arguments import add_common_arguments, read_config
+from mixdet.cli.main import run_tool
+from mixdet.cli.runner import build_runner
+from mixdet.compat.checkpoints import trust_files
+from mixdet.deploy.exported import ExportedDetector
+from mixdet.deploy.parity import evaluate_together
+from mixdet.engine.checkpoint import check_fits, read_checkpoint
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Evaluate exported files beside their checkpoint on the config's data."
+    )
+    add_common_arguments(parser)
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('files', nargs='+', metavar='FILE', help='exported from it by tools/export.py, with NMS')
+    args = parser.parse_args()
+
+    if args.unsafe_load:
+        trust_files()
+    cfg = read_config(args)
+    checkpoint = read_checkpoint(args.checkpoint)
+    cfg.load_from, cfg.resume = args.checkpoint, False
+    runner = build_runner(cfg, args, ('test',))
+    check_fits(checkpoint, runner.model, args.checkpoint)
+    runner.load_or_resume()
+    exported = {name: ExportedDetector(name, cfg.model.get('data_preprocessor')) for name in args.files}
+    with torch.inference_mode():
+        results = evaluate_together(runner, {args.checkpoint: runner.model.eval(), **exported})
+    print('| file | MiB | AP | AP50 | detections | boxes within, px | scores within | without a counterpart |')
+    print('|---|---|---|---|---|---|---|---|')
+    for name, (metrics, difference) in results.items():
+        print(
+            f'| {Path(name).name} | {Path(name).stat().st_size / 2**20:.1f} | {metrics["mAP"]:.4f} '
+            f'| {metrics["mAP_50"]:.4f} | {difference.detections} | {difference.boxes:.4f} '
+            f'| {difference.scores:.1e} | {difference.unmatched} |'
+        )
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,0 +1,54 @@
+"""Try a backbone in every config of the installed MMDetection: python tools/analysis_tools/swap_survey.py OUT.jsonl."""
+
+import argparse
+import os
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+from mixdet.cli.main import run_tool
+from mixdet.errors import UserError
+from mixdet.swap.survey import markdown, survey, write_language_model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='Swap the backbone of many configs, build them and run each once.')
+    parser.add_argument('results', help='file of one JSON line per config; a run that was stopped goes on from it')
+    parser.add_argument('--backbone', default='mixnet-s', metavar='NAME', help='as tools/swap_backbone.py takes it')
+    parser.add_argument('--configs', metavar='FOLDER', help='folder of configs (default: those that MMDetection ships)')
+    parser.add_argument('--only', default='*', metavar='PATTERN', help='files below the folder: retinanet/*.py')
+    parser.add_argument('--seconds', type=int, default=120, help='limit for one config')
+    parser.add_argument(
+        '--language-model',
+        metavar='FOLDER',
+        help='a BERT for GLIP and Grounding DINO (default: a small random one, where transformers is installed)',
+    )
+    parser.add_argument('--markdown', metavar='FILE', help='write the tables there')
+    args = parser.parse_args()
+    folder = Path(args.configs or Path(find_spec('mmdet').submodule_search_locations[0], '.mim', 'configs')).resolve()
+    paths = sorted(path for path in folder.rglob('*.py') if path.match(args.only))
+    paths = [path for path in paths if not {'_base_', 'common'} & set(path.parts)]
+    if not paths:
+        raise UserError(f'{folder} has no config {args.only}')
+    results, out = Path(args.results).resolve(), args.markdown and Path(args.markdown).resolve()
+    with tempfile.TemporaryDirectory() as scratch:
+        language_model = args.language_model
+        if not language_model:
+            try:
+                language_model = write_language_model(Path(scratch))
+            except UserError as error:
+                print(f'GLIP and Grounding DINO will not run: {error}', file=sys.stderr)
+        os.chdir(folder.parent)  # students name their teacher's config relative to it
+        trials = []
+        for trial in survey(folder, paths, args.backbone, results, args.seconds, language_model):
+            print(f'{len(trials) + 1}/{len(paths)}  {trial.status}  {trial.config}  {trial.reason}', flush=True)
+            trials.append(trial)
+    table = markdown(trials)
+    if out:
+        out.write_text(f'# {args.backbone} in {len(trials)} configs\n\n{table}')
+    print(table.partition('\n\n')[0])
+
+
+if __name__ == '__main__':
+    run_tool(main)
