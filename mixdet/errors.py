@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend, told in one line."""
+"""Errors a user can fix, reported in one line."""
 
 
 class UserError(Exception):
@@ -7,3 +7,8 @@ class UserError(Exception):
     The message is one line that says what is wrong, where, and what to do. The command-line tools print it without a
     traceback and exit with status 2 (see :func:`mixdet.cli.main.run_tool`).
     """
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; the name of its type if the message is empty."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

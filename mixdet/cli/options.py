@@ -8,7 +8,7 @@ from mmengine.registry import MODELS, Registry
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from mixdet.errors import UserError
+from mixdet.errors import UserError, first_line
 
 LOADER_KEYS = {'dataset', 'sampler', 'batch_sampler', 'collate_fn', 'worker_init_fn', 'num_batch_per_epoch'}
 RUNNER_KEYS = {'work_dir', 'launcher', 'custom_imports', 'compile', 'tta_model', 'tta_pipeline', 'runner_type'}
@@ -25,7 +25,7 @@ def merge_options(cfg: Config, options: dict) -> None:
     try:
         cfg.merge_from_dict(options)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise UserError(f'--cfg-options {" ".join(options)}: {str(error).splitlines()[0]}') from error
+        raise UserError(f'--cfg-options {" ".join(options)}: {first_line(error)}') from error
 
 
 def _check_option(cfg: Config, option: str) -> None:

@@ -12,7 +12,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mixdet.deploy.export import METADATA, SUFFIXES, Metadata
-from mixdet.errors import UserError
+from mixdet.errors import UserError, first_line
 from mixdet.registry import MODELS
 
 Outputs = tuple[np.ndarray, ...]
@@ -42,8 +42,7 @@ def load_exported(path: Union[str, Path]) -> tuple[Callable[[np.ndarray], Output
     except UserError:
         raise
     except Exception as error:  # each runtime has errors of its own
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f'{path} is no detector exported by tools/export.py: {reason}') from error
+        raise UserError(f'{path} is no detector exported by tools/export.py: {first_line(error)}') from error
 
 
 def _load_onnx(path: Path):

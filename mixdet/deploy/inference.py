@@ -14,7 +14,7 @@ from mmengine.registry import init_default_scope
 from mixdet.deploy.images import read_image
 from mixdet.engine.checkpoint import check_fits, read_checkpoint
 from mixdet.engine.config import load_config
-from mixdet.errors import UserError
+from mixdet.errors import UserError, first_line
 from mixdet.registry import DATASETS, MODELS
 
 Image = Union[str, Path, np.ndarray]
@@ -64,7 +64,7 @@ class Detector:
         try:
             self.model.to(device).eval()
         except (RuntimeError, AssertionError) as error:  # no such device; AssertionError from a torch without CUDA
-            raise UserError(f'device {device}: {str(error).splitlines()[0]}') from error
+            raise UserError(f'device {device}: {first_line(error)}') from error
         self.classes = class_names(self.cfg, weights)
         self.model.dataset_meta = dict(classes=self.classes)
         self.score_thr = score_thr

@@ -11,7 +11,7 @@ from torch import nn
 from mixdet.compat.checkpoints import refusal, weights_only
 from mixdet.compat.safetensors import SUFFIX as SAFETENSORS
 from mixdet.compat.safetensors import read_safetensors
-from mixdet.errors import UserError
+from mixdet.errors import UserError, first_line
 
 COUNTER = 'num_batches_tracked'  # of batch-norm; not every file has it, and no prediction uses it
 
@@ -33,7 +33,7 @@ def read_checkpoint(path: Union[str, Path]) -> dict:
         try:
             return read_safetensors(path)
         except Exception as error:  # ImportError, or safetensors' own, which cannot be named without the package
-            raise UserError(f'checkpoint {path} cannot be read: {_first_line(error)}') from error
+            raise UserError(f'checkpoint {path} cannot be read: {first_line(error)}') from error
     try:
         _check_sums(path)
         checkpoint = torch.load(path, map_location='cpu', weights_only=weights_only())
@@ -51,7 +51,7 @@ def read_checkpoint(path: Union[str, Path]) -> dict:
         IndexError,
         MemoryError,
     ) as error:
-        raise UserError(f'checkpoint {path} is corrupt or truncated: {_first_line(error)}; use another one') from error
+        raise UserError(f'checkpoint {path} is corrupt or truncated: {first_line(error)}; use another one') from error
     if not isinstance(checkpoint, dict) or not all(isinstance(key, str) for key in checkpoint):
         raise UserError(f'checkpoint {path} holds a {type(checkpoint).__name__}, not a dict of weights')
     return checkpoint
@@ -153,7 +153,3 @@ def _check_sums(path: Path) -> None:
             name = file.testzip()
             if name is not None:
                 raise zipfile.BadZipFile(f'{name} has changed since it was written')
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

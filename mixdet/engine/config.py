@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mixdet.errors import UserError
+from mixdet.errors import UserError, first_line
 
 
 def load_config(path: str, import_custom_modules: bool = True) -> Config:
@@ -18,5 +18,4 @@ def load_config(path: str, import_custom_modules: bool = True) -> Config:
     try:
         return Config.fromfile(path, import_custom_modules=import_custom_modules)
     except Exception as error:  # a config is a program: it can fail in any way
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f'config {path} cannot be read: {type(error).__name__}: {reason}') from error
+        raise UserError(f'config {path} cannot be read: {type(error).__name__}: {first_line(error)}') from error

@@ -17,6 +17,7 @@ from torch import nn
 import mixdet
 from mixdet.benchmark.complexity import count_complexity
 from mixdet.benchmark.latency import measure_latency
+from mixdet.errors import first_line
 
 PACKAGES = ('mmengine', 'onedl-mmengine', 'mmcv', 'mmcv-lite', 'onedl-mmcv', 'mmdet', 'onedl-mmdetection', 'numpy')
 ROUNDS = 5
@@ -111,7 +112,7 @@ def _costs(model: nn.Module, size: tuple[int, int]) -> dict:
         device = str(next(model.parameters()).device)
         costs['latency_ms'] = measure_latency({'model': model}, size, device, ROUNDS)['model']
     except Exception as error:  # any detector may come, and a card must not stop its training
-        costs['not_measured'] = f'{type(error).__name__}: {error}'.splitlines()[0]
+        costs['not_measured'] = f'{type(error).__name__}: {first_line(error)}'
     finally:
         for module, mode in training:
             module.training = mode

@@ -9,7 +9,7 @@ from mmengine.config import Config, ConfigDict
 from mixdet.backbones.mixnet import ARCHS
 from mixdet.backbones.variants import BASELINE, NETWORKS, all_variants
 from mixdet.engine.config import load_config
-from mixdet.errors import UserError
+from mixdet.errors import UserError, first_line
 from mixdet.registry import MODELS
 from mixdet.swap.outputs import Outputs, describe
 
@@ -101,10 +101,6 @@ def _name(kind) -> str:
     return kind if isinstance(kind, str) else kind.__name__
 
 
-def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
 def _detector(cfg: Config) -> ConfigDict:
     """The part of the model that has a backbone: trackers and semi-supervised models keep it in ``detector``."""
     model = cfg.get('model')
@@ -147,7 +143,7 @@ def _old_outputs(detector: dict, notes: list[str]) -> Outputs:
         return describe(detector.backbone)
     except Exception as error:  # not ours; its package may be missing
         neck = _first_neck(detector)
-        old = f'{_name(detector.backbone.type)} cannot be built here ({_reason(error)})'
+        old = f'{_name(detector.backbone.type)} cannot be built here ({first_line(error)})'
         if neck is None:
             raise UserError(f'backbone {old}, and there is no neck that would tell its channels') from error
         channels = neck['in_channels']
@@ -229,7 +225,9 @@ def _rewire(detector: dict, old: Outputs, new: Outputs) -> list[str]:
             MODELS.build(copy.deepcopy(dict(neck)))
         except Exception as error:  # upstream raises anything
             kind = _name(neck['type'])
-            raise UserError(f'cannot be wired: neck {kind} does not take {new.channels}: {_reason(error)}') from error
+            raise UserError(
+                f'cannot be wired: neck {kind} does not take {new.channels}: {first_line(error)}'
+            ) from error
     if not changes:
         where = f'neck.in_channels={neck["in_channels"]} is' if neck else 'no in_channels of neck or heads is'
         raise UserError(f'cannot be wired: the old backbone has {old.channels} channels, but {where} made for that')

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mixdet.compat.safetensors import SUFFIX as SAFETENSORS
 from mixdet.engine.checkpoint import read_checkpoint
-from mixdet.errors import UserError
+from mixdet.errors import UserError, first_line
 
 TIMM = 'timm:'
 MOVING_AVERAGE = '/ExponentialMovingAverage'  # of a TensorFlow variable; evaluation and export used it
@@ -107,8 +107,7 @@ def _read_tensorflow_checkpoint(prefix: Path) -> dict[str, np.ndarray]:
             if name != 'global_step' and not name.endswith((MOVING_AVERAGE, *OF_TRAINING))
         }
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f'{prefix} cannot be read as a TensorFlow checkpoint: {reason}') from error
+        raise UserError(f'{prefix} cannot be read as a TensorFlow checkpoint: {first_line(error)}') from error
 
 
 READERS: Mapping[str, Callable[[Path], dict[str, np.ndarray]]] = {
