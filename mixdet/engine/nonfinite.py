@@ -7,7 +7,6 @@ from typing import Any, Optional
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
@@ -15,6 +14,7 @@ from torch import nn
 from mixdet.compat.checkpoints import allow
 from mixdet.engine.atomic import written_whole
 from mixdet.engine.checkpoint import read_checkpoint
+from mixdet.engine.models import unwrap_model
 from mixdet.engine.randomness import rng_state, set_rng_state
 from mixdet.errors import UserError
 from mixdet.registry import HOOKS
@@ -46,7 +46,7 @@ class NonFiniteHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Listen to the model's losses and to the optimizer's steps."""
         self._runner, self._finite, self._losses, self._batch = runner, None, {}, None
-        self._model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self._model = unwrap_model(runner.model)
         self._scaled = hasattr(runner.optim_wrapper, 'loss_scaler')
         self._handles = [self._model.register_forward_hook(self._note)]
         wrappers = [runner.optim_wrapper]

@@ -3,13 +3,12 @@
 from typing import Optional
 
 from mmengine.dist import all_gather_object, get_rank, get_world_size
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
-from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from mixdet.compat.loops import begin_within_epoch
+from mixdet.engine.models import unwrap_model
 from mixdet.engine.randomness import (
     Batches,
     SeededBatchSampler,
@@ -83,7 +82,7 @@ def _gradients(runner: Runner) -> dict:
     wrapper = runner.optim_wrapper
     if isinstance(wrapper, OptimWrapper) and wrapper._accumulative_counts == 1:
         return {}
-    parameters = _unwrapped(runner.model).named_parameters()
+    parameters = unwrap_model(runner.model).named_parameters()
     return {name: parameter.grad.cpu() for name, parameter in parameters if parameter.grad is not None}
 
 
@@ -105,7 +104,7 @@ def restore(runner: Runner, state: Optional[dict]) -> None:
         )
     else:
         mine = state['processes'][get_rank()]
-        parameters = dict(_unwrapped(runner.model).named_parameters())
+        parameters = dict(unwrap_model(runner.model).named_parameters())
         for name, gradient in mine['gradients'].items():
             parameters[name].grad = gradient.to(parameters[name].device)
         set_rng_state(mine['rng'])
@@ -136,7 +135,3 @@ def _validation_is_due(runner: Runner) -> bool:
             return False  # within an epoch
         done, total = loop.epoch, loop.max_epochs
     return done >= max(1, loop.val_begin) and (done % loop.val_interval == 0 or done == total)
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model

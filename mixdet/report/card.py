@@ -10,13 +10,13 @@ from typing import Optional, Union
 
 import torch
 from mmengine.config import Config
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
 import mixdet
 from mixdet.benchmark.complexity import count_complexity
 from mixdet.benchmark.latency import measure_latency
+from mixdet.engine.models import unwrap_model
 from mixdet.errors import first_line
 
 PACKAGES = ('mmengine', 'onedl-mmengine', 'mmcv', 'mmcv-lite', 'onedl-mmcv', 'mmdet', 'onedl-mmdetection', 'numpy')
@@ -26,7 +26,7 @@ ROUNDS = 5
 def describe(runner: Runner) -> dict:
     """The card of a training that is about to begin, in values that JSON has."""
     cfg = runner.cfg
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrap_model(runner.model)
     size = input_size(cfg)
     return dict(
         name=Path(cfg.filename).stem if cfg.filename else runner.experiment_name,
