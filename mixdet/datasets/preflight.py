@@ -14,6 +14,7 @@ from mixdet.datasets.annotations import check_coco, read_coco
 from mixdet.datasets.demo import DemoDataset, make_demo_data
 from mixdet.datasets.images import check_images
 from mixdet.datasets.issues import ERROR, KINDS, WARNING, Report
+from mixdet.datasets.wrappers import wrapped_datasets
 from mixdet.errors import UserError
 from mixdet.registry import DATASETS, HOOKS
 
@@ -87,7 +88,7 @@ def sources(cfg, parts: tuple[str, ...]) -> Iterator[Source]:
     for part in parts:
         loader = cfg.get(f'{part}_dataloader')
         if loader:
-            for key, dataset in _innermost(loader['dataset'], f'{part}_dataloader.dataset'):
+            for key, dataset in wrapped_datasets(loader['dataset'], f'{part}_dataloader.dataset'):
                 source = _source(key, dataset, part == 'train')
                 if source is not None and source[1:] not in seen:
                     seen.add(source[1:])
@@ -109,17 +110,6 @@ def examine(source: Source, cfg, decode: bool, masks: bool = False, progress=ite
     fixed['images'] = [image for image in fixed['images'] if image['id'] not in unusable]
     fixed['annotations'] = [entry for entry in fixed['annotations'] if entry['image_id'] not in unusable]
     return report, fixed
-
-
-def _innermost(dataset: dict, key: str) -> Iterator[tuple[str, dict]]:
-    """Datasets inside wrappers such as RepeatDataset and ConcatDataset, with their place in the config."""
-    if 'datasets' in dataset:
-        for i, inner in enumerate(dataset['datasets']):
-            yield from _innermost(inner, f'{key}.datasets.{i}')
-    elif 'dataset' in dataset:
-        yield from _innermost(dataset['dataset'], f'{key}.dataset')
-    else:
-        yield key, dataset
 
 
 def _source(key: str, dataset: dict, trained: bool) -> Optional[Source]:

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import init_default_scope
 
+from mixdet.datasets.wrappers import unwrap_dataset
 from mixdet.deploy.images import read_image
 from mixdet.engine.checkpoint import check_fits, read_checkpoint
 from mixdet.engine.config import load_config
@@ -121,7 +122,7 @@ def class_names(cfg: Config, checkpoint: Optional[dict] = None) -> tuple[str, ..
     Raises UserError if neither has them.
     """
     stored = (checkpoint or {}).get('meta', {}).get('dataset_meta') or {}
-    dataset = cfg.get('test_dataloader', {}).get('dataset', {})
+    dataset = unwrap_dataset(cfg.get('test_dataloader', {}).get('dataset', {}))
     names = stored.get('classes') or stored.get('CLASSES') or dataset.get('metainfo', {}).get('classes')
     if not names and dataset.get('type'):
         with DATASETS.switch_scope_and_registry('mmdet') as registry:
@@ -136,9 +137,7 @@ def inference_transforms(cfg: Config) -> list[dict]:
 
     Raises UserError if there is none, or if it does not begin with reading an image.
     """
-    dataset = cfg.get('test_dataloader', {}).get('dataset', {})
-    while 'pipeline' not in dataset and 'dataset' in dataset:
-        dataset = dataset['dataset']
+    dataset = unwrap_dataset(cfg.get('test_dataloader', {}).get('dataset', {}))
     transforms = [dict(transform) for transform in dataset.get('pipeline', [])]
     if not transforms or 'LoadImageFromFile' not in str(transforms[0]['type']):
         raise UserError('test_dataloader.dataset.pipeline: must begin with LoadImageFromFile')

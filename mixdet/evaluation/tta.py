@@ -4,6 +4,8 @@ import copy
 
 from mmengine.config import Config, ConfigDict
 
+from mixdet.datasets.wrappers import wrapped_datasets
+
 MIRROR_KEYS = ('flip', 'flip_direction')
 
 
@@ -15,18 +17,16 @@ def mirror_in_test(cfg: Config) -> None:
     Raises:
         ValueError: if the test pipeline does not end in PackDetInputs, or the model has no NMS of its own.
     """
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    pipeline = copy.deepcopy(list(dataset.pipeline))
-    if not pipeline or pipeline[-1].get('type') != 'PackDetInputs':
-        raise ValueError('test_dataloader.dataset.pipeline must end in PackDetInputs')
-    pack = pipeline[-1]
-    pack['meta_keys'] = (*pack.get('meta_keys', ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),)
-    pack['meta_keys'] += tuple(key for key in MIRROR_KEYS if key not in pack['meta_keys'])
-    # the plain image first: it lends its ground truth to the merged result
-    mirror = [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)]
-    dataset.pipeline = [*pipeline[:-1], dict(type='TestTimeAug', transforms=[mirror, [pack]])]
+    for key, dataset in wrapped_datasets(cfg.test_dataloader.dataset, 'test_dataloader.dataset'):
+        pipeline = copy.deepcopy(list(dataset['pipeline']))
+        if not pipeline or pipeline[-1].get('type') != 'PackDetInputs':
+            raise ValueError(f'{key}.pipeline must end in PackDetInputs')
+        pack = pipeline[-1]
+        pack['meta_keys'] = (*pack.get('meta_keys', ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),)
+        pack['meta_keys'] += tuple(key for key in MIRROR_KEYS if key not in pack['meta_keys'])
+        # the plain image first: it lends its ground truth to the merged result
+        mirror = [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)]
+        dataset['pipeline'] = [*pipeline[:-1], dict(type='TestTimeAug', transforms=[mirror, [pack]])]
     if 'tta_model' not in cfg:
         test_cfg = cfg.model.get('test_cfg') or {}
         if 'nms' not in test_cfg:

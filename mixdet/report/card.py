@@ -16,6 +16,7 @@ from torch import nn
 import mixdet
 from mixdet.benchmark.complexity import count_complexity
 from mixdet.benchmark.latency import measure_latency
+from mixdet.datasets.wrappers import unwrap_dataset, wrapped_datasets
 from mixdet.engine.models import unwrap_model
 from mixdet.errors import first_line
 
@@ -55,10 +56,7 @@ def describe(runner: Runner) -> dict:
 def input_size(cfg: Config) -> tuple[int, int]:
     """Height and width, px, of the images that reach the network in validation; 320x320 if the config hides it."""
     loader = cfg.get('val_dataloader') or cfg.get('test_dataloader') or {}
-    dataset = loader.get('dataset', {})
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    for step in dataset.get('pipeline') or ():
+    for step in unwrap_dataset(loader.get('dataset', {})).get('pipeline') or ():
         scale = step.get('scale') if 'Resize' in str(step.get('type')) else None
         if scale:
             width, height = (scale, scale) if isinstance(scale, int) else scale
@@ -125,12 +123,10 @@ def _optimizer(cfg: dict) -> str:
 
 
 def _data(dataset, loader: Optional[dict]) -> dict:
-    """Of a data set that may be wrapped, such as in a RepeatDataset."""
-    inner = (loader or {}).get('dataset', {})
-    while 'dataset' in inner:
-        inner = inner['dataset']
-    ann_file = Path(inner.get('data_root') or '', inner.get('ann_file') or '')
-    return dict(images=len(dataset), annotations=shown_path(ann_file))
+    """Number of images and annotation files of a data set that may be wrapped, such as in a RepeatDataset."""
+    inner = wrapped_datasets((loader or {}).get('dataset', {}))
+    files = [Path(part.get('data_root') or '', part.get('ann_file') or '') for _, part in inner]
+    return dict(images=len(dataset), annotations=', '.join(map(shown_path, files)))
 
 
 def _versions() -> dict[str, str]:

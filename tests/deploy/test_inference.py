@@ -67,3 +67,14 @@ def test_what_is_wrong_is_said(tiny, tmp_path):
     torch.save({}, tmp_path / 'other.pth')
     with pytest.raises(UserError, match='is not of this model'):
         Detector(config, tmp_path / 'other.pth')
+
+
+def test_class_names_of_a_wrapped_data_set():
+    from mmengine.config import Config
+
+    from mixdet.deploy.inference import class_names
+
+    for inner in (dict(type='CocoDataset', metainfo=dict(classes=('cat', 'dog'))), dict(type='VOCDataset')):
+        cfg = Config(dict(test_dataloader=dict(dataset=dict(type='RepeatDataset', times=1, dataset=inner))))
+        names = class_names(cfg)
+        assert names == inner.get('metainfo', {}).get('classes', names) and names[0] in ('cat', 'aeroplane')

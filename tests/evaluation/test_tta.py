@@ -75,3 +75,12 @@ def test_what_cannot_be_mirrored_is_named(change, message):
     change(cfg)
     with pytest.raises(ValueError, match=message):
         mirror_in_test(cfg)
+
+
+def test_every_wrapped_data_set_is_mirrored():
+    cfg = demo_config()
+    repeated = dict(type='RepeatDataset', times=2, dataset=demo_config().test_dataloader.dataset)
+    cfg.test_dataloader.dataset = dict(type='ConcatDataset', datasets=[cfg.test_dataloader.dataset, repeated])
+    mirror_in_test(cfg)
+    first, second = cfg.test_dataloader.dataset.datasets
+    assert first.pipeline[-1].type == second.dataset.pipeline[-1].type == 'TestTimeAug'

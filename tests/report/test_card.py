@@ -63,3 +63,9 @@ def test_paths_are_short_where_they_can_be(tmp_path, monkeypatch):
     assert card.shown_path(tmp_path / 'a/b') == card.shown_path('a/b') == 'a/b'
     assert card.shown_path('/elsewhere/c') == '/elsewhere/c'
     assert mixdet.__version__ in card._versions().values()
+
+
+def test_annotation_files_of_wrapped_data_sets_are_all_named():
+    parts = [dict(data_root='a/', ann_file='x.json'), dict(type='RepeatDataset', dataset=dict(ann_file='b/y.json'))]
+    loader = dict(dataset=dict(type='ConcatDataset', datasets=parts))
+    assert card._data(range(7), loader) == dict(images=7, annotations='a/x.json, b/y.json')
