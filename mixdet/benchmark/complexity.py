@@ -8,6 +8,8 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from mixdet.layers.modes import evaluation_mode
+
 
 class LayerCost(NamedTuple):
     """One convolution or linear layer: its weights, and its multiply-adds for one image over all its runs."""
@@ -48,16 +50,12 @@ def count_complexity(model: nn.Module, input_size: tuple[int, int] = (320, 320))
 
     counted = (_ConvNd, nn.Linear)
     hooks = [module.register_forward_hook(add) for module in model.modules() if isinstance(module, counted)]
-    training = [(module, module.training) for module in model.modules()]
     try:
-        with torch.no_grad():
-            model.eval()  # some of MMDetection's backbones return None here
+        with torch.no_grad(), evaluation_mode(model):
             run_network(model, input_size)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, mode in training:
-            module.training = mode
     names = {module: name for name, module in model.named_modules()}
     layers = tuple(
         LayerCost(names[module], type(module).__name__, module.weight.numel(), cost) for module, cost in macs.items()

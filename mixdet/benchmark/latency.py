@@ -1,5 +1,6 @@
 """How long networks take, compared in one run."""
 
+import contextlib
 from collections.abc import Mapping
 from functools import partial
 
@@ -8,6 +9,7 @@ from torch import nn
 
 from mixdet.benchmark.complexity import run_network
 from mixdet.benchmark.timing import interleave
+from mixdet.layers.modes import evaluation_mode
 
 
 def measure_latency(
@@ -20,8 +22,11 @@ def measure_latency(
     """
     if not rounds:
         return {}
-    runs = {name: partial(_run, model.to(device).eval(), input_size, device) for name, model in models.items()}
-    return {name: timing.wall for name, timing in interleave(runs, seconds=0, rounds=rounds).items()}
+    runs = {name: partial(_run, model.to(device), input_size, device) for name, model in models.items()}
+    with contextlib.ExitStack() as modes:
+        for model in models.values():
+            modes.enter_context(evaluation_mode(model))
+        return {name: timing.wall for name, timing in interleave(runs, seconds=0, rounds=rounds).items()}
 
 
 def _run(model: nn.Module, input_size: tuple[int, int], device: str) -> None:

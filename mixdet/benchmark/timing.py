@@ -5,10 +5,11 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
+
+from mixdet.layers.cpu import cpu_name
 
 
 class Timing(NamedTuple):
@@ -61,16 +62,11 @@ def _summary(wall: list[float], cpu: list[float]) -> Timing:
 def environment() -> str:
     """The machine, how busy it is, and the versions that a measurement was made with, in one line."""
     load = f'load average {os.getloadavg()[0]:.1f}, ' if hasattr(os, 'getloadavg') else ''
-    return (
-        f'{_cpu_name()}, {torch.get_num_threads()} thread(s), {torch.backends.cpu.get_cpu_capability()}, {load}'
-        f'Python {platform.python_version()}, torch {torch.__version__}'
-    )
+    cpus = f'{os.cpu_count()} x {cpu_name()}, {torch.backends.cpu.get_cpu_capability()}'
+    versions = f'Python {platform.python_version()}, torch {torch.__version__}'
+    return f'{cpus}, {torch.get_num_threads()} thread(s), {load}{versions}'
 
 
-def _cpu_name() -> str:
-    try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
-    return f'{len(names)} x {names[0]}' if names else platform.machine()
+def device_name() -> str:
+    """The name of the GPU if there is one, or of the CPU."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()

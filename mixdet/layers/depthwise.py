@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from mixdet.layers.mixconv import KernelSizes, MixConv2d, Split, parse_kernel_sizes
+from mixdet.layers.modes import evaluation_mode
 
 # plain convolutions by another name, and those that pad as TensorFlow does (ours, timm's, mmcv's)
 PLAIN = {('torch.nn.modules.conv', 'Conv2d'), ('mmcv.cnn.bricks.wrappers', 'Conv2d')}
@@ -157,12 +158,10 @@ def _output_heights(module: nn.Module, layers: dict[str, nn.Module], input_size:
         heights[names[layer]] = output.shape[-2]
 
     hooks = [layer.register_forward_hook(note) for layer in names]
-    modes = [(each, each.training) for each in module.modules()]
     parameter = next(module.parameters())
     image = torch.zeros(1, 3, input_size, input_size, device=parameter.device, dtype=parameter.dtype)
     try:
-        with torch.no_grad():
-            module.eval()  # MMDetection's backbones return None here
+        with torch.no_grad(), evaluation_mode(module):
             module(image)
     except Exception as error:  # any network can be passed
         raise ValueError(
@@ -172,8 +171,6 @@ def _output_heights(module: nn.Module, layers: dict[str, nn.Module], input_size:
     finally:
         for hook in hooks:
             hook.remove()
-        for each, mode in modes:
-            each.training = mode
     return heights
 
 

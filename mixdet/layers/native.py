@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from mixdet.layers import schema
+from mixdet.layers.cpu import cpu_features
 
 SWITCH = 'MIXDET_NATIVE'
 SOURCES = Path(__file__).with_name('csrc')
@@ -63,7 +64,7 @@ def _library() -> Path:
     digest = hashlib.sha256(' '.join(command).encode())
     for source in sorted(SOURCES.iterdir()):
         digest.update(source.read_bytes())
-    digest.update(f'{torch.__version__} {platform.machine()} {_cpu()}'.encode())
+    digest.update(f'{torch.__version__} {platform.machine()} {cpu_features()}'.encode())
     cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'mixdet'
     library = cache / f'mixconv-{digest.hexdigest()[:16]}.so'
     if library.exists():
@@ -108,13 +109,3 @@ def _command() -> list[str]:
         *('-lc10', '-ltorch_cpu'),
         *shlex.split(os.environ.get('MIXDET_CXXFLAGS', '')),
     ]
-
-
-def _cpu() -> str:
-    """What decides the instructions that ``-march=native`` may use."""
-    try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    wanted = ('model name', 'flags', 'Features', 'CPU part')
-    return ' '.join(sorted({line for line in lines if line.startswith(wanted)}))

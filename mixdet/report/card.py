@@ -16,6 +16,7 @@ from torch import nn
 import mixdet
 from mixdet.benchmark.complexity import count_complexity
 from mixdet.benchmark.latency import measure_latency
+from mixdet.benchmark.timing import device_name
 from mixdet.datasets.wrappers import unwrap_dataset, wrapped_datasets
 from mixdet.engine.models import unwrap_model
 from mixdet.errors import first_line
@@ -64,17 +65,6 @@ def input_size(cfg: Config) -> tuple[int, int]:
     return 320, 320
 
 
-def device_name() -> str:
-    """The GPU's name, or the processor's."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-        return next(line.partition(':')[2].strip() for line in lines if line.startswith('model name'))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 def shown_path(path: Union[str, Path]) -> str:
     """``path`` from the current folder, if it lies below it."""
     path = Path(path)
@@ -104,16 +94,12 @@ def _git(folder: Path, *arguments: str) -> str:
 def _costs(model: nn.Module, size: tuple[int, int]) -> dict:
     """Parameters, multiply-adds and latency; a model that cannot be run on a black image has only the first."""
     costs: dict = dict(params=sum(parameter.numel() for parameter in model.parameters()))
-    training = [(module, module.training) for module in model.modules()]
     try:
         costs['macs'] = count_complexity(model, size).macs
         device = str(next(model.parameters()).device)
         costs['latency_ms'] = measure_latency({'model': model}, size, device, ROUNDS)['model']
     except Exception as error:  # any detector may come, and a card must not stop its training
         costs['not_measured'] = f'{type(error).__name__}: {first_line(error)}'
-    finally:
-        for module, mode in training:
-            module.training = mode
     return costs
 
 

@@ -1,0 +1,18 @@
+"""Training and evaluation mode."""
+
+import contextlib
+from collections.abc import Iterator
+
+from torch import nn
+
+
+@contextlib.contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """``module`` in evaluation mode inside the ``with`` block; every submodule is back in its own mode after it."""
+    modes = [(each, each.training) for each in module.modules()]
+    module.eval()  # not chained: some of MMDetection's backbones return None here
+    try:
+        yield
+    finally:
+        for each, training in modes:
+            each.training = training
