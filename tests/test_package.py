@@ -1,52 +1,88 @@
-"""The wheel holds what mim and `mixdet::` bases look for."""
+"""The wheel holds the package, and what mim and `mixdet::` bases look for."""
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
 
 import pytest
+import yaml
 from helpers import ROOT
 
 from mixdet import __version__
 
 
-@pytest.fixture(scope='module')
-def wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('wheel')
-    files = subprocess.run(
+def tracked_files():
+    """Paths of the checkout's files, relative to its root, without what git ignores."""
+    listing = subprocess.run(
         ['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'],
         cwd=ROOT,
         capture_output=True,
         text=True,
-    ).stdout.split('\0')
-    if not any(files):
+    ).stdout
+    files = [name for name in listing.split('\0') if name and (ROOT / name).is_file()]
+    if not files:
         pytest.skip('needs a git checkout')
-    for name in filter(None, files):
-        target = folder / 'source' / name
+    return files
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory):
+    """A copy of the tracked files, as in a fresh clone."""
+    folder = tmp_path_factory.mktemp('source')
+    for name in tracked_files():
+        target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes((ROOT / name).read_bytes())
-    command = [sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', str(folder), '.']
-    subprocess.run(command, cwd=folder / 'source', check=True)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def wheel(source, tmp_path_factory):
+    return build_wheel(source, tmp_path_factory.mktemp('wheel'))
+
+
+def build_wheel(source, folder):
+    command = [sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', str(folder)]
+    subprocess.run([*command, str(source)], check=True)
     (path,) = folder.glob('*.whl')
     return path
 
 
 def test_contents(wheel):
     assert wheel.name == f'mixdet-{__version__}-py3-none-any.whl'
-    names = set(zipfile.ZipFile(wheel).namelist())
-    for folder in ('configs', 'tools'):
-        for path in (ROOT / folder).rglob('*'):
-            if path.is_file() and '__pycache__' not in path.parts:
-                assert f'mixdet/.mim/{path.relative_to(ROOT)}' in names
-    assert 'mixdet/.mim/model-index.yml' in names
-    for path in (ROOT / 'mixdet').glob('**/templates/*'):
-        assert str(path.relative_to(ROOT)) in names
-    assert not any(name.startswith(('tests/', 'docs/')) or '__pycache__' in name for name in names)
-    metadata = zipfile.ZipFile(wheel).read(f'mixdet-{__version__}.dist-info/METADATA').decode()
-    required = [line for line in metadata.splitlines() if line.startswith('Requires-Dist') and 'extra' not in line]
+    expected = set()
+    for name in tracked_files():
+        if name.startswith('mixdet/'):  # modules, csrc, templates, py.typed
+            expected.add(name)
+        elif name.startswith(('configs/', 'tools/')) or name == 'model-index.yml':
+            expected.add(f'mixdet/.mim/{name}')
+    assert {'mixdet/py.typed', 'mixdet/layers/csrc/mixconv.cpp', 'mixdet/report/templates/run.html'} <= expected
+    info = f'mixdet-{__version__}.dist-info/'
+    content = zipfile.ZipFile(wheel)
+    assert {name for name in content.namelist() if not name.startswith(info)} == expected
+    assert content.read(f'{info}licenses/LICENSE') == (ROOT / 'LICENSE').read_bytes()
+
+
+def test_a_source_distribution_builds_the_same_wheel(source, wheel, tmp_path):
+    command = [sys.executable, '-c', f'from setuptools import build_meta; build_meta.build_sdist({str(tmp_path)!r})']
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    again = build_wheel(tmp_path / f'mixdet-{__version__}.tar.gz', tmp_path)
+    assert sorted(zipfile.ZipFile(again).namelist()) == sorted(zipfile.ZipFile(wheel).namelist())
+
+
+def test_metadata(wheel):
+    lines = zipfile.ZipFile(wheel).read(f'mixdet-{__version__}.dist-info/METADATA').decode().splitlines()
+    required = [line for line in lines if line.startswith('Requires-Dist') and 'extra' not in line]
     assert not any(name in line for line in required for name in ('torch', 'mmcv', 'mmdet', 'mmengine'))
-    assert 'License: Apache-2.0' in metadata and 'License-File: LICENSE' in metadata
+    assert 'License: Apache-2.0' in lines and 'License-File: LICENSE' in lines
+    links = dict(line[len('Project-URL: ') :].split(', ') for line in lines if line.startswith('Project-URL: '))
+    assert set(links) == {'Documentation', 'Issues', 'Changelog'}
+    (home,) = (line[len('Home-page: ') :] for line in lines if line.startswith('Home-page: '))
+    assert all(link.startswith(f'{home}/') for link in links.values())
+    for name in ('Documentation', 'Changelog'):
+        assert (ROOT / links[name].partition('/main/')[2]).exists()
 
 
 def test_configs_resolve_from_the_wheel(wheel, tmp_path):
@@ -63,3 +99,11 @@ def test_configs_resolve_from_the_wheel(wheel, tmp_path):
         text=True,
     )
     assert done.stdout.split() == [str(tmp_path / 'site/mixdet/__init__.py'), 'l'], done.stderr
+
+
+def test_the_version_is_the_same_everywhere():
+    changelog = (ROOT / 'CHANGELOG.md').read_text()
+    version, date = re.search(r'^## (\d\S*) - (\d{4}-\d\d-\d\d)$', changelog, re.MULTILINE).groups()
+    citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
+    assert version == citation['version'] == __version__
+    assert str(citation['date-released']) == date
