@@ -1,11 +1,14 @@
-"""A detector from tools/export.py with numpy, pillow and onnxruntime alone: onnx_example.py MODEL.onnx IMAGE."""
+"""Run a detector exported by tools/export.py with numpy, pillow and onnxruntime alone.
+
+python docs/onnx_example.py MODEL.onnx IMAGE [PICTURE]    # PICTURE: also draw the detections into this file
+"""
 
 import json
 import sys
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 
 def resize(image, height, width, half_pixel):
@@ -32,8 +35,23 @@ def detect(session, image, score_thr=0.3):
     return [(classes[label], float(score), box.tolist()) for label, score, box in found if score >= score_thr]
 
 
+def draw(image, found):
+    """The RGB image (H, W, 3) with boxes, class names and scores, as a pillow image."""
+    picture = Image.fromarray(image)
+    pen = ImageDraw.Draw(picture)
+    for name, score, box in reversed(found):  # the best one on top
+        pen.rectangle(box, outline='orange', width=2)
+        label, corner = f'{name} {score:.2f}', (box[0] + 3, max(box[1], 0) + 2)
+        pen.rectangle(pen.textbbox(corner, label), fill='black')
+        pen.text(corner, label, fill='white')
+    return picture
+
+
 if __name__ == '__main__':
     session = onnxruntime.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])
     image = np.array(ImageOps.exif_transpose(Image.open(sys.argv[2])).convert('RGB'))
-    for name, score, box in detect(session, image):
+    found = detect(session, image)
+    for name, score, box in found:
         print(f'{name:16} {score:.3f}  ' + '  '.join(f'{value:7.1f}' for value in box))
+    if len(sys.argv) > 3:
+        draw(image, found).save(sys.argv[3])
