@@ -1,3 +1,3 @@
-# mixnet-m, mixnet-l or mixnet-xl instead of mixnet-s is all that a larger backbone takes
+# For a larger backbone replace mixnet-s by mixnet-m, mixnet-l or mixnet-xl
 _base_ = ['../_base_/backbones/mixnet-s.py', '../_base_/detectors/cascade-rcnn.py']
 model = dict(backbone={{_base_.mixnet_c2c5}}, neck=dict(in_channels={{_base_.channels_c2c5}}))

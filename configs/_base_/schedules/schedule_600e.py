@@ -10,5 +10,5 @@ param_scheduler = [
 ]
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.015, momentum=0.9, weight_decay=4.0e-5))
 
-# The learning rate is for 8 GPUs x 24 images; tools/train.py --auto-scale-lr fits it to your batch size.
+# The learning rate is for 8 GPUs x 24 images; tools/train.py --auto-scale-lr adapts it to yours.
 auto_scale_lr = dict(enable=False, base_batch_size=192)
