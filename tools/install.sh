@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Install mixdet and, where they are missing, the packages it stands on, at the tested versions:
+# Install mixdet and, where they are missing, MMDetection and PyTorch at the tested versions:
 #   tools/install.sh [EXTRA ...]     extras of setup.py, such as test
-# Uses the active environment if it has MMDetection already (nothing of it is replaced), else a virtual environment:
+# Uses the active environment if it has MMDetection already, and replaces nothing in it; else a virtual environment:
 # MIXDET_VENV if that is set, else .venv. The last line printed is the Python to use.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -20,7 +20,7 @@ else
     log "Installing into $venv"
     [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
     python=$venv/bin/python
-    # torch first: whatever else asks for it then finds it there
+    # torch first, so that whatever else requires it finds it installed
     "$python" -m pip install -q -c constraints.txt torch setuptools >&2
     list=$(IFS=,; echo "lite${*:+,$*}")
     "$python" -m pip install -q -c constraints.txt -e ".[$list]" >&2
