@@ -144,6 +144,12 @@ def test_every_tool_has_a_line():
     assert all(target.rpartition('/')[2] == name for name, target in rows)
 
 
+def test_the_architecture_names_every_room():
+    rooms = re.findall(r'^\| \[(\w+)\]\(\.\./mixdet/', (ROOT / 'docs/architecture.md').read_text(), re.MULTILINE)
+    packages = {path.parent.name for path in (ROOT / 'mixdet').glob('*/__init__.py')}
+    assert len(rooms) == len(packages) + 1 and set(rooms) == {*packages, 'registry'}
+
+
 def test_every_picture_is_shown():
     text = ''.join(path.read_text(encoding='utf-8') for path in PAGES)
     for picture in [*(ROOT / 'docs').rglob('*.png'), *(ROOT / 'docs').rglob('*.jpg')]:
