@@ -1,5 +1,7 @@
 """Checkpoints that survive a kill, and runs that go on from them exactly."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Optional
 
@@ -8,15 +10,13 @@ from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner
 
-from mixdet.compat.loops import begin_at_epoch_start
 from mixdet.engine.atomic import PARTIAL, write_text, written_whole
 from mixdet.engine.checkpoint import find_checkpoint
-from mixdet.engine.resume import capture, restore, seed_loaders, set_epoch
+from mixdet.engine.resume import ExactResumeHook
 from mixdet.errors import UserError
 from mixdet.registry import HOOKS
 
 LAST = 'last_checkpoint'  # MMEngine's file with the path of the latest one
-STATE = 'mixdet_state'  # key in a checkpoint
 INTERRUPTED = 'interrupted_'  # prefix of a checkpoint written between two regular ones
 
 
@@ -25,22 +25,19 @@ class CheckpointHook(MMEngineCheckpointHook):
     """MMEngine's ``CheckpointHook`` whose files can be trusted; in any config:
     ``default_hooks = dict(checkpoint=dict(type='mixdet.CheckpointHook', ...))``.
 
-    - A checkpoint, and ``last_checkpoint``, is written beside its place, synced to disk and renamed; only then are
+    - A checkpoint, and ``last_checkpoint``, is written to a temporary file, synced to disk and renamed; only then are
       older ones removed.
-    - ``resume=True`` without a file takes the newest whole checkpoint and says which ones it left out.
-    - A resumed run continues exactly as if it had never stopped, from within an epoch too: same batches, same
-      augmentation, same generators, gradients being accumulated, validation that was due. The data loaders draw
-      every sample's randomness from the seed and its place, see ``mixdet.engine.randomness``.
+    - ``resume=True`` without a file takes the newest whole checkpoint and warns of those it skipped.
+    - A resumed run continues exactly as if it had never stopped, see ``ExactResumeHook``, which this hook adds to the
+      runner.
 
     Arguments are those of MMEngine's hook. Checkpoints on remote storage are written as MMEngine does.
     """
 
     def before_run(self, runner: Runner) -> None:
-        """Choose the checkpoint to resume from."""
-        self._state: Optional[dict] = None
-        self._new_state: Optional[dict] = None
-        self._validated = False
-        self._found: Optional[Path] = None
+        """Add the hook of exact resume, and choose the checkpoint to resume from."""
+        self._exact_resume = self._hook_of_exact_resume(runner)
+        self._not_noted: Optional[Path] = None  # a checkpoint that LAST may not name yet, as the newest one
         if runner._resume and runner._load_from is None:
             found, damaged = find_checkpoint(Path(runner.work_dir, LAST), self._patterns(runner))
             for path, reason in damaged:
@@ -54,28 +51,31 @@ class CheckpointHook(MMEngineCheckpointHook):
             elif damaged:
                 runner.logger.warning(f'resuming from {found}, the newest whole checkpoint')
             runner._load_from, runner._resume = found and str(found), found is not None
-            self._found = None if damaged else found
+            self._not_noted = None if damaged else found
+
+    def _hook_of_exact_resume(self, runner: Runner) -> ExactResumeHook:
+        """The runner's, added now if there is none.
+
+        It gets this hook's priority: the runner is going through its list of hooks, which may only grow behind this
+        one.
+        """
+        hook = next((hook for hook in runner.hooks if isinstance(hook, ExactResumeHook)), None)
+        if hook is None:
+            hook = ExactResumeHook()
+            runner.register_hook(hook, self.priority)
+        return hook
 
     def _patterns(self, runner: Runner) -> list[Path]:
         folder = Path(self.out_dir, Path(runner.work_dir).name) if self.out_dir else Path(runner.work_dir)
         return [folder / self.filename_tmpl.format('*'), folder / f'{INTERRUPTED}*.pth']
 
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Keep the run's state until the training begins."""
-        if runner._resume:
-            self._state = checkpoint.get(STATE)
-
     def before_train(self, runner: Runner) -> None:
-        """Make the data reproducible and put the state back."""
+        """Prepare the folder."""
         super().before_train(runner)
         if isinstance(self.file_backend, LocalBackend) and is_main_process():
             self._prepare_folder()
-            if self._found is not None:  # a run killed between a checkpoint and its note did not say so
-                self._make_latest(runner, str(self._found))
-        seed_loaders(runner)
-        if runner._resume:
-            restore(runner, self._state)
-        self._state = None
+            if self._not_noted is not None:  # the run was killed between saving it and noting it
+                self._make_latest(runner, str(self._not_noted))
 
     def _prepare_folder(self) -> None:
         """Raise UserError unless files can be written to ``out_dir``; remove what a kill left half-written."""
@@ -89,25 +89,17 @@ class CheckpointHook(MMEngineCheckpointHook):
         except OSError as error:
             raise UserError(f'checkpoints cannot be written to {folder}: {error.strerror}; set work_dir') from error
 
-    def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
-        """Save the best, with the note that this validation is done."""
-        self._validated = True
-        try:
-            super().after_val_epoch(runner, metrics)
-        finally:
-            self._validated = False
-
     def save_now(self, runner: Runner, done: int) -> str:
         """Save between two regular checkpoints, after ``done`` iterations; returns the file's path.
 
         The file goes when the next regular one is written.
         """
         meta = dict(epoch=runner.epoch, iter=done)
-        self.last_ckpt = self._write(runner, f'{INTERRUPTED}iter_{done}.pth', meta, by_epoch=False)
+        self.last_ckpt = self._write_to_resume(runner, f'{INTERRUPTED}iter_{done}.pth', meta, by_epoch=False)
         return self.last_ckpt
 
-    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        """MMEngine's order is to remove, then to save."""
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict, validated: bool = False) -> None:
+        """Save, then remove; MMEngine's order is to remove, then to save."""
         if self.max_keep_ckpts > 0:
             # the file that goes is still listed in the checkpoint: a run killed before it has gone removes it
             kept = [old for old in self.keep_ckpt_ids if old != step] + [step]
@@ -115,7 +107,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        self._write(runner, name, meta, self.by_epoch)
+        self._write_to_resume(runner, name, meta, self.by_epoch, validated)
         if self.max_keep_ckpts > 0:
             for old in kept[: -self.max_keep_ckpts]:
                 self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old)))
@@ -140,7 +132,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             for indicator, rule in zip(self.key_indicators, self.rules)
         ]
         if any(improved) and self.last_ckpt is not None:
-            self._save_checkpoint_with_step(runner, step, meta)
+            self._save_checkpoint_with_step(runner, step, meta, validated=True)
 
     def _save_if_best(self, runner: Runner, metrics: dict, indicator: str, rule: str, step: int, meta: dict) -> bool:
         if indicator not in metrics:
@@ -159,54 +151,63 @@ class CheckpointHook(MMEngineCheckpointHook):
             self.best_ckpt_path_dict[indicator] = path
         else:
             self.best_ckpt_path = path
-        self._write(runner, name, meta, by_epoch=False, to_resume=False)
+        self._write(runner, name, meta, by_epoch=False, save_optimizer=False, save_param_scheduler=False)
         if before and before != path:
             self._remove(before)
         runner.logger.info(f'The best checkpoint, {indicator} {score:0.4f}, is saved to {name}.')
         return True
 
-    def _write(self, runner: Runner, name: str, meta: dict, by_epoch: bool, to_resume: bool = True) -> str:
-        """Save as ``name`` and return the path; a checkpoint ``to_resume`` from becomes the latest."""
+    def _write_to_resume(self, runner: Runner, name: str, meta: dict, by_epoch: bool, validated: bool = False) -> str:
+        """Save as ``name`` a checkpoint to resume from, note it as the latest one, and return its path."""
+        with self._exact_resume.saving(runner, validated):
+            path = self._write(
+                runner,
+                name,
+                meta,
+                by_epoch=by_epoch,
+                save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler,
+            )
+        if is_main_process():
+            with _user_error(path):
+                self._make_latest(runner, path)
+        return path
+
+    def _write(self, runner: Runner, name: str, meta: dict, **options: bool) -> str:
+        """Save as ``name`` and return the path; ``options`` are those of ``Runner.save_checkpoint``."""
         path = self.file_backend.join_path(self.out_dir, name)
-        options = dict(self.args, meta=meta, by_epoch=by_epoch, backend_args=self.backend_args)
-        options['file_client_args'] = self.file_client_args
-        options['save_optimizer'] = to_resume and self.save_optimizer
-        options['save_param_scheduler'] = to_resume and self.save_param_scheduler
-        self._new_state = capture(runner, self._validated) if to_resume else None
         if not is_main_process():
             return path
-        try:
+        options = {
+            **self.args,
+            'meta': meta,
+            'file_client_args': self.file_client_args,
+            'backend_args': self.backend_args,
+            **options,
+        }
+        with _user_error(path):
             if isinstance(self.file_backend, LocalBackend):
                 with written_whole(Path(path)) as partial:
                     runner.save_checkpoint(self.out_dir, partial.name, **options)
             else:
                 runner.save_checkpoint(self.out_dir, name, **options)
-            if to_resume:
-                self._make_latest(runner, path)
-        except OSError as error:
-            raise UserError(
-                f'checkpoint {path} cannot be written: {error.strerror or error}; make room, and go on from the one '
-                'before with --resume'
-            ) from error
         return path
 
     def _make_latest(self, runner: Runner, path: str) -> None:
         last = Path(runner.work_dir, LAST)
-        before = Path(last.read_text()) if last.is_file() else None
+        before = Path(last.read_text(encoding='utf-8')) if last.is_file() else None
         write_text(last, path)
         if before and before.name.startswith(INTERRUPTED) and before != Path(path):
             self._remove(str(before))
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Add the run's state."""
-        if self._new_state is not None:
-            checkpoint[STATE] = self._new_state
 
-    def before_train_epoch(self, runner: Runner) -> None:
-        """Tell the loader which epoch it is."""
-        set_epoch(runner)
-
-    def after_train_epoch(self, runner: Runner) -> None:
-        """Save if it is time."""
-        begin_at_epoch_start(runner.train_loop)
-        super().after_train_epoch(runner)
+@contextlib.contextmanager
+def _user_error(path: str) -> Iterator[None]:
+    """Turn an error of the disk inside into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f'checkpoint {path} cannot be written: {error.strerror or error}; free some space, and continue from the '
+            'one before with --resume'
+        ) from error

@@ -3,7 +3,11 @@
 import itertools
 
 import pytest
+from mmengine.runner import Runner
 from tiny_training import BATCHES, EPOCHS, config, difference, log_lines, outcome, train
+
+from mixdet.engine import CheckpointHook
+from mixdet.engine.resume import ExactResumeHook
 
 SETTINGS = [
     dict(by_epoch=by_epoch, ema=ema, amp=amp, accumulate=accumulate)
@@ -47,3 +51,17 @@ def test_resume_matrix(tmp_path, whole, settings, workers):
     assert resumed.iter == EPOCHS * BATCHES
     assert difference(outcome(resumed), expected) == 0.0
     assert log_lines(tmp_path) == expected_log
+
+
+@pytest.mark.parametrize('priority', ['VERY_LOW', 'LOWEST', 'NORMAL'])
+def test_the_checkpoint_hook_adds_exact_resume_once(tmp_path, monkeypatch, priority):
+    calls = []
+    before_run = CheckpointHook.before_run
+    monkeypatch.setattr(CheckpointHook, 'before_run', lambda self, runner: (calls.append(1), before_run(self, runner)))
+    runner = Runner.from_cfg(config(tmp_path, priority=priority))
+    runner.call_hook('before_run')
+    assert len(calls) == 1
+    runner.call_hook('before_run')  # a test after the training
+    kinds = [type(hook) for hook in runner.hooks]
+    assert len(calls) == 2 and kinds.count(ExactResumeHook) == 1
+    assert kinds.index(ExactResumeHook) > kinds.index(CheckpointHook)

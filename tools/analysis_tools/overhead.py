@@ -9,7 +9,7 @@ import torch
 
 from mixdet.cli.main import run_tool
 from mixdet.datasets import make_demo_data
-from mixdet.engine import InterruptHook, NonFiniteHook, Runner, checkpoint_hook, randomness
+from mixdet.engine import InterruptHook, NonFiniteHook, Runner, resume, seeded_data
 from mixdet.engine.config import load_config
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs/demo/ssdlite_mixnet-s_1xb8-12e_demo.py'
@@ -50,8 +50,8 @@ def main() -> None:
     for name in ('before_train_iter', 'after_train_iter', '_note'):
         timed(NonFiniteHook, name, 'loss check')
     timed(InterruptHook, 'after_train_iter', 'signals')
-    timed(randomness.SeededDataset, '__getitem__', 'seeds of samples')
-    timed(checkpoint_hook, 'capture', 'state in a checkpoint')
+    timed(seeded_data.SeededDataset, '__getitem__', 'seeds of samples')
+    timed(resume, 'capture', 'state in a checkpoint')
     runner = Runner.from_cfg(cfg)
     inner = runner.train_loop.dataloader.dataset
     timed(type(inner), '__getitem__', 'loading')
