@@ -30,7 +30,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
-def read_config(args: argparse.Namespace) -> Config:
+def config_from_arguments(args: argparse.Namespace) -> Config:
     """The config that ``args`` describe, with the work dir it runs in."""
     cfg = load_config(args.config)
     if args.cfg_options:

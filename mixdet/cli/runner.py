@@ -22,7 +22,7 @@ def build_runner(cfg: Config, args: argparse.Namespace, parts: tuple[str, ...]) 
     """A Runner with its data sets and loops built, so that all that can be wrong with a config has come up.
 
     Args:
-        cfg: config from ``read_config``.
+        cfg: config from ``config_from_arguments``.
         args: the tool's arguments.
         parts: which of 'train', 'val' and 'test' will run.
     """
