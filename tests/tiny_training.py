@@ -148,7 +148,7 @@ def outcome(runner: Runner) -> dict:
         weights={name: value.clone() for name, value in runner.model.state_dict().items()},
         average=last.get('ema_state_dict', {}),
         optimizer=last['optimizer'],
-        schedulers=last['param_schedulers'],
+        schedulers=last.get('param_schedulers'),
         best=last['message_hub']['runtime_info'].get('best_score'),
         history={
             name: [values.tolist() for values in buffer.data]

@@ -1,7 +1,7 @@
 """The first loss that is NaN or infinite: stop before the weights are spoilt, say where it came from, keep the step."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Optional
 
@@ -14,8 +14,8 @@ from torch import nn
 from mixdet.compat.checkpoints import allow
 from mixdet.engine.atomic import written_whole
 from mixdet.engine.checkpoint import read_checkpoint
-from mixdet.engine.models import unwrap_model
 from mixdet.engine.randomness import rng_state, set_rng_state
+from mixdet.engine.wrappers import optim_wrappers, unwrap_model
 from mixdet.errors import UserError
 from mixdet.registry import HOOKS
 
@@ -47,11 +47,9 @@ class NonFiniteHook(Hook):
         """Listen to the model's losses and to the optimizer's steps."""
         self._runner, self._finite, self._losses, self._batch = runner, None, {}, None
         self._model = unwrap_model(runner.model)
-        self._scaled = hasattr(runner.optim_wrapper, 'loss_scaler')
         self._handles = [self._model.register_forward_hook(self._note)]
-        wrappers = [runner.optim_wrapper]
-        if not isinstance(runner.optim_wrapper, OptimWrapper):
-            wrappers = list(runner.optim_wrapper.values())
+        wrappers = optim_wrappers(runner.optim_wrapper)
+        self._scaled = any(hasattr(wrapper, 'loss_scaler') for wrapper in wrappers)
         for wrapper in wrappers:
             self._handles.append(wrapper.optimizer.register_step_pre_hook(lambda *_: self._check(before_step=True)))
 
@@ -157,7 +155,9 @@ def examine_step(model: nn.Module, optim_wrapper: OptimWrapper, batch: dict) -> 
     The generators must be as they were before the step. Gradients are computed and left in the model.
     """
     model.zero_grad()
-    with _watched(model) as found, optim_wrapper.optim_context(model):
+    with _watched(model) as found, ExitStack() as contexts:
+        for wrapper in optim_wrappers(optim_wrapper):
+            contexts.enter_context(wrapper.optim_context(model))
         losses = model(**model.data_preprocessor(batch, True), mode='loss')
         total = total_loss(losses)
     samples = list(batch.get('data_samples', [])) if isinstance(batch, dict) else []

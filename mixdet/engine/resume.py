@@ -7,13 +7,13 @@ from typing import Optional, TypedDict
 import torch
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mixdet.compat.loops import begin_at_epoch_start, begin_within_epoch
-from mixdet.engine.models import unwrap_model
 from mixdet.engine.randomness import rng_state, set_rng_state
 from mixdet.engine.seeded_data import SeededBatchSampler, seed_epoch, seed_loaders
+from mixdet.engine.wrappers import unwrap_model
 
 STATE = 'mixdet_state'  # key in a checkpoint
 
@@ -95,8 +95,8 @@ def capture(runner: Runner, validated: bool) -> RunState:
 def _gradients(runner: Runner) -> dict[str, torch.Tensor]:
     """The gradients that gradient accumulation has summed so far."""
     wrapper = runner.optim_wrapper
-    if isinstance(wrapper, OptimWrapper) and wrapper._accumulative_counts == 1:
-        return {}
+    if not isinstance(wrapper, OptimWrapperDict) and wrapper._accumulative_counts == 1:
+        return {}  # with several optimizers the model decides when each of them takes a step
     parameters = unwrap_model(runner.model).named_parameters()
     return {name: parameter.grad.cpu() for name, parameter in parameters if parameter.grad is not None}
 

@@ -1,10 +1,12 @@
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from helpers import ROOT, detector_batch, run_tool, tiny_detector
-from mmengine.optim import OptimWrapper
-from tiny_training import config, train
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.registry import OPTIM_WRAPPERS
+from tiny_training import BATCHES, EPOCHS, config, train
 
 from mixdet.datasets import make_demo_data
 from mixdet.engine.nonfinite import NonFiniteHook, examine_step
@@ -95,6 +97,49 @@ def test_gradients_are_looked_at_on_request(tmp_path, monkeypatch):
     train(config(tmp_path / 'a'), hooks=[])
     with pytest.raises(UserError, match=r'the gradient of iteration 1 is not finite .* is not finite for head.bias'):
         train(config(tmp_path / 'b'), hooks=[NonFiniteHook(gradients=True)])
+
+
+class ScaledOptimWrapper(OptimWrapper):
+    """MMEngine's ``AmpOptimWrapper``, which refuses CPUs: a gradient scaler, whose scale is too large at first."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.loss_scaler = torch.amp.GradScaler('cpu', init_scale=2.0**127)
+        self.skipped = 0
+
+    def backward(self, loss, **options):
+        self.loss_scaler.scale(loss * 16).backward(**options)
+        self._inner_count += 1
+
+    def step(self, **options):
+        (group,) = self.optimizer.param_groups
+        self.skipped += not all(parameter.grad.isfinite().all() for parameter in group['params'])
+        self.loss_scaler.step(self.optimizer, **options)
+        self.loss_scaler.update()
+
+
+@pytest.mark.skipif(tuple(map(int, torch.__version__.split('.')[:2])) < (2, 4), reason='torch before 2.4')
+@pytest.mark.parametrize('fused', [False, True])
+def test_overflows_under_a_gradient_scaler_are_no_errors(tmp_path, monkeypatch, fused):
+    """A fused optimizer skips such a step itself: the hook is asked before it."""
+    monkeypatch.setitem(OPTIM_WRAPPERS.module_dict, 'ScaledOptimWrapper', ScaledOptimWrapper)
+    cfg = config(tmp_path)
+    cfg.optim_wrapper.type = 'ScaledOptimWrapper'
+    cfg.optim_wrapper.optimizer.fused = fused
+    runner = train(cfg, hooks=[NonFiniteHook(gradients=True)])
+    assert runner.iter == EPOCHS * BATCHES and 0 < runner.optim_wrapper.skipped < runner.iter
+    assert all(torch.isfinite(value).all() for value in runner.model.state_dict().values())
+
+
+def test_a_scaler_among_several_optimizers_is_seen():
+    model = tiny_detector()
+    wrappers = {}
+    for name in ('backbone', 'bbox_head'):
+        optimizer = torch.optim.SGD(getattr(model, name).parameters(), lr=0.1)
+        wrappers[name] = OptimWrapper(optimizer) if name == 'backbone' else ScaledOptimWrapper(optimizer=optimizer)
+    hook = NonFiniteHook(gradients=True)
+    hook.before_train(SimpleNamespace(model=model, optim_wrapper=OptimWrapperDict(**wrappers)))
+    assert hook._scaled and len(hook._handles) == 3
 
 
 CONFIG = """

@@ -3,10 +3,13 @@
 import itertools
 
 import pytest
+import torch
+from mmengine.logging import MessageHub
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
-from tiny_training import BATCHES, EPOCHS, config, difference, log_lines, outcome, train
+from tiny_training import BATCHES, EPOCHS, TinyModel, config, difference, log_lines, outcome, train
 
-from mixdet.engine import CheckpointHook
+from mixdet.engine import CheckpointHook, NonFiniteHook
 from mixdet.engine.resume import ExactResumeHook
 
 SETTINGS = [
@@ -51,6 +54,41 @@ def test_resume_matrix(tmp_path, whole, settings, workers):
     assert resumed.iter == EPOCHS * BATCHES
     assert difference(outcome(resumed), expected) == 0.0
     assert log_lines(tmp_path) == expected_log
+
+
+def test_several_optimizers(tmp_path, monkeypatch):
+    """The second one takes a step after every other iteration, so that its gradients are saved half accumulated."""
+
+    def train_step(self, data, optim_wrapper):
+        loss = self(**self.data_preprocessor(data, True), mode='loss')
+        loss['loss'].backward()
+        first, second = optim_wrapper.values()
+        first.step()
+        first.zero_grad()
+        if MessageHub.get_current_instance().get_info('iter') % 2:
+            second.step()
+            second.zero_grad()
+        return loss
+
+    def build(self, optim_wrapper):
+        parts = dict(body=self.model.body, head=self.model.head)
+        return OptimWrapperDict(
+            **{name: OptimWrapper(torch.optim.SGD(part.parameters(), lr=0.1)) for name, part in parts.items()}
+        )
+
+    monkeypatch.setattr(TinyModel, 'train_step', train_step)
+    monkeypatch.setattr(Runner, 'build_optim_wrapper', build)
+
+    def run(folder, **options):
+        cfg = config(folder)
+        cfg.param_scheduler = None
+        return train(cfg, hooks=[NonFiniteHook(gradients=True)], **options)
+
+    expected = outcome(run(tmp_path / 'whole'))
+    run(tmp_path / 'a', kill_at=5)
+    saved = torch.load(tmp_path / 'a/iter_3.pth', weights_only=True)['mixdet_state']
+    assert set(saved['processes'][0]['gradients']) == {'head.weight', 'head.bias'}
+    assert difference(outcome(run(tmp_path / 'a', resume=True)), expected) == 0.0
 
 
 @pytest.mark.parametrize('priority', ['VERY_LOW', 'LOWEST', 'NORMAL'])
