@@ -1,16 +1,16 @@
-"""Checkpoints that survive a kill, and runs that go on from them exactly."""
+"""The hook that writes checkpoints which survive a kill, and chooses the one to resume from."""
 
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner
 
-from mixdet.engine.atomic import PARTIAL, write_text, written_whole
+from mixdet.engine.atomic import PARTIAL, atomic_path, write_text
 from mixdet.engine.checkpoint import find_checkpoint
 from mixdet.engine.resume import ExactResumeHook
 from mixdet.errors import UserError
@@ -22,42 +22,43 @@ INTERRUPTED = 'interrupted_'  # prefix of a checkpoint written between two regul
 
 @HOOKS.register_module()
 class CheckpointHook(MMEngineCheckpointHook):
-    """MMEngine's ``CheckpointHook`` whose files can be trusted; in any config:
-    ``default_hooks = dict(checkpoint=dict(type='mixdet.CheckpointHook', ...))``.
+    """MMEngine's ``CheckpointHook`` with atomic writes and exact resume.
+
+    In any config: ``default_hooks = dict(checkpoint=dict(type='mixdet.CheckpointHook', ...))``.
 
     - A checkpoint, and ``last_checkpoint``, is written to a temporary file, synced to disk and renamed; only then are
-      older ones removed.
-    - ``resume=True`` without a file takes the newest whole checkpoint and warns of those it skipped.
+      older checkpoints removed.
+    - ``resume=True`` without a file takes the newest intact checkpoint and warns of those it skipped.
     - A resumed run continues exactly as if it had never stopped, see ``ExactResumeHook``, which this hook adds to the
       runner.
 
-    Arguments are those of MMEngine's hook. Checkpoints on remote storage are written as MMEngine does.
+    The arguments are those of MMEngine's hook. On remote storage checkpoints are written as MMEngine does.
     """
 
     def before_run(self, runner: Runner) -> None:
         """Add the hook of exact resume, and choose the checkpoint to resume from."""
         self._exact_resume = self._hook_of_exact_resume(runner)
-        self._not_noted: Optional[Path] = None  # a checkpoint that LAST may not name yet, as the newest one
+        self._resumed_from: Optional[Path] = None  # which LAST may not name yet
         if runner._resume and runner._load_from is None:
             found, damaged = find_checkpoint(Path(runner.work_dir, LAST), self._patterns(runner))
             for path, reason in damaged:
-                runner.logger.warning(f'{path} is left out: {reason}')
+                runner.logger.warning(f'{path} is skipped: {reason}')
             if found is None and damaged:
                 raise UserError(
-                    f'no checkpoint in {runner.work_dir} is whole; train without --resume, or give an older checkpoint'
+                    f'no checkpoint in {runner.work_dir} is intact; train without --resume, or give an older checkpoint'
                 )
             if found is None:
                 runner.logger.warning(f'nothing to resume in {runner.work_dir}: training from the start')
             elif damaged:
-                runner.logger.warning(f'resuming from {found}, the newest whole checkpoint')
+                runner.logger.warning(f'resuming from {found}, the newest intact checkpoint')
             runner._load_from, runner._resume = found and str(found), found is not None
-            self._not_noted = None if damaged else found
+            self._resumed_from = None if damaged else found
 
     def _hook_of_exact_resume(self, runner: Runner) -> ExactResumeHook:
         """The runner's, added now if there is none.
 
-        It gets this hook's priority: the runner is going through its list of hooks, which may only grow behind this
-        one.
+        It gets the priority of this hook, so that it comes after it in the runner's list of hooks: the runner is
+        iterating over that list.
         """
         hook = next((hook for hook in runner.hooks if isinstance(hook, ExactResumeHook)), None)
         if hook is None:
@@ -74,11 +75,11 @@ class CheckpointHook(MMEngineCheckpointHook):
         super().before_train(runner)
         if isinstance(self.file_backend, LocalBackend) and is_main_process():
             self._prepare_folder()
-            if self._not_noted is not None:  # the run was killed between saving it and noting it
-                self._make_latest(runner, str(self._not_noted))
+            if self._resumed_from is not None:  # the run may have been killed before it noted this as the latest
+                self._make_latest(runner, str(self._resumed_from))
 
     def _prepare_folder(self) -> None:
-        """Raise UserError unless files can be written to ``out_dir``; remove what a kill left half-written."""
+        """Raise UserError unless ``out_dir`` is writable; remove temporary files that a killed run left."""
         folder = Path(self.out_dir)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -92,16 +93,16 @@ class CheckpointHook(MMEngineCheckpointHook):
     def save_now(self, runner: Runner, done: int) -> str:
         """Save between two regular checkpoints, after ``done`` iterations; returns the file's path.
 
-        The file goes when the next regular one is written.
+        The file is removed when the next regular checkpoint is written.
         """
         meta = dict(epoch=runner.epoch, iter=done)
         self.last_ckpt = self._write_to_resume(runner, f'{INTERRUPTED}iter_{done}.pth', meta, by_epoch=False)
         return self.last_ckpt
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict, validated: bool = False) -> None:
-        """Save, then remove; MMEngine's order is to remove, then to save."""
+        """Save, then remove old checkpoints; MMEngine's order is the reverse."""
         if self.max_keep_ckpts > 0:
-            # the file that goes is still listed in the checkpoint: a run killed before it has gone removes it
+            # the checkpoint still lists the file to be removed: if the run is killed before, the resumed one removes it
             kept = [old for old in self.keep_ckpt_ids if old != step] + [step]
             runner.message_hub.update_info('keep_ckpt_ids', kept)
         name = self.filename_tmpl.format(step)
@@ -120,7 +121,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             self.file_backend.remove(path)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        """MMEngine's order is to remove the best checkpoint, then to save the better one."""
+        """Save the better checkpoint, then remove the best so far; MMEngine's order is the reverse."""
         if not self.save_best:
             return
         if 'auto' in self.key_indicators:
@@ -173,8 +174,8 @@ class CheckpointHook(MMEngineCheckpointHook):
                 self._make_latest(runner, path)
         return path
 
-    def _write(self, runner: Runner, name: str, meta: dict, **options: bool) -> str:
-        """Save as ``name`` and return the path; ``options`` are those of ``Runner.save_checkpoint``."""
+    def _write(self, runner: Runner, name: str, meta: dict, **options: Any) -> str:
+        """Save as ``name`` and return the path; ``options`` are arguments of ``Runner.save_checkpoint``."""
         path = self.file_backend.join_path(self.out_dir, name)
         if not is_main_process():
             return path
@@ -187,7 +188,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         }
         with _user_error(path):
             if isinstance(self.file_backend, LocalBackend):
-                with written_whole(Path(path)) as partial:
+                with atomic_path(Path(path)) as partial:
                     runner.save_checkpoint(self.out_dir, partial.name, **options)
             else:
                 runner.save_checkpoint(self.out_dir, name, **options)
@@ -203,11 +204,11 @@ class CheckpointHook(MMEngineCheckpointHook):
 
 @contextlib.contextmanager
 def _user_error(path: str) -> Iterator[None]:
-    """Turn an error of the disk inside into a UserError."""
+    """Raise a UserError in place of an OSError inside."""
     try:
         yield
     except OSError as error:
         raise UserError(
-            f'checkpoint {path} cannot be written: {error.strerror or error}; free some space, and continue from the '
-            'one before with --resume'
+            f'checkpoint {path} cannot be written: {error.strerror or error}; free some space and continue with '
+            '--resume'
         ) from error

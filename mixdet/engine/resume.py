@@ -12,7 +12,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mixdet.compat.loops import begin_at_epoch_start, begin_within_epoch
 from mixdet.engine.randomness import rng_state, set_rng_state
-from mixdet.engine.seeded_data import SeededBatchSampler, seed_epoch, seed_loaders
+from mixdet.engine.seeded_data import SeededLoader, seed_epoch, seed_loaders
 from mixdet.engine.wrappers import unwrap_model
 
 STATE = 'mixdet_state'  # key in a checkpoint
@@ -130,7 +130,7 @@ def restore(runner: Runner, state: Optional[RunState]) -> None:
 def _go_to_batch(runner: Runner, batches: int) -> None:
     """Begin within the epoch if the checkpoint was saved there."""
     loop = runner.train_loop
-    if not isinstance(loop, EpochBasedTrainLoop) or not isinstance(loop.dataloader.batch_sampler, SeededBatchSampler):
+    if not isinstance(loop, EpochBasedTrainLoop) or not isinstance(loop.dataloader, SeededLoader):
         return
     first = loop.iter - loop.epoch * batches
     if 0 < first <= batches:

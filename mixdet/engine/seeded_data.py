@@ -17,7 +17,7 @@ from typing import Any, Callable, NamedTuple, Optional
 import torch
 from mmengine.dist import get_rank
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
-from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
 from mixdet.engine.randomness import seed, seeded
 
@@ -66,17 +66,18 @@ class SeededBatchSampler(Sampler[list[SeededIndex]]):
     """The batches of ``batch_sampler`` as lists of ``SeededIndex``; can begin within an epoch without loading anything.
 
     Args:
-        batch_sampler: the sampler; what it draws from the global generators is seeded as well.
+        batch_sampler: sampler of batches, like torch's ``BatchSampler``; what it draws from the global generators is
+            seeded as well.
         key: numbers that seed this loader: the run's seed, the process.
         endless: continue with the next epoch when one ends, for iteration-based loops.
     """
 
-    def __init__(self, batch_sampler: BatchSampler, key: tuple[int, ...], endless: bool = False) -> None:
+    def __init__(self, batch_sampler: Any, key: tuple[int, ...], endless: bool = False) -> None:
         self.batch_sampler = batch_sampler
         self.key = key
         self.endless = endless
         self.epoch = 0
-        self.skip = 0  # batches left out of the next pass
+        self.skip = 0  # batches to leave out at the start of the next epoch
 
     @property
     def sampler(self) -> Any:
@@ -111,30 +112,33 @@ class SeededBatchSampler(Sampler[list[SeededIndex]]):
             yield batch
 
 
-def seeded_loader(loader: DataLoader, key: tuple[int, ...], endless: bool = False) -> DataLoader:
+class SeededLoader(DataLoader):
     """A loader like ``loader`` whose samples depend on ``key`` and their place alone, see ``SeededBatchSampler``.
 
-    Starting a pass draws nothing from the global generators.
+    Starting an epoch draws nothing from the global generators.
     """
-    options = dict(
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        pin_memory=loader.pin_memory,
-        timeout=loader.timeout,
-        worker_init_fn=functools.partial(_start_worker, loader.worker_init_fn),
-        multiprocessing_context=loader.multiprocessing_context,
-        persistent_workers=loader.persistent_workers,
-        pin_memory_device=loader.pin_memory_device,
-    )
-    if loader.num_workers:
-        options['prefetch_factor'] = loader.prefetch_factor
-    dataset = loader.dataset if isinstance(loader.dataset, SeededDataset) else SeededDataset(loader.dataset)
-    return DataLoader(
-        dataset,
-        batch_sampler=SeededBatchSampler(loader.batch_sampler, key, endless),
-        generator=torch.Generator().manual_seed(0),
-        **options,
-    )
+
+    batch_sampler: SeededBatchSampler
+
+    def __init__(self, loader: DataLoader, key: tuple[int, ...], endless: bool = False) -> None:
+        options: dict[str, Any] = dict(
+            num_workers=loader.num_workers,
+            collate_fn=loader.collate_fn,
+            pin_memory=loader.pin_memory,
+            timeout=loader.timeout,
+            worker_init_fn=functools.partial(_start_worker, loader.worker_init_fn),
+            multiprocessing_context=loader.multiprocessing_context,
+            persistent_workers=loader.persistent_workers,
+            pin_memory_device=loader.pin_memory_device,
+        )
+        if loader.num_workers:
+            options['prefetch_factor'] = loader.prefetch_factor
+        super().__init__(
+            loader.dataset if isinstance(loader.dataset, SeededDataset) else SeededDataset(loader.dataset),
+            batch_sampler=SeededBatchSampler(loader.batch_sampler, key, endless),
+            generator=torch.Generator().manual_seed(0),
+            **options,
+        )
 
 
 def _start_worker(init: Optional[Callable[[int], None]], worker: int) -> None:
@@ -158,12 +162,12 @@ class EndlessBatches:
     """Iterator over the batches of an endless loader, for an iteration-based loop.
 
     Args:
-        loader: from ``seeded_loader`` with ``endless``.
+        loader: an ``endless`` one.
         done: iterations done in an earlier run. MMEngine's loop loads their batches and drops them; this iterator
             returns None for each of them, and the loader begins after them.
     """
 
-    def __init__(self, loader: DataLoader, done: int) -> None:
+    def __init__(self, loader: SeededLoader, done: int) -> None:
         self.pending = done
         loader.batch_sampler.skip = done
         self._iterator = iter(loader)
@@ -187,18 +191,23 @@ def seed_loaders(runner: Runner) -> None:
     loop, key = runner.train_loop, (runner.seed, get_rank())
     if not isinstance(loop, (EpochBasedTrainLoop, IterBasedTrainLoop)):
         return runner.logger.warning(f'{type(loop).__name__}: a resumed run will not see the same data')
-    if isinstance(loop.dataloader.dataset, IterableDataset):
-        return runner.logger.warning('iterable data set: a resumed run will not see the same data')
+    if not _is_indexed(loop.dataloader):
+        return runner.logger.warning('iterable data set or no batch sampler: a resumed run will not see the same data')
     endless = isinstance(loop, IterBasedTrainLoop)
-    loop.dataloader = seeded_loader(_fresh_loader(runner, 'train_dataloader', loop.dataloader), key, endless)
+    loop.dataloader = SeededLoader(_fresh_loader(runner, 'train_dataloader', loop.dataloader), key, endless)
     if endless:
         loop.dataloader_iterator = EndlessBatches(loop.dataloader, loop.iter)
-    if runner.val_loop is not None and not isinstance(runner.val_dataloader.dataset, IterableDataset):
-        runner.val_loop.dataloader = seeded_loader(runner.val_dataloader, key)
+    if runner.val_loop is not None and _is_indexed(runner.val_dataloader):
+        runner.val_loop.dataloader = SeededLoader(runner.val_dataloader, key)
     config = str([runner.cfg.get('train_dataloader'), runner.cfg.get('model')])
     stateful = sorted(name for name in STATEFUL if f"'{name}'" in config)
     if stateful:
         runner.logger.warning(f'{", ".join(stateful)} keep a state of their own: a resumed run is not exact')
+
+
+def _is_indexed(loader: DataLoader) -> bool:
+    """Whether its samples have an index and a place in a batch."""
+    return not isinstance(loader.dataset, IterableDataset) and loader.batch_sampler is not None
 
 
 def _fresh_loader(runner: Runner, name: str, loader: DataLoader) -> DataLoader:
@@ -206,7 +215,9 @@ def _fresh_loader(runner: Runner, name: str, loader: DataLoader) -> DataLoader:
     cfg = runner.cfg.get(name)
     if not isinstance(cfg, dict):
         return loader  # the user made it
-    cfg = {key: value for key, value in cfg.items() if key != 'num_batch_per_epoch'}  # the data set is cut already
+    cfg = {
+        key: value for key, value in cfg.items() if key != 'num_batch_per_epoch'
+    }  # the data set is shortened already
     with seeded(runner.seed):
         return runner.build_dataloader(
             dict(cfg, dataset=SeededDataset(loader.dataset)),
@@ -217,6 +228,6 @@ def _fresh_loader(runner: Runner, name: str, loader: DataLoader) -> DataLoader:
 
 def seed_epoch(runner: Runner) -> None:
     """Tell the training's loader the number of the coming epoch, in an epoch-based loop."""
-    sampler = runner.train_dataloader.batch_sampler
-    if isinstance(sampler, SeededBatchSampler) and isinstance(runner.train_loop, EpochBasedTrainLoop):
-        sampler.epoch = runner.epoch
+    loader = runner.train_dataloader
+    if isinstance(loader, SeededLoader) and isinstance(runner.train_loop, EpochBasedTrainLoop):
+        loader.batch_sampler.epoch = runner.epoch

@@ -7,7 +7,7 @@ from torch import nn
 
 def unwrap_model(model: nn.Module) -> nn.Module:
     """The model itself if ``model`` wraps it for several processes (DistributedDataParallel), else ``model``."""
-    return model.module if is_model_wrapper(model) else model
+    return model.get_submodule('module') if is_model_wrapper(model) else model
 
 
 def optim_wrappers(optim_wrapper: OptimWrapper) -> list[OptimWrapper]:

@@ -2,13 +2,13 @@ import os
 
 import pytest
 
-from mixdet.engine.atomic import write_text, written_whole
+from mixdet.engine.atomic import atomic_path, write_text
 
 
 def test_the_old_content_stays_until_the_new_is_whole(tmp_path):
     path = tmp_path / 'a'
     write_text(path, 'old')
-    with pytest.raises(ZeroDivisionError), written_whole(path) as partial:
+    with pytest.raises(ZeroDivisionError), atomic_path(path) as partial:
         partial.write_text('ne')
         assert path.read_text() == 'old' and partial.parent == path.parent
         1 / 0  # noqa: B018

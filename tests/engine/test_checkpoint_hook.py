@@ -67,7 +67,7 @@ def test_the_newest_whole_checkpoint_is_taken(tmp_path, damage):
         newest.write_bytes({'truncated': content[:middle], 'empty': b'', 'one byte': flipped}[damage])
     runner = train(config(tmp_path / 'a'), resume=True)
     log = next(Path(runner.log_dir).glob('*.log')).read_text()
-    assert f'{newest} is left out' in log and 'iter_3.pth, the newest whole checkpoint' in log
+    assert f'{newest} is skipped' in log and 'iter_3.pth, the newest intact checkpoint' in log
     assert difference(outcome(runner), expected) == 0.0
 
 
@@ -106,7 +106,7 @@ def spy(started):
 def test_no_whole_checkpoint_is_an_error(tmp_path):
     train(config(tmp_path), kill_at=4)
     (tmp_path / 'iter_3.pth').write_bytes(b'')
-    with pytest.raises(UserError, match='no checkpoint in .* is whole'):
+    with pytest.raises(UserError, match='no checkpoint in .* is intact'):
         train(config(tmp_path), resume=True)
 
 

@@ -28,7 +28,7 @@ def examine(change):
 
 
 def test_a_sound_step_is_called_so():
-    assert examine(lambda model, batch: None) == 'images 0, 1, 2, 3; all is finite this time'
+    assert examine(lambda model, batch: None) == 'images 0, 1, 2, 3; everything is finite this time'
 
 
 def test_the_image_and_the_layer_are_named():

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
 from mixdet.engine.randomness import rng_state
-from mixdet.engine.seeded_data import EndlessBatches, SeededDataset, seeded_loader
+from mixdet.engine.seeded_data import EndlessBatches, SeededDataset, SeededLoader
 
 
 class Draws(Dataset):
@@ -24,7 +24,7 @@ class Draws(Dataset):
 
 def loader(workers=0, **options):
     made = DataLoader(Draws(), 3, shuffle=True, num_workers=workers, collate_fn=list, **options)
-    return seeded_loader(made, (7, 0))
+    return SeededLoader(made, (7, 0))
 
 
 def test_workers_change_nothing_and_epochs_do():
@@ -68,7 +68,7 @@ def test_an_endless_loader_goes_on_where_it_stopped():
     def endless(done):
         sampler = BatchSampler(RandomSampler(range(10)), 3, drop_last=False)
         made = DataLoader(Draws(), batch_sampler=sampler, collate_fn=list)
-        return EndlessBatches(seeded_loader(made, (7, 0), endless=True), done)
+        return EndlessBatches(SeededLoader(made, (7, 0), endless=True), done)
 
     whole = [batch for batch, _ in zip(endless(0), range(11))]
     later = endless(6)
