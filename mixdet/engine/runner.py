@@ -27,9 +27,9 @@ class Runner(MMEngineRunner):
                 handler.setLevel(max(handler.level, logging.WARNING))
         return logger
 
-    def register_custom_hooks(self, hooks: list[Union[Hook, dict]]) -> None:
-        """Register the hooks of the config, and ``ConsoleHook``."""
-        super().register_custom_hooks(hooks)
+    def register_hooks(self, default_hooks: Optional[dict] = None, custom_hooks: Optional[list] = None) -> None:
+        """Register the config's hooks, and ``ConsoleHook``."""
+        super().register_hooks(default_hooks, custom_hooks)
         self.register_hook(ConsoleHook())
 
     def register_default_hooks(self, hooks: Optional[dict[str, Union[Hook, dict, None]]] = None) -> None:
