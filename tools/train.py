@@ -21,10 +21,10 @@ def main() -> None:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on with a training: from CHECKPOINT, or without one from the latest in the work dir',
+        help='resume a training from CHECKPOINT, or without one from the latest in the work dir',
     )
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision (bfloat16 on CPU)')
-    parser.add_argument('--auto-scale-lr', action='store_true', help='fit the learning rate to the batch size')
+    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the batch size')
     parser.add_argument('--check-images', action='store_true', help='read every image before the training starts')
     args = parser.parse_args()
 
