@@ -30,7 +30,7 @@ from mixdet.compat.distributed import leave
 
 class Tensor:
     def __del__(self, write=os.write):  # by now sys.stdout may have been flushed for the last time
-        write(1, b'taken down\\n')
+        write(1, b'shut down\\n')
 
 kept = Tensor()
 atexit.register(print, 'atexit')
@@ -41,10 +41,8 @@ leave(3)
 """
 
 
-@pytest.mark.parametrize(
-    ('backend', 'said'), [('gloo', ['work', 'atexit']), ('none', ['work', 'atexit', 'taken down'])]
-)
-def test_python_is_not_taken_down_beside_gloos_threads(backend, said):
+@pytest.mark.parametrize(('backend', 'said'), [('gloo', ['work', 'atexit']), ('none', ['work', 'atexit', 'shut down'])])
+def test_the_interpreter_is_not_shut_down_beside_gloos_threads(backend, said):
     environment = dict(os.environ)
     environment.pop('PYTHONUNBUFFERED', None)  # what is printed must be flushed
     done = subprocess.run([sys.executable, '-c', LEAVING, backend], env=environment, capture_output=True, text=True)

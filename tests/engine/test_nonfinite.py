@@ -19,7 +19,7 @@ def short_start(monkeypatch):
 
 
 def examine(change):
-    """What is said of a step with a small SSDLite after ``change(model, batch)``."""
+    """The report on a step of a small SSDLite after ``change(model, batch)``."""
     model, batch = tiny_detector().train(), detector_batch(num_images=4)
     change(model, batch)
     wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
@@ -27,7 +27,7 @@ def examine(change):
     return examine_step(model, wrapper, batch)
 
 
-def test_a_sound_step_is_called_so():
+def test_a_finite_step():
     assert examine(lambda model, batch: None) == 'images 0, 1, 2, 3; everything is finite this time'
 
 
@@ -40,7 +40,7 @@ def test_the_image_and_the_layer_are_named():
     assert report.endswith('the first layer whose output is not finite is backbone.stem.0.conv (Conv2d) for images 2')
 
 
-def test_weights_that_were_broken_before_are_told():
+def test_weights_that_were_not_finite_before_are_named():
     def spoil(model, batch):
         with torch.no_grad():
             next(model.neck.parameters()).fill_(float('inf'))
@@ -50,14 +50,14 @@ def test_weights_that_were_broken_before_are_told():
     assert 'the first layer whose output is not finite is neck.' in report
 
 
-def test_a_wrong_box_is_shown():
+def test_a_bad_box_is_shown():
     def spoil(model, batch):
         batch['data_samples'][1].gt_instances.bboxes[0, 2] = float('nan')
 
     assert '; image 1 has the box [' in examine(spoil)
 
 
-def test_the_training_stops_before_the_step_and_says_all(tmp_path, monkeypatch):
+def test_the_training_stops_before_the_step(tmp_path, monkeypatch):
     from tiny_training import TinyModel
 
     forward = TinyModel.forward
@@ -81,7 +81,7 @@ def test_the_training_stops_before_the_step_and_says_all(tmp_path, monkeypatch):
         assert step['iteration'] == 6 and all(torch.isfinite(value).all() for value in step['state_dict'].values())
 
 
-def test_gradients_are_looked_at_on_request(tmp_path, monkeypatch):
+def test_gradients_are_checked_on_request(tmp_path, monkeypatch):
     from tiny_training import TinyModel
 
     forward = TinyModel.forward

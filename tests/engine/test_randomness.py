@@ -6,7 +6,7 @@ import torch
 from mixdet.engine.randomness import rng_state, seeded, set_rng_state
 
 
-def test_state_is_put_back_from_a_safe_file(tmp_path):
+def test_the_state_is_restored_from_a_file_loaded_with_weights_only(tmp_path):
     random.gauss(0, 1)
     np.random.randn()
     torch.save(rng_state(), tmp_path / 'a.pth')

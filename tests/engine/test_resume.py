@@ -1,4 +1,4 @@
-"""A run that was killed and resumed ends as one that was not, bit for bit."""
+"""A run that was killed and resumed ends as an uninterrupted one, bit for bit."""
 
 import itertools
 
@@ -21,13 +21,13 @@ WORKERS = [dict(workers=0), dict(workers=2), dict(workers=2, persistent=True)]
 
 @pytest.fixture(autouse=True)
 def short_start(monkeypatch):
-    """MMEngine asks compilers and drivers for their versions at the start of a run."""
+    """Skip asking compilers and drivers for their versions, as MMEngine does at the start of a run."""
     monkeypatch.setattr('mmengine.runner.Runner._log_env', lambda *args: None)
 
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
-    """Outcome and log of the uninterrupted run with given settings; without workers."""
+    """Outcome and log of the uninterrupted run with the given settings, without workers."""
     known = {}
 
     def run(**settings):

@@ -8,7 +8,7 @@ from mixdet.engine.runner import BUILT_IN, Runner
 
 
 class Breaking:
-    """MMEngine's training loop, interrupted."""
+    """MMEngine's Runner with an interrupted training."""
 
     def train(self):
         raise KeyboardInterrupt
@@ -37,7 +37,7 @@ def test_the_console_hook_is_there_with_any_config(runner, custom_hooks):
     assert registered.count(ConsoleHook) == 1
 
 
-def test_hooks_hear_of_the_end_of_a_broken_training(runner, monkeypatch):
+def test_after_run_is_called_if_a_training_breaks_off(runner, monkeypatch):
     monkeypatch.setattr('mmengine.runner.Runner.train', Breaking.train)
     with pytest.raises(KeyboardInterrupt):
         runner.train()
