@@ -43,6 +43,11 @@ def main() -> None:
     if is_config:
         with user_input(args.target):
             files = list(coco_files(cfg, ('train', 'val', 'test')))
+        if not files:
+            print(
+                f'{args.target}: nothing to check: its data are not in COCO format, lie in remote storage, or are the '
+                'demo set before its first use, which draws it'
+            )
     errors = 0
     for file in files:
         log, fixed = examine(file, cfg, args.decode, segmentations=bool(args.fix), progress=_progress)

@@ -13,7 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mixdet.datasets.annotations import check_coco, read_coco
-from mixdet.datasets.demo import DemoDataset, make_demo_data
+from mixdet.datasets.demo import DemoDataset
 from mixdet.datasets.images import check_images
 from mixdet.datasets.issues import ERROR, ISSUE_KINDS, WARNING, IssueLog
 from mixdet.datasets.wrappers import wrapped_datasets
@@ -91,8 +91,8 @@ def check_datasets(cfg: Config, parts: tuple[str, ...], decode: bool = False) ->
 def coco_files(cfg: Config, parts: tuple[str, ...]) -> Iterator[CocoFile]:
     """The COCO files that ``cfg`` uses for ``parts``, each once.
 
-    Left out are datasets that are not read from COCO files, read their categories in their own way (LVIS), or lie in
-    remote storage.
+    Left out are datasets that are not read from COCO files, read their categories in their own way (LVIS) or lie in
+    remote storage, and a demo set that is not drawn yet: building its dataset draws it, and a check writes nothing.
 
     Raises:
         UserError: if the type of a dataset is unknown, or its annotation file or image folder does not exist.
@@ -144,16 +144,19 @@ def examine(
 
 def _coco_file(key: str, dataset: dict, trained: bool) -> Optional[CocoFile]:
     cls = _dataset_class(key, dataset['type'])
-    root = dataset.get('data_root') or ''
-    if not issubclass(cls, CocoDataset) or '://' in root:
-        return None  # MMEngine itself checks remote storage
-    if issubclass(cls, DemoDataset):
-        make_demo_data(root)
-    path = Path(root, dataset.get('ann_file') or '')
+    if not issubclass(cls, CocoDataset):
+        return None
+    root, ann_file = dataset.get('data_root') or '', dataset.get('ann_file') or ''
+    prefixes = dataset.get('data_prefix') or {}
+    if any('://' in str(place) for place in (root, ann_file, *prefixes.values())):
+        return None  # in remote storage, which MMEngine itself checks
+    if issubclass(cls, DemoDataset) and not Path(root).exists():
+        return None  # drawn when the dataset is built
+    path = Path(root, ann_file)
     if not path.is_file():
         raise UserError(f'{key}: annotation file {path} does not exist; set data_root and ann_file')
     folder = Path(root)
-    for name, prefix in (dataset.get('data_prefix') or {}).items():
+    for name, prefix in prefixes.items():
         if name.startswith('img'):
             folder = Path(root, prefix)
             if not folder.is_dir():

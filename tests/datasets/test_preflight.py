@@ -5,9 +5,11 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from mmengine.config import ConfigDict
+from helpers import ROOT
+from mmengine.config import Config, ConfigDict
 
-from mixdet.datasets.preflight import DatasetCheckHook, check_datasets
+from mixdet.datasets import make_demo_data
+from mixdet.datasets.preflight import DatasetCheckHook, check_datasets, coco_files
 from mixdet.errors import UserError
 
 NAMES = ['RBC', 'WBC', 'Platelets']
@@ -61,6 +63,31 @@ def test_issues_are_named(dataset, change, message):
 
 def test_sets_that_read_their_categories_otherwise_are_left_alone(dataset):
     check(dict(dataset, type='LVISV1Dataset', metainfo=dict(classes=('aerosol_can',))))
+
+
+@pytest.mark.parametrize(
+    'remote',
+    [dict(data_root='s3://bucket/'), dict(ann_file='s3://bucket/a.json'), dict(data_prefix=dict(img='http://host/'))],
+)
+def test_remote_storage_is_left_to_mmengine(dataset, remote):
+    check(dict(dataset, **{'data_root': '', 'ann_file': 'gone.json', **remote}))
+
+
+def test_a_check_does_not_draw_the_demo_set(tmp_path):
+    cfg = Config.fromfile(ROOT / 'configs/demo/ssdlite_mixnet-s_1xb8-12e_demo.py')
+    root = tmp_path / 'demo'
+    for part in ('train', 'val', 'test'):
+        cfg[f'{part}_dataloader'].dataset.data_root = f'{root}/'
+    check_datasets(cfg, ('train', 'val', 'test'))
+    assert list(tmp_path.iterdir()) == []
+    make_demo_data(root, {'train': 2, 'val': 1})
+    assert [file.path for file in coco_files(cfg, ('train', 'val', 'test'))] == [
+        root / 'annotations/train.json', root / 'annotations/val.json'
+    ]  # fmt: skip
+    check_datasets(cfg, ('train', 'val', 'test'))
+    cfg.model.bbox_head.num_classes = 5
+    with pytest.raises(UserError, match='num_classes, 5 for 4 classes'):
+        check_datasets(cfg, ('train',))
 
 
 def test_wrapped_sets_are_named_by_their_place(dataset):

@@ -37,6 +37,12 @@ def test_a_config_is_examined(tmp_path):
     assert done.stdout.count('0 are left out') == 2
 
 
+def test_an_undrawn_demo_set_is_no_issue_and_is_not_drawn(tmp_path):
+    done = run_tool('check_dataset.py', ROOT / 'configs/demo/ssdlite_mixnet-s_1xb8-12e_demo.py', cwd=tmp_path)
+    assert done.returncode == 0 and 'nothing to check' in done.stdout and not done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def write_config(folder):
     data = shared_path('data', 'bccd')
     template = (ROOT / 'configs/custom/ssdlite_mixnet-s_custom.py').read_text()
