@@ -98,7 +98,7 @@ def tiny_detector(**backbone) -> torch.nn.Module:
 
 def coco_checkpoint(folder: Path, size: int = 320) -> tuple[Path, Path]:
     """Config and checkpoint of TensorFlow's SSDLite-MobileNetV2, trained on COCO; the test is skipped without it."""
-    from mixdet.weights.kinds import convert
+    from mixdet.weights.conversions import convert
 
     checkpoint = folder / 'coco.pth'
     if not checkpoint.exists():

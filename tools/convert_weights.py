@@ -1,4 +1,4 @@
-"""Other people's weights into ours: python tools/convert_weights.py SOURCE OUT.pth --as KIND."""
+"""Convert weights from elsewhere: python tools/convert_weights.py SOURCE OUT.pth --as KIND."""
 
 import argparse
 from pathlib import Path
@@ -6,19 +6,20 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 from mixdet.cli.main import run_tool, user_input
+from mixdet.compat.safetensors import SUFFIX as SAFETENSORS
 from mixdet.errors import UserError
-from mixdet.weights.kinds import KINDS, SAFETENSORS, convert, save
+from mixdet.weights.conversions import CONVERSIONS, convert, save_checkpoint
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description='Convert weights of TensorFlow, torchvision or timm.')
     parser.add_argument('source', help='.npz, .pb, .pth, .pt, .safetensors, a TensorFlow checkpoint, or timm:NAME')
     parser.add_argument('out', help='checkpoint to write: .pth or .safetensors')
-    parser.add_argument('--as', dest='kind', choices=KINDS, required=True, help='what the weights are')
+    parser.add_argument('--as', dest='kind', choices=CONVERSIONS, required=True, help='what the weights are')
     parser.add_argument('--kernel-sizes', metavar='K', help='grow 3x3 kernels into 5, 7, "(3,5)" or "(3,5,7)"')
     parser.add_argument('--keep-ids', action='store_true', help="SSDLite: keep COCO's 90 ids instead of the 80 classes")
-    parser.add_argument('--allow', nargs='+', default=[], metavar='PATTERN', help='tensors that may stay unused')
-    parser.add_argument('--licence', help="the weights' licence, noted in the checkpoint")
+    parser.add_argument('--allow', nargs='+', default=[], metavar='PATTERN', help='tensors that may be left over')
+    parser.add_argument('--licence', help='licence of the weights, stored in the checkpoint')
     args = parser.parse_args()
     out = Path(args.out)
     if out.suffix not in ('.pth', SAFETENSORS):
@@ -31,7 +32,7 @@ def main() -> None:
         checkpoint = convert(args.source, args.kind, kernel_sizes, args.keep_ids, args.allow)
     checkpoint['meta']['licence'] = args.licence or 'not stated'
     out.parent.mkdir(parents=True, exist_ok=True)
-    save(checkpoint, out)
+    save_checkpoint(checkpoint, out)
     skipped = checkpoint['meta']['skipped']
     print(f'{out}: {len(checkpoint["state_dict"])} tensors; left out: {", ".join(skipped) or "nothing"}')
 

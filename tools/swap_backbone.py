@@ -7,7 +7,7 @@ from mmengine.registry import init_default_scope
 
 from mixdet.cli.main import run_tool, user_input
 from mixdet.errors import UserError
-from mixdet.swap import named_backbone, read_config, swap_backbone
+from mixdet.swap import load_config_leniently, named_backbone, swap_backbone
 
 
 def main() -> None:
@@ -15,7 +15,7 @@ def main() -> None:
     parser.add_argument('config', help='config file')
     parser.add_argument('out', help='config to write (.py)')
     parser.add_argument('--backbone', required=True, metavar='NAME', help='mixnet-s, mobilenetv2-mixconv357, ...')
-    parser.add_argument('--pretrained', metavar='CHECKPOINT', help="the backbone's weights")
+    parser.add_argument('--pretrained', metavar='CHECKPOINT', help='weights of the backbone')
     args = parser.parse_args()
     out = Path(args.out)
     if out.suffix != '.py':
@@ -23,10 +23,10 @@ def main() -> None:
     if out.exists():
         raise UserError(f'{out} exists already; choose another name or remove it')
     if not out.absolute().parent.is_dir():
-        raise UserError(f'{out}: there is no folder {out.absolute().parent}')
+        raise UserError(f'{out}: the folder {out.absolute().parent} does not exist')
     backbone = named_backbone(args.backbone)
 
-    cfg = read_config(args.config)
+    cfg = load_config_leniently(args.config)
     init_default_scope(cfg.get('default_scope') or 'mmdet')
     with user_input(args.config):
         swap = swap_backbone(cfg, backbone, args.pretrained)

@@ -1,4 +1,4 @@
-# Your own data in COCO format: copy this file, change the block below, and train. num_classes follows the names.
+# Your own data in COCO format: copy this file, change the block below, and train. num_classes follows from the names.
 _base_ = [
     '../_base_/models/ssdlite_mixnet.py',
     '../_base_/datasets/coco_detection_320.py',

@@ -19,7 +19,7 @@ from mixdet.deploy.fusing import fuse
 from mixdet.errors import UserError
 from mixdet.layers import set_mixconv_impl
 from mixdet.registry import MODELS
-from mixdet.weights.convert import fill
+from mixdet.weights import fill
 from mixdet.weights.pytorch import timm_entries
 
 TOLERANCE = 1e-3  # of an output's largest value, against float64; with random weights rounding alone gives up to 1e-4

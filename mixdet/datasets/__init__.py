@@ -1,4 +1,4 @@
-"""Is the data fit to train on? Checks of annotations and images, transforms, the demo set. Uses ``registry``."""
+"""Is the data fit for training? Checks of annotations and images, transforms and the demo set. Uses ``registry``."""
 
 from mixdet.datasets.demo import DemoDataset, make_demo_data
 from mixdet.datasets.preflight import DatasetCheckHook

@@ -1,8 +1,8 @@
 """The built-in detection set: drawn on first use, nothing to download.
 
-Textured shapes on duller textured backgrounds, several in an image, small to large in COCO's sense, overlapping. The
-classes differ in shape and, with some spread, in hue, so that a network learns them in minutes on a CPU. A COCO-format
-folder like any other; boxes and areas are those of an object's visible part, as in COCO.
+Textured shapes on less saturated textured backgrounds; several to an image, overlapping, from small to large in COCO's
+sense. The classes differ in shape and, with some spread, in hue, so that a network learns them in minutes on a CPU. On
+disk it is an ordinary COCO-format folder; boxes and areas are those of the visible part of an object, as in COCO.
 """
 
 import json
@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any, Union
 
 import cv2
 import numpy as np
@@ -23,29 +24,37 @@ IMAGES = {'train': 400, 'val': 80}
 HEIGHT, WIDTH = 240, 320
 SIZES = ((22, 32), (44, 100), (120, 190))  # px across; COCO's small, medium, large are areas below 32^2, 96^2, above
 SIZE_WEIGHTS = (0.12, 0.5, 0.38)
-TILT = 0.3  # rad, either way
+TILT = 0.3  # rad, in either direction
 HUE_SPREAD = 16.0  # degrees, standard deviation around a class's hue
-OBJECTS = (2, 6)
-MIN_VISIBLE = 0.5  # an object that would leave less of itself or of another in sight is not placed
+OBJECTS = (2, 6)  # fewest and most in an image
+MIN_INSIDE = 0.8  # share of an object that lies in the image
+MIN_VISIBLE = 0.5  # share of an object that later ones leave uncovered
 SEED = 20190722
 
 
 @DATASETS.register_module()
 class DemoDataset(CocoDataset):
-    """MMDetection's ``CocoDataset`` over the built-in set, which is drawn into ``data_root`` if it is not there."""
+    """MMDetection's ``CocoDataset`` of the built-in set, which is drawn if the folder ``data_root`` does not exist."""
 
     METAINFO = dict(classes=CLASSES, palette=PALETTE)
 
-    def __init__(self, *args, data_root: str, **kwargs) -> None:
+    def __init__(self, *args: Any, data_root: str, **kwargs: Any) -> None:
         make_demo_data(data_root)
         super().__init__(*args, data_root=data_root, **kwargs)
 
 
-def make_demo_data(root, images: dict[str, int] = IMAGES, seed: int = SEED) -> Path:
-    """Draw the set into ``root`` unless it exists: ``annotations/{train,val}.json`` and ``images/{train,val}/``.
+def make_demo_data(root: Union[str, Path], images: dict[str, int] = IMAGES, seed: int = SEED) -> Path:
+    """Draw the set: ``annotations/{train,val}.json`` and ``images/{train,val}/`` below ``root``.
 
-    The same seed draws the same pixels. The folder appears whole or not at all, so an interrupted run, or several
-    processes at once, do no harm.
+    The folder appears complete or not at all, so an interruption, or several processes at once, do no harm.
+
+    Args:
+        root: the folder; if it exists, nothing is drawn.
+        images: number of images of each split.
+        seed: the same seed gives the same pixels.
+
+    Returns:
+        ``root``.
     """
     root = Path(root)
     if root.exists():
@@ -61,7 +70,7 @@ def make_demo_data(root, images: dict[str, int] = IMAGES, seed: int = SEED) -> P
         partial.chmod(0o755)
         os.rename(partial, root)
     except OSError:
-        if not root.exists():  # else another process was faster
+        if not root.exists():  # otherwise another process was faster
             raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -69,21 +78,18 @@ def make_demo_data(root, images: dict[str, int] = IMAGES, seed: int = SEED) -> P
 
 
 def _draw_split(folder: Path, count: int, seed: tuple[int, int]) -> dict:
-    coco = dict(
-        info=dict(description='mixdet demo data', seed=list(seed)),
-        images=[],
-        annotations=[],
-        categories=[dict(id=i + 1, name=name) for i, name in enumerate(CLASSES)],
-    )
+    """Draw the images of one split into ``folder`` and return their COCO file's content."""
+    images: list[dict] = []
+    annotations: list[dict] = []
     for image_id in range(1, count + 1):
         image, objects = draw_image(np.random.default_rng((*seed, image_id)))
         name = f'{image_id:06d}.jpg'
         cv2.imwrite(str(folder / name), image)
-        coco['images'].append(dict(id=image_id, file_name=name, height=HEIGHT, width=WIDTH))
+        images.append(dict(id=image_id, file_name=name, height=HEIGHT, width=WIDTH))
         for label, mask in objects:
-            coco['annotations'].append(
+            annotations.append(
                 dict(
-                    id=len(coco['annotations']) + 1,
+                    id=len(annotations) + 1,
                     image_id=image_id,
                     category_id=label + 1,
                     bbox=list(cv2.boundingRect(mask.astype(np.uint8))),
@@ -92,7 +98,12 @@ def _draw_split(folder: Path, count: int, seed: tuple[int, int]) -> dict:
                     iscrowd=0,
                 )
             )
-    return coco
+    return dict(
+        info=dict(description='mixdet demo data', seed=list(seed)),
+        images=images,
+        annotations=annotations,
+        categories=[dict(id=i + 1, name=name) for i, name in enumerate(CLASSES)],
+    )
 
 
 def draw_image(rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
@@ -100,14 +111,14 @@ def draw_image(rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[int, np
     image = _texture(rng, hue=rng.uniform(0, 360), saturation=rng.uniform(0, 0.3))
     objects: list[tuple[int, np.ndarray, int]] = []
     wanted = rng.integers(OBJECTS[0], OBJECTS[1] + 1)
-    for _ in range(4 * wanted):  # tries; a crowded image may end with fewer
+    for _ in range(4 * wanted):  # attempts; a crowded image may end up with fewer objects
         if len(objects) == wanted:
             break
         label = int(rng.integers(len(CLASSES)))
         size = rng.uniform(*SIZES[rng.choice(len(SIZES), p=SIZE_WEIGHTS)])
         mask, full_area = _shape(rng, CLASSES[label], size)
         remaining = [old & ~mask for _, old, _ in objects]
-        if mask.sum() < 0.8 * full_area:  # cut off by the border
+        if mask.sum() < MIN_INSIDE * full_area:
             continue
         if any(rest.sum() < MIN_VISIBLE * area for rest, (_, _, area) in zip(remaining, objects)):
             continue
@@ -123,7 +134,7 @@ def draw_image(rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[int, np
 
 
 def _texture(rng: np.random.Generator, hue: float, saturation: float) -> np.ndarray:
-    """A cloudy field of one hue (degrees) with finer grain on top, BGR uint8 (H, W, 3)."""
+    """Clouds of one hue (degrees) and saturation (0 to 1) with a finer grain, BGR uint8 (H, W, 3)."""
     coarse = rng.uniform(0, 1, (3, 4)).astype(np.float32)
     fine = rng.uniform(-1, 1, (HEIGHT // int(rng.integers(4, 24)), WIDTH // int(rng.integers(4, 24))))
     value = rng.uniform(0.25, 0.6) + 0.35 * cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
@@ -133,7 +144,7 @@ def _texture(rng: np.random.Generator, hue: float, saturation: float) -> np.ndar
 
 
 def _shape(rng: np.random.Generator, name: str, size: float) -> tuple[np.ndarray, float]:
-    """Mask (H, W) of a shape about ``size`` px wide at a random place and tilt, and its uncut area in px^2."""
+    """Mask (H, W) of a shape about ``size`` px wide at a random place and tilt, and its area before cropping, px^2."""
     centre = rng.uniform((0.3 * size, 0.3 * size), (WIDTH - 0.3 * size, HEIGHT - 0.3 * size))
     corners = {'disc': 40, 'square': 4, 'triangle': 3, 'star': 10}[name]
     upright = np.pi / 4 if name == 'square' else -np.pi / 2
@@ -148,5 +159,6 @@ def _shape(rng: np.random.Generator, name: str, size: float) -> tuple[np.ndarray
 
 
 def _polygons(mask: np.ndarray) -> list[list[int]]:
+    """The outlines of ``mask`` as COCO's polygons: x, y, x, y, ..."""
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     return [contour.flatten().tolist() for contour in contours if len(contour) >= 3]

@@ -1,57 +1,57 @@
-"""Are the image files of a COCO file there, and as it says?"""
+"""Checks of the image files that a COCO file names."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from mixdet.datasets.issues import Report
+from mixdet.datasets.issues import IssueLog
 
-ORIENTATION = 0x0112  # EXIF tag; 1 is upright, 5 to 8 lie on a side
+ORIENTATION = 0x0112  # EXIF tag; 1 is upright, 2-8 are mirrored or rotated, of which 5-8 swap width and height
 
 
 def check_images(
-    images: list[dict], folder: Path, report: Report, decode: bool, progress: Callable[[Iterable], Iterable] = iter
+    images: list[dict], folder: Path, log: IssueLog, decode: bool, progress: Callable[[Iterable], Iterable] = iter
 ) -> set:
-    """Note what is wrong with the files of ``images`` in ``folder``; returns the ids of those that cannot be used.
+    """Add every issue of the files of ``images`` to ``log`` and return the ids of the images that cannot be used.
 
     Args:
-        images: sound entries of a COCO file.
-        folder: ``file_name`` is relative to it.
-        report: takes the faults.
-        decode: read every pixel, not only the folder.
-        progress: wraps the list to show how far it is.
+        images: valid image entries of a COCO file.
+        folder: the folder that ``file_name`` is relative to.
+        log: gets the issues.
+        decode: decode every image; otherwise only check that the files exist.
+        progress: wraps the list, to show a progress bar.
     """
     unusable = set()
     for image in progress(images):
         path, where = folder / image['file_name'], f'image {image["id"]}'
         if not path.is_file():
-            report.add('image file missing', where, str(path))
-        elif not decode or _is_sound(path, image, where, report):
+            log.add('missing image file', where, str(path))
+        elif not decode or _can_be_decoded(path, image, where, log):
             continue
         unusable.add(image['id'])
     return unusable
 
 
-def _is_sound(path: Path, image: dict, where: str, report: Report) -> bool:
-    """Whether the file can be decoded; notes sizes and rotations as well."""
+def _can_be_decoded(path: Path, image: dict, where: str, log: IssueLog) -> bool:
+    """Whether the whole file can be decoded; its size and rotation are checked as well."""
     try:
         with Image.open(path) as file:
             width, height = file.size
-            turned = file.getexif().get(ORIENTATION, 1)
+            orientation = file.getexif().get(ORIENTATION, 1)
             file.load()
     except (UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError):
-        report.add('image file unreadable', where, str(path))
+        log.add('unreadable image file', where, str(path))
         return False
     except OSError as error:
-        kind = 'image file truncated' if 'truncated' in str(error) else 'image file unreadable'
-        report.add(kind, where, f'{path}: {error}')
+        kind = 'truncated image file' if 'truncated' in str(error) else 'unreadable image file'
+        log.add(kind, where, f'{path}: {error}')
         return False
-    if turned in range(5, 9):
+    if orientation in range(5, 9):
         width, height = height, width
-    if turned in range(2, 9):
-        report.add('image file rotated by EXIF', where, f'{path}: orientation {turned}, read as {width}x{height}')
+    if orientation in range(2, 9):
+        log.add('image rotated by EXIF', where, f'{path}: orientation {orientation}, read as {width}x{height}')
     if (width, height) != (image['width'], image['height']):
         stated = f'{image["width"]}x{image["height"]}'
-        report.add('image file of another size', where, f'{path} is {width}x{height}, stated {stated}')
+        log.add('image file of another size', where, f'{path} is {width}x{height}, but the file says {stated}')
     return True

@@ -1,128 +1,151 @@
-"""What can be wrong with a COCO file: each kind of fault, how bad it is and what becomes of the thing at fault."""
+"""The issues that COCO-format data can have: how severe each is, its effect, and what ``--fix`` does about it."""
 
 from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
 ERROR = 'error'  # training does not start
-WARNING = 'warning'  # training starts; what is left out or changed is told
-NOTE = 'note'  # as it should be, worth knowing
+WARNING = 'warning'  # training starts, and what is left out or changed is printed
+NOTE = 'note'  # legitimate, but worth knowing
 
 
-class Kind(NamedTuple):
-    """Severity; what MMDetection does with it; what ``--fix`` does."""
+class IssueKind(NamedTuple):
+    """One kind of issue.
+
+    Attributes:
+        severity: ``ERROR``, ``WARNING`` or ``NOTE``.
+        effect: what it does to a training with MMDetection.
+        fix: what ``tools/check_dataset.py --fix`` does about it.
+    """
 
     severity: str
     effect: str
     fix: str
 
 
-REMOVED = 'is removed'
-CONFIG = 'cannot be mended: change the config'
-KINDS = {
+REMOVED = 'removed'
+KEPT = 'kept'
+NEW_ID = 'gets a new id'
+BOX_AREA = 'set to the area of the box'
+CHECK = 'kept; check which is right'
+CONFIG = 'not fixable: change the config'
+ISSUE_KINDS = {
     # the file
-    'section missing': Kind(ERROR, 'the file cannot be used', 'cannot be mended'),
-    'section wrong': Kind(ERROR, 'the file cannot be used', 'cannot be mended'),
-    'key twice': Kind(ERROR, 'the first of the two is lost', 'the last is kept'),
+    'missing section': IssueKind(ERROR, 'the file cannot be used', 'not fixable'),
+    'invalid section': IssueKind(ERROR, 'the file cannot be used', 'not fixable'),
+    'duplicate key': IssueKind(ERROR, 'all its values but the last are lost', 'the last value is kept'),
     # categories
-    'category wrong': Kind(ERROR, 'MMDetection fails with a KeyError or TypeError', REMOVED),
-    'category id missing': Kind(ERROR, 'MMDetection fails with a KeyError', REMOVED),
-    'category id wrong': Kind(ERROR, 'MMDetection fails with a TypeError', REMOVED),
-    'category id twice': Kind(ERROR, 'the boxes of one are trained as the other', 'the first is kept'),
-    'category name missing': Kind(ERROR, 'MMDetection fails with a KeyError', REMOVED),
-    'category name wrong': Kind(ERROR, 'no class can have that name', REMOVED),
-    'category name twice': Kind(ERROR, 'labels of the classes after it are shifted', 'the first is kept'),
-    'category empty': Kind(NOTE, 'the class is never trained', 'is kept'),
+    'invalid category': IssueKind(ERROR, 'MMDetection fails with a KeyError or TypeError', REMOVED),
+    'missing category id': IssueKind(ERROR, 'MMDetection fails with a KeyError', REMOVED),
+    'invalid category id': IssueKind(ERROR, 'MMDetection fails with a TypeError', REMOVED),
+    'duplicate category id': IssueKind(ERROR, 'boxes of one class are trained as the other', 'the first is kept'),
+    'missing category name': IssueKind(ERROR, 'MMDetection fails with a KeyError', REMOVED),
+    'invalid category name': IssueKind(ERROR, 'no class can have that name', REMOVED),
+    'duplicate category name': IssueKind(ERROR, 'the labels of all later classes are shifted', 'the first is kept'),
+    'category without boxes': IssueKind(NOTE, 'the class is never trained', KEPT),
     # images
-    'image wrong': Kind(ERROR, 'MMDetection fails with a TypeError', REMOVED),
-    'image id missing': Kind(ERROR, 'MMDetection fails with a KeyError', REMOVED),
-    'image id wrong': Kind(ERROR, 'MMDetection fails with a TypeError', REMOVED),
-    'image id twice': Kind(ERROR, 'the boxes of both go to the last one', 'the first is kept'),
-    'image id not an integer': Kind(WARNING, 'is used; some COCO tools want integers', 'is kept'),
-    'image name missing': Kind(ERROR, 'MMDetection fails with a KeyError', REMOVED),
-    'image name wrong': Kind(ERROR, 'MMDetection fails with a TypeError', REMOVED),
-    'image name twice': Kind(WARNING, 'the image is used once for each entry', 'is kept'),
-    'image size missing': Kind(ERROR, 'MMDetection fails with a KeyError', REMOVED),
-    'image size wrong': Kind(ERROR, 'MMDetection fails, or leaves out every box of the image', REMOVED),
-    'image empty': Kind(NOTE, 'is left out with filter_empty_gt, else trained as background', 'is kept'),
+    'invalid image': IssueKind(ERROR, 'MMDetection fails with a TypeError', REMOVED),
+    'missing image id': IssueKind(ERROR, 'MMDetection fails with a KeyError', REMOVED),
+    'invalid image id': IssueKind(ERROR, 'MMDetection fails with a TypeError', REMOVED),
+    'duplicate image id': IssueKind(ERROR, 'the last of these images gets the boxes of all', 'the first is kept'),
+    'image id not an integer': IssueKind(WARNING, 'the image is used; some COCO tools need integers', KEPT),
+    'missing file name': IssueKind(ERROR, 'MMDetection fails with a KeyError', REMOVED),
+    'invalid file name': IssueKind(ERROR, 'MMDetection fails with a TypeError', REMOVED),
+    'duplicate file name': IssueKind(WARNING, 'the image is used once for each entry', KEPT),
+    'missing image size': IssueKind(ERROR, 'MMDetection fails with a KeyError', REMOVED),
+    'invalid image size': IssueKind(ERROR, 'MMDetection fails, or leaves out every box of the image', REMOVED),
+    'image without boxes': IssueKind(NOTE, 'the image is left out with filter_empty_gt, else it is background', KEPT),
     # annotations
-    'annotation wrong': Kind(ERROR, 'MMDetection fails with a TypeError', REMOVED),
-    'annotation id missing': Kind(ERROR, 'MMDetection fails with a KeyError', 'gets a new id'),
-    'annotation id wrong': Kind(ERROR, 'MMDetection fails with a TypeError', 'gets a new id'),
-    'annotation id twice': Kind(ERROR, 'MMDetection stops: ids are not unique', 'gets a new id'),
-    'annotation without image_id': Kind(ERROR, 'MMDetection fails with a KeyError', REMOVED),
-    'annotation image_id wrong': Kind(ERROR, 'MMDetection fails, or leaves the box out', REMOVED),
-    'annotation of no image': Kind(WARNING, 'the box is left out', REMOVED),
-    'annotation without category_id': Kind(ERROR, 'MMDetection fails with a KeyError', REMOVED),
-    'annotation category_id wrong': Kind(ERROR, 'MMDetection fails, or leaves the box out', REMOVED),
-    'annotation of no category': Kind(WARNING, 'the box is left out', REMOVED),
-    'annotation of another class': Kind(WARNING, 'the box is left out: its class is not in the config', 'is kept'),
-    'ignored': Kind(WARNING, 'the box is left out: "ignore" is set', 'is kept'),
-    'crowd': Kind(NOTE, 'is trained as a region to ignore', 'is kept'),
-    'iscrowd wrong': Kind(WARNING, 'counts as a crowd, unless it is empty', 'becomes 0'),
-    'box missing': Kind(ERROR, 'MMDetection fails with a KeyError', REMOVED),
-    'box wrong': Kind(ERROR, 'MMDetection fails with a TypeError or ValueError', REMOVED),
-    'box not finite': Kind(ERROR, 'the loss becomes NaN', REMOVED),
-    'box of negative size': Kind(WARNING, 'the box is left out', REMOVED),
-    'box of no size': Kind(WARNING, 'the box is left out', REMOVED),
-    'box below 1 px': Kind(WARNING, 'the box is left out', REMOVED),
-    'box outside the image': Kind(WARNING, 'the box is left out', REMOVED),
-    'box partly outside': Kind(WARNING, 'is trained as it is; pipelines clip it', 'is clipped'),
-    'box twice': Kind(WARNING, 'is trained twice', REMOVED),
-    'area missing': Kind(ERROR, 'MMDetection fails with a KeyError', "becomes the box's"),
-    'area wrong': Kind(ERROR, 'MMDetection fails, or evaluates it as of no size', "becomes the box's"),
-    'area not positive': Kind(WARNING, 'the box is left out', "becomes the box's"),
-    'segmentation wrong': Kind(WARNING, 'box detectors ignore it, others fail', 'the segmentation is removed'),
+    'invalid annotation': IssueKind(ERROR, 'MMDetection fails with a TypeError', REMOVED),
+    'missing annotation id': IssueKind(ERROR, 'MMDetection fails with a KeyError', NEW_ID),
+    'invalid annotation id': IssueKind(ERROR, 'MMDetection fails with a TypeError', NEW_ID),
+    'duplicate annotation id': IssueKind(ERROR, 'MMDetection stops: ids are not unique', NEW_ID),
+    'missing image_id': IssueKind(ERROR, 'MMDetection fails with a KeyError', REMOVED),
+    'invalid image_id': IssueKind(ERROR, 'MMDetection fails, or leaves the box out', REMOVED),
+    'unknown image_id': IssueKind(WARNING, 'the box is left out', REMOVED),
+    'missing category_id': IssueKind(ERROR, 'MMDetection fails with a KeyError', REMOVED),
+    'invalid category_id': IssueKind(ERROR, 'MMDetection fails, or leaves the box out', REMOVED),
+    'unknown category_id': IssueKind(WARNING, 'the box is left out', REMOVED),
+    'class not trained': IssueKind(WARNING, 'the box is left out: its class is not in the config', KEPT),
+    'ignored box': IssueKind(WARNING, 'the box is left out: "ignore" is set', KEPT),
+    'crowd': IssueKind(NOTE, 'the box is trained as a region to ignore', KEPT),
+    'invalid iscrowd': IssueKind(WARNING, 'the box counts as a crowd if the value is true', 'set to 0'),
+    'missing box': IssueKind(ERROR, 'MMDetection fails with a KeyError', REMOVED),
+    'invalid box': IssueKind(ERROR, 'MMDetection fails with a TypeError or ValueError', REMOVED),
+    'box not finite': IssueKind(ERROR, 'the loss becomes NaN', REMOVED),
+    'negative box size': IssueKind(WARNING, 'the box is left out', REMOVED),
+    'zero box size': IssueKind(WARNING, 'the box is left out', REMOVED),
+    'box below 1 px': IssueKind(WARNING, 'the box is left out', REMOVED),
+    'box outside the image': IssueKind(WARNING, 'the box is left out', REMOVED),
+    'box partly outside the image': IssueKind(WARNING, 'the box is used as it is; pipelines clip it', 'clipped'),
+    'duplicate box': IssueKind(WARNING, 'the box is trained twice', REMOVED),
+    'missing area': IssueKind(ERROR, 'MMDetection fails with a KeyError', BOX_AREA),
+    'invalid area': IssueKind(ERROR, 'MMDetection fails, or counts the box in no size range', BOX_AREA),
+    'area not positive': IssueKind(WARNING, 'the box is left out', BOX_AREA),
+    'invalid segmentation': IssueKind(WARNING, 'box detectors ignore it, mask detectors fail', REMOVED),
     # image files
-    'image file missing': Kind(ERROR, 'training stops when it is read', REMOVED),
-    'image file unreadable': Kind(ERROR, 'training stops when it is read', REMOVED),
-    'image file truncated': Kind(WARNING, 'what is missing is trained as grey', REMOVED),
-    'image file of another size': Kind(ERROR, 'its boxes are trained at wrong places', 'is kept: see which is right'),
-    'image file rotated by EXIF': Kind(
-        WARNING, 'is turned when it is read; boxes must be those of the turned image', 'is kept: see which is right'
-    ),
+    'missing image file': IssueKind(ERROR, 'training stops when it is read', REMOVED),
+    'unreadable image file': IssueKind(ERROR, 'training stops when it is read', REMOVED),
+    'truncated image file': IssueKind(WARNING, 'the missing part is trained as grey', REMOVED),
+    'image file of another size': IssueKind(ERROR, 'its boxes are trained in the wrong place', CHECK),
+    'image rotated by EXIF': IssueKind(WARNING, 'the image is rotated when it is read; its boxes must fit that', CHECK),
     # the config
-    'class not in the file': Kind(ERROR, 'it is never trained', CONFIG),
-    'classes in another order': Kind(ERROR, 'MMDetection swaps their labels', CONFIG),
-    'class not in the config': Kind(NOTE, 'its boxes are left out', 'is kept'),
-    'num_classes': Kind(ERROR, 'the head has another number of classes', CONFIG),
+    'class not in the file': IssueKind(ERROR, 'it is never trained', CONFIG),
+    'classes in another order': IssueKind(ERROR, 'MMDetection swaps their labels', CONFIG),
+    'class not in the config': IssueKind(NOTE, 'its boxes are left out', KEPT),
+    'num_classes': IssueKind(ERROR, 'the head has another number of classes', CONFIG),
 }
 
 
-class Fault(NamedTuple):
-    """One fault: its kind, the thing at fault, such as ``annotation 17``, and what is wrong with it."""
+class Issue(NamedTuple):
+    """One issue.
+
+    Attributes:
+        kind: a key of ``ISSUE_KINDS``.
+        where: the place, such as ``annotation 17``.
+        detail: the offending value, or empty.
+    """
 
     kind: str
     where: str
     detail: str
 
     def __str__(self) -> str:
-        return f'{self.where}: {self.kind}{self.detail and ", " + self.detail}; {KINDS[self.kind].effect}'
+        return f'{self.where}: {self.kind}{self.detail and ", " + self.detail}; {ISSUE_KINDS[self.kind].effect}'
 
 
-class Report:
-    """The faults of a file, and how many of its boxes are trained."""
+class IssueLog:
+    """The issues of one annotation file.
+
+    Args:
+        file: name of the file.
+
+    Attributes:
+        issues (list[Issue]): the issues, in the order in which they were found.
+        images, boxes (int): number of entries in the file.
+        trained (int): how many of the boxes a training uses.
+    """
 
     def __init__(self, file: str) -> None:
         self.file = file
-        self.faults: list[Fault] = []
-        self.images = self.boxes = self.kept = 0
+        self.issues: list[Issue] = []
+        self.images = self.boxes = self.trained = 0
 
     def add(self, kind: str, where: str, detail: str = '') -> None:
-        """Note a fault."""
-        if kind not in KINDS:
+        """Append an issue. Raises KeyError if ``kind`` is not in ``ISSUE_KINDS``."""
+        if kind not in ISSUE_KINDS:
             raise KeyError(kind)
-        self.faults.append(Fault(kind, where, detail))
+        self.issues.append(Issue(kind, where, detail))
 
-    def counts(self) -> Counter:
-        """Number of faults of each kind."""
-        return Counter(fault.kind for fault in self.faults)
+    def counts(self) -> Counter[str]:
+        """The number of issues of each kind."""
+        return Counter(issue.kind for issue in self.issues)
 
-    def of(self, *severities: str) -> Iterator[Fault]:
-        """Faults of these severities."""
-        return (fault for fault in self.faults if KINDS[fault.kind].severity in severities)
+    def of(self, *severities: str) -> Iterator[Issue]:
+        """The issues of these severities."""
+        return (issue for issue in self.issues if ISSUE_KINDS[issue.kind].severity in severities)
 
     @property
     def left_out(self) -> int:
-        """Boxes of the file that are not trained."""
-        return self.boxes - self.kept
+        """The number of boxes that a training does not use."""
+        return self.boxes - self.trained

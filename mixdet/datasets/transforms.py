@@ -7,10 +7,10 @@ from mixdet.registry import TRANSFORMS
 
 
 def resize_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """``image`` (H, W, C) as ``tf.image.resize_bilinear`` of TensorFlow 1 has it, float32.
+    """``image`` (H, W, C) resized as TensorFlow 1's ``tf.image.resize_bilinear`` does, float32 (height, width, C).
 
-    A pixel of the result is taken at ``i * size / new_size``: there is no half-pixel shift as in OpenCV, and no
-    rounding to whole grey values.
+    Pixel i of the result is sampled at ``i * size / new_size``: without OpenCV's half-pixel shift, and without
+    rounding to integers.
     """
     for axis, size in enumerate((height, width)):
         old = image.shape[axis]
@@ -25,9 +25,9 @@ def resize_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 @TRANSFORMS.register_module()
 class TFResize(Resize):
-    """MMDetection's ``Resize`` to exactly ``scale`` (width, height), with TensorFlow's interpolation.
+    """MMDetection's ``Resize`` to exactly ``scale`` (width, height) px, with TensorFlow's interpolation.
 
-    For weights trained with the TF Object Detection API, whose inputs it reproduces.
+    Reproduces the inputs of weights trained with the TF Object Detection API.
     """
 
     def _resize_img(self, results: dict) -> None:

@@ -10,7 +10,6 @@ import torch
 from mmengine.config import Config
 
 from mixdet.datasets.annotations import read_coco
-from mixdet.datasets.issues import Report
 from mixdet.errors import UserError
 from mixdet.evaluation.results import FOLDER
 
@@ -39,7 +38,7 @@ def protocol_config(path: Path, data: Data, seed: int, small: Optional[Config] =
     for ann in (data.train_ann, data.val_ann):
         if not (root / ann).is_file():
             raise UserError(f'annotation file {root / ann} does not exist; set --data-root, --train-ann and --val-ann')
-    categories = read_coco(root / data.train_ann, Report(data.train_ann), masks=False)['categories']
+    categories = read_coco(root / data.train_ann, segmentations=False)['categories']
     classes = tuple(category['name'] for category in categories)
     common = dict(data_root=f'{root}/', metainfo=dict(classes=classes))
     train, val = cfg.train_dataloader, cfg.val_dataloader

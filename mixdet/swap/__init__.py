@@ -1,6 +1,6 @@
 """How does one of our backbones get into another detector's config? May use ``benchmark`` and below."""
 
-from mixdet.swap.outputs import Outputs, describe
-from mixdet.swap.swap import named_backbone, read_config, swap_backbone
+from mixdet.swap.outputs import BackboneOutputs, backbone_outputs
+from mixdet.swap.swap import Swap, load_config_leniently, named_backbone, swap_backbone
 
-__all__ = ['Outputs', 'describe', 'named_backbone', 'read_config', 'swap_backbone']
+__all__ = ['BackboneOutputs', 'Swap', 'backbone_outputs', 'load_config_leniently', 'named_backbone', 'swap_backbone']

@@ -1,6 +1,5 @@
-"""How do other people's weights become ours? Readers, name tables and growing kernels. May use ``engine`` and below."""
+"""How do weights from elsewhere get into our networks? Readers and name tables. May use ``engine`` and below."""
 
-from mixdet.layers import grow
-from mixdet.weights.convert import Entry, fill
+from mixdet.weights.filling import Entry, fill
 
-__all__ = ['Entry', 'fill', 'grow']
+__all__ = ['Entry', 'fill']

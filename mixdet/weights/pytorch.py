@@ -1,21 +1,21 @@
-"""torchvision's and timm's names for the layers of our networks.
+"""The names that torchvision and timm give to the layers of our networks.
 
 Sources: torchvision/models/mobilenetv2.py, timm/models/_efficientnet_blocks.py and _efficientnet_builder.py.
 """
 
 from collections.abc import Iterator
 
-from torch import nn
+from mmcv.cnn import ConvModule
 
 from mixdet.backbones import MixNet, MobileNetV2
-from mixdet.layers import ConvNormAct
-from mixdet.weights.convert import Entry
+from mixdet.layers import ConvNormAct, InvertedResidual
+from mixdet.weights.filling import Entry
 
 
 def torchvision_entries(backbone: MobileNetV2) -> Iterator[Entry]:
-    """Entries of torchvision's MobileNetV2 (trained with symmetric padding)."""
+    """Entries of torchvision's MobileNetV2 (symmetric padding, batch-norm eps 1e-5)."""
     yield from _conv_block(backbone.stem[0], 'features.0.0', 'features.0.1')
-    blocks = [*backbone.stem[1:], *(block for stage in backbone.stages for block in stage)]
+    blocks = (module for module in backbone.modules() if isinstance(module, InvertedResidual))
     for i, block in enumerate(blocks, start=1):
         layers, scope = 0, f'features.{i}.conv'
         for part in (block.expand, block.depthwise):
@@ -30,11 +30,11 @@ def torchvision_entries(backbone: MobileNetV2) -> Iterator[Entry]:
 def timm_entries(backbone: MixNet) -> Iterator[Entry]:
     """Entries of timm's ``mixnet_*`` (symmetric padding) and ``tf_mixnet_*`` (padding 'same', batch-norm eps 1e-3).
 
-    timm counts a stage for each change of channels, and splits grouped 1x1 convolutions as it splits mixed ones.
+    timm begins a stage at every change of the number of channels, and splits grouped 1x1 convolutions like mixed ones.
     """
     yield from _conv_block(backbone.stem[0], 'conv_stem', 'bn1')
-    stage, index, channels = -1, 0, None
-    for block in [*backbone.stem[1:], *(block for stage in backbone.stages for block in stage)]:
+    stage, index, channels = -1, 0, 0
+    for block in (module for module in backbone.modules() if isinstance(module, InvertedResidual)):
         stage, index = (stage, index + 1) if block.out_channels == channels else (stage + 1, 0)
         channels = block.out_channels
         scope = f'blocks.{stage}.{index}'
@@ -46,16 +46,19 @@ def timm_entries(backbone: MixNet) -> Iterator[Entry]:
             yield from _conv_block(part, f'{scope}.{name}', f'{scope}.bn{number}', split=True)
         if block.se is not None:
             for conv, name in ((block.se.reduce, 'conv_reduce'), (block.se.expand, 'conv_expand')):
-                yield Entry(conv.weight, f'{scope}.se.{name}.weight')
-                yield Entry(conv.bias, f'{scope}.se.{name}.bias')
+                for part_name, parameter in conv.named_parameters():
+                    yield Entry(parameter, f'{scope}.se.{name}.{part_name}')
     if backbone.head is not None:
         yield from _conv_block(backbone.head, 'conv_head', 'bn2')
 
 
-def _conv_block(block: nn.Module, conv: str, norm: str, split: bool = False) -> Iterator[Entry]:
-    """Convolution and batch-norm of one ConvNormAct or MixConvNormAct, under these names.
+def _conv_block(block: ConvModule, conv: str, norm: str, split: bool = False) -> Iterator[Entry]:
+    """Convolution and batch-norm of a ConvNormAct or MixConvNormAct.
 
-    ``split``: a convolution of several groups is stored as one tensor a group.
+    Args:
+        block: the layer.
+        conv, norm: the names of its convolution and batch-norm.
+        split: whether each group of a convolution has a tensor of its own.
     """
     if isinstance(block, ConvNormAct):
         groups = block.conv.groups if split else 1

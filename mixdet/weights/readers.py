@@ -1,4 +1,4 @@
-"""Weights of TensorFlow, PyTorch and timm as arrays by name."""
+"""Reading weights of TensorFlow, PyTorch and timm as arrays by name."""
 
 import hashlib
 import zipfile
@@ -19,7 +19,13 @@ OF_TRAINING = ('/RMSProp', '/RMSProp_1', '/Momentum', '/Adam', '/Adam_1')
 
 
 class Weights(NamedTuple):
-    """``tensors`` by name; the ``name`` of where they came from and the ``sha256`` of its content."""
+    """The weights of one source.
+
+    Attributes:
+        name: name of the source.
+        sha256: hash of its content.
+        tensors: arrays by name.
+    """
 
     name: str
     sha256: str
@@ -27,20 +33,20 @@ class Weights(NamedTuple):
 
 
 def read_weights(source: Union[str, Path, nn.Module]) -> Weights:
-    """The tensors of ``source``; nothing in it is executed.
+    """The tensors of ``source``, read without executing anything in it.
 
     Args:
-        source: a file of NumPy (.npz), PyTorch (.pth, .pt), safetensors or a frozen TensorFlow graph (.pb); a
-            TensorFlow checkpoint by its prefix or .index file, if TensorFlow is installed; ``timm:NAME`` for timm's
-            pretrained model, which timm downloads; or a live module.
+        source: a file of NumPy (.npz), PyTorch (.pth, .pt) or safetensors; a frozen TensorFlow graph (.pb); a
+            TensorFlow checkpoint, by its prefix or .index file, if TensorFlow is installed; ``timm:NAME`` for a
+            pretrained model that timm downloads; or a module.
 
     Raises:
-        UserError: if it cannot be read as that.
+        UserError: if it cannot be read.
     """
     if isinstance(source, nn.Module):
-        return _live(type(source).__name__, source)
+        return _from_module(type(source).__name__, source)
     if str(source).startswith(TIMM):
-        return _live(str(source), _timm_model(str(source)[len(TIMM) :]))
+        return _from_module(str(source), _timm_model(str(source)[len(TIMM) :]))
     path = Path(source)
     index = path if path.suffix == '.index' else Path(f'{path}.index')
     if index.is_file():
@@ -49,7 +55,7 @@ def read_weights(source: Union[str, Path, nn.Module]) -> Weights:
     if not path.is_file():
         raise UserError(f'{path} does not exist; check the path')
     if path.suffix not in READERS:
-        raise UserError(f'{path}: unknown kind of file, must be one of {", ".join(READERS)}')
+        raise UserError(f'{path}: unknown file type, must be one of {", ".join(READERS)}')
     return Weights(path.name, _digest(path), READERS[path.suffix](path))
 
 
@@ -58,7 +64,7 @@ def _read_numpy(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:
             return dict(archive)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f'{path} is no NumPy archive of plain arrays: {error}') from error
+        raise UserError(f'{path} is not a NumPy archive of plain arrays: {error}') from error
 
 
 def _read_checkpoint(path: Path) -> dict[str, np.ndarray]:
@@ -67,7 +73,7 @@ def _read_checkpoint(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_frozen_graph(path: Path) -> dict[str, np.ndarray]:
-    """The variables of a frozen graph: constants that an Identity below their own name hands on (``<name>/read``)."""
+    """The variables of a frozen graph: the constants that are read by an Identity named ``<name>/...``."""
     try:
         from tensorboard.compat.proto.graph_pb2 import GraphDef
         from tensorboard.util.tensor_util import make_ndarray
@@ -77,25 +83,25 @@ def _read_frozen_graph(path: Path) -> dict[str, np.ndarray]:
     try:
         graph.ParseFromString(path.read_bytes())
     except Exception as error:  # protobuf's DecodeError; its backends differ in the class
-        raise UserError(f'{path} is no frozen TensorFlow graph, or is truncated: {error}') from error
+        raise UserError(f'{path} is not a frozen TensorFlow graph, or is truncated: {error}') from error
     read = {name for node in graph.node if node.op == 'Identity' for name in node.input if f'{name}/' in node.name}
     variables = [node for node in graph.node if node.op == 'Const' and node.name in read]
     if not variables:
-        raise UserError(f'{path} is no frozen TensorFlow graph: there is no variable among its {len(graph.node)} nodes')
+        raise UserError(f'{path} is not a frozen TensorFlow graph: none of its {len(graph.node)} nodes is a variable')
     try:
         return {node.name: make_ndarray(node.attr['value'].tensor) for node in variables}
     except (ValueError, TypeError) as error:
-        raise UserError(f'{path}: a constant of the graph is damaged: {error}') from error
+        raise UserError(f'{path}: a constant of the graph is corrupt: {error}') from error
 
 
 def _read_tensorflow_checkpoint(prefix: Path) -> dict[str, np.ndarray]:
-    """A TensorFlow checkpoint's variables, as their moving averages where it has them, without the optimizer's."""
+    """The model's variables in a TensorFlow checkpoint, as moving averages where the checkpoint has them."""
     try:
         import tensorflow as tf
     except ImportError as error:
         raise UserError(
-            f'{prefix} is a TensorFlow checkpoint, which only TensorFlow reads: pip install tensorflow-cpu, or give a '
-            'frozen graph (.pb)'
+            f'{prefix} is a TensorFlow checkpoint, which only TensorFlow can read: pip install tensorflow-cpu, or give '
+            'a frozen graph (.pb)'
         ) from error
     try:
         reader = tf.train.load_checkpoint(str(prefix))
@@ -126,11 +132,11 @@ def _timm_model(name: str) -> nn.Module:
         raise UserError(f'{TIMM}{name}: timm is not installed ({error}): pip install timm') from error
     try:
         return timm.create_model(name, pretrained=True)
-    except Exception as error:  # no such model, no network, no weights: timm and its hub raise anything
-        raise UserError(f'{TIMM}{name} cannot be had from timm: {type(error).__name__}: {error}') from error
+    except Exception as error:  # unknown model, no network, no weights: timm and its hub can raise anything
+        raise UserError(f'timm cannot create {name}: {type(error).__name__}: {error}') from error
 
 
-def _live(name: str, model: nn.Module) -> Weights:
+def _from_module(name: str, model: nn.Module) -> Weights:
     tensors = _arrays(model.state_dict())
     digest = hashlib.sha256()
     for key in sorted(tensors):

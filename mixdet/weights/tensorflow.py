@@ -1,42 +1,45 @@
-"""TensorFlow's names for the layers of our networks, and its layouts for their tensors.
+"""The names that TensorFlow gives to the layers of our networks, and its tensor layouts.
 
 Sources: TF-slim's mobilenet_v1.py and mobilenet_v2.py, the TF Object Detection API's feature_map_generators.py and
 convolutional_keras_box_predictor.py.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Optional
 
 import numpy as np
-from torch import nn
+from mmcv.cnn import ConvModule
 
 from mixdet.backbones import MobileNetV1, MobileNetV2
 from mixdet.backbones.base import StagedBackbone
-from mixdet.layers import ConvNormAct, MixConvNormAct
-from mixdet.weights.convert import Entry
+from mixdet.layers import DepthwiseSeparable, InvertedResidual, MixConvNormAct
+from mixdet.ssdlite import SSDLite
+from mixdet.weights.filling import ArrayFunction, Entry
 
 BATCH_NORM = {'weight': 'gamma', 'bias': 'beta', 'running_mean': 'moving_mean', 'running_var': 'moving_variance'}
 EXTRA_CHANNELS = (512, 256, 256, 128)
 COCO_IDS = 90
-# ids that COCO's 80 classes leave unused
+# ids of COCO's paper that its 80 classes do not use
 UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 USED_IDS = tuple(i for i in range(1, COCO_IDS + 1) if i not in UNUSED_IDS)
 
 
 def backbone_entries(backbone: StagedBackbone, root: str = '') -> Iterator[Entry]:
-    """Entries of a MobileNetV1 or MobileNetV2 whose variables begin with ``root``.
+    """Entries of a MobileNetV1 or MobileNetV2 whose variables' names begin with ``root``.
 
-    Raises ValueError for another backbone: there are no such weights.
+    Raises:
+        ValueError: on any other backbone, of which there are no such weights.
     """
-    blocks = [*backbone.stem[1:], *(block for stage in backbone.stages for block in stage)]
     if isinstance(backbone, MobileNetV1):
         yield from _conv_block(backbone.stem[0], f'{root}MobilenetV1/Conv2d_0')
-        for i, block in enumerate(blocks, start=1):
-            yield from _conv_block(block.depthwise, f'{root}MobilenetV1/Conv2d_{i}_depthwise')
-            yield from _conv_block(block.pointwise, f'{root}MobilenetV1/Conv2d_{i}_pointwise')
+        separables = (module for module in backbone.modules() if isinstance(module, DepthwiseSeparable))
+        for i, layer in enumerate(separables, start=1):
+            yield from _conv_block(layer.depthwise, f'{root}MobilenetV1/Conv2d_{i}_depthwise')
+            yield from _conv_block(layer.pointwise, f'{root}MobilenetV1/Conv2d_{i}_pointwise')
     elif isinstance(backbone, MobileNetV2):
         yield from _conv_block(backbone.stem[0], f'{root}MobilenetV2/Conv')
-        for i, block in enumerate(blocks):
+        residuals = (module for module in backbone.modules() if isinstance(module, InvertedResidual))
+        for i, block in enumerate(residuals):
             scope = f'{root}MobilenetV2/expanded_conv' + (f'_{i}' if i else '')
             if block.expand is not None:
                 yield from _conv_block(block.expand, f'{scope}/expand')
@@ -48,8 +51,8 @@ def backbone_entries(backbone: StagedBackbone, root: str = '') -> Iterator[Entry
         raise ValueError(f'{type(backbone).__name__} has no TensorFlow weights')
 
 
-def ssdlite_entries(detector: nn.Module, class_ids: Sequence[int]) -> Iterator[Entry]:
-    """Entries of an SSDLite from the TF Object Detection API; ``class_ids`` are its classes' columns, in order."""
+def ssdlite_entries(detector: SSDLite, class_ids: Sequence[int]) -> Iterator[Entry]:
+    """Entries of an SSDLite of the TF Object Detection API; ``class_ids`` are the COCO ids of its classes, in order."""
     yield from backbone_entries(detector.backbone, 'FeatureExtractor/')
     v1 = isinstance(detector.backbone, MobileNetV1)
     stem = 'FeatureExtractor/' + ('MobilenetV1/Conv2d_13_pointwise' if v1 else 'MobilenetV2/layer_19')
@@ -57,7 +60,7 @@ def ssdlite_entries(detector: nn.Module, class_ids: Sequence[int]) -> Iterator[E
         yield from _conv_block(layer[0], f'{stem}_1_Conv2d_{i}_1x1_{channels // 2}')
         yield from _conv_block(layer[1], f'{stem}_2_Conv2d_{i}_3x3_s2_{channels}_depthwise')
         yield from _conv_block(layer[2], f'{stem}_2_Conv2d_{i}_3x3_s2_{channels}')
-    columns = [*class_ids, 0]  # TensorFlow's background comes first, MMDetection's last
+    columns = [*class_ids, 0]  # TensorFlow has the background first, MMDetection last
     for i, (cls, reg) in enumerate(zip(detector.bbox_head.cls_convs, detector.bbox_head.reg_convs)):
         for branch, name, order, total in (
             (cls, 'ClassPredictor', columns, COCO_IDS + 1),
@@ -69,11 +72,11 @@ def ssdlite_entries(detector: nn.Module, class_ids: Sequence[int]) -> Iterator[E
             yield Entry(branch[1].bias, f'{scope}/biases', _pick(order, total))
 
 
-def _conv_block(block: nn.Module, scope: str) -> Iterator[Entry]:
-    """Convolution and batch-norm of one ConvNormAct or MixConvNormAct."""
+def _conv_block(block: ConvModule, scope: str) -> Iterator[Entry]:
+    """Convolution and batch-norm of a ConvNormAct or MixConvNormAct, whose variables are below ``scope``."""
     if isinstance(block, MixConvNormAct):
         yield Entry(block.conv, f'{scope}/depthwise_weights', _depthwise)
-    elif isinstance(block, ConvNormAct):
+    else:
         yield Entry(block.conv.weight, f'{scope}/weights', _pointwise)
     for ours, theirs in BATCH_NORM.items():
         yield Entry(getattr(block.norm, ours), f'{scope}/BatchNorm/{theirs}')
@@ -90,8 +93,8 @@ def _depthwise(weights: np.ndarray) -> np.ndarray:
     return weights.transpose(2, 3, 0, 1).reshape(channels * multiplier, 1, height, width)
 
 
-def _pick(order: Sequence[int], total: int, then: Optional[Callable] = None):
-    """Of each anchor's ``total`` outputs (the last axis) those in ``order``."""
+def _pick(order: Sequence[int], total: int, then: Optional[ArrayFunction] = None) -> ArrayFunction:
+    """A function that takes those of each anchor's ``total`` outputs (the last axis) that are in ``order``."""
 
     def convert(values: np.ndarray) -> np.ndarray:
         anchors = values.reshape(*values.shape[:-1], -1, total)

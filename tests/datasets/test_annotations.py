@@ -1,4 +1,4 @@
-"""Every kind of fault by example; then thousands of damaged files against what MMDetection makes of them."""
+"""Every kind of issue by example; then damaged files by the hundred, against what MMDetection loads."""
 
 import contextlib
 import copy
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mmdet.datasets import CocoDataset
 
 from mixdet.datasets.annotations import check_coco, read_coco
-from mixdet.datasets.issues import ERROR, KINDS, Report
+from mixdet.datasets.issues import ERROR, ISSUE_KINDS, IssueLog
 from mixdet.errors import UserError
 
 CLASSES = ('cat', 'dog')
@@ -37,9 +37,9 @@ def sound():
 
 
 def examine(path, classes=None):
-    report = Report(str(path))
-    data = read_coco(path, report)
-    return report, check_coco(data, report, classes)
+    log = IssueLog(str(path))
+    data = read_coco(path, log)
+    return log, check_coco(data, log, classes)
 
 
 def boxes_of_mmdetection(path, classes=CLASSES):
@@ -75,69 +75,70 @@ DEL = object()
 NAN, INF = float('nan'), float('inf')
 
 EXAMPLES = [
-    ('section missing', lambda data: data.pop('images'), "file: section missing, 'images'"),
-    ('section missing', lambda data: data.pop('categories'), "'categories'"),
-    ('section wrong', lambda data: data.update(annotations={}), "'annotations' is a dict, not a list"),
-    ('section wrong', lambda data: data.update(images=None), "'images' is a NoneType, not a list"),
-    ('category wrong', put('categories', 'bird'), "categories[2]: category wrong, it is 'bird'"),
-    ('category id missing', put('categories', dict(name='bird')), "categories[2]: category id missing, 'bird'"),
-    ('category id wrong', put('categories', dict(id=None, name='bird')), 'id=None'),
-    ('category id wrong', put('categories', dict(id=[1], name='bird')), 'id=[1]'),
-    ('category id twice', put('categories', dict(id=3, name='bird')), "category 3: category id twice, 'bird'"),
-    ('category name missing', put('categories', dict(id=7)), 'category 7'),
-    ('category name wrong', put('categories', dict(id=7, name=4)), 'name=4'),
-    ('category name wrong', put('categories', dict(id=7, name=' ')), "name=' '"),
-    ('category name twice', put('categories', dict(id=7, name='cat')), "category 7: category name twice, 'cat'"),
-    ('category empty', put('categories', dict(id=7, name='bird')), 'category 7: category empty, bird'),
-    ('image wrong', put('images', 4), 'images[2]: image wrong, it is 4'),
-    ('image id missing', put('images', dict(file_name='3.jpg')), "images[2]: image id missing, '3.jpg'"),
-    ('image id wrong', put('images', dict(id={}, file_name='3.jpg', width=9, height=9)), 'id={}'),
-    ('image id twice', put('images', dict(id=2, file_name='3.jpg')), "image 2: image id twice, '3.jpg'"),
+    ('missing section', lambda data: data.pop('images'), "file: missing section, 'images'"),
+    ('missing section', lambda data: data.pop('categories'), "'categories'"),
+    ('invalid section', lambda data: data.update(annotations={}), "'annotations' is a dict, not a list"),
+    ('invalid section', lambda data: data.update(images=None), "'images' is a NoneType, not a list"),
+    ('invalid category', put('categories', 'bird'), "categories[2]: invalid category, it is 'bird'"),
+    ('missing category id', put('categories', dict(name='bird')), "categories[2]: missing category id, 'bird'"),
+    ('invalid category id', put('categories', dict(id=None, name='bird')), 'id=None'),
+    ('invalid category id', put('categories', dict(id=[1], name='bird')), 'id=[1]'),
+    ('duplicate category id', put('categories', dict(id=3, name='bird')), "category 3: duplicate category id, 'bird'"),
+    ('missing category name', put('categories', dict(id=7)), 'category 7'),
+    ('invalid category name', put('categories', dict(id=7, name=4)), 'name=4'),
+    ('invalid category name', put('categories', dict(id=7, name=' ')), "name=' '"),
+    ('duplicate category name', put('categories', dict(id=7, name='cat')), "7: duplicate category name, 'cat'"),
+    ('category without boxes', put('categories', dict(id=7, name='bird')), 'category 7: category without boxes, bird'),
+    ('invalid image', put('images', 4), 'images[2]: invalid image, it is 4'),
+    ('missing image id', put('images', dict(file_name='3.jpg')), "images[2]: missing image id, '3.jpg'"),
+    ('invalid image id', put('images', dict(id={}, file_name='3.jpg', width=9, height=9)), 'id={}'),
+    ('duplicate image id', put('images', dict(id=2, file_name='3.jpg')), "image 2: duplicate image id, '3.jpg'"),
     ('image id not an integer', put('images', dict(id='a', file_name='3.jpg', width=9, height=9)), "image 'a'"),
-    ('image name missing', of('images', file_name=DEL), 'image 1: image name missing'),
-    ('image name wrong', of('images', file_name=5), 'file_name=5'),
-    ('image name twice', of('images', 1, file_name='1.jpg'), 'image 2: image name twice, 1.jpg'),
-    ('image size missing', of('images', height=DEL), 'image 1: image size missing, 1.jpg'),
-    ('image size wrong', of('images', width='100'), "width='100', height=80"),
-    ('image size wrong', of('images', width=0), 'width=0'),
-    ('image size wrong', of('images', width=-4), 'width=-4'),
-    ('image size wrong', of('images', width=NAN), 'width=nan'),
-    ('image size wrong', of('images', width=None), 'width=None'),
-    ('image empty', put('images', dict(id=3, file_name='3.jpg', width=9, height=9)), 'image 3: image empty, 3.jpg'),
-    ('annotation wrong', put('annotations', [1]), 'annotations[3]: annotation wrong, it is [1]'),
-    ('annotation id missing', of('annotations', id=DEL), 'annotations[0]: annotation id missing'),
-    ('annotation id wrong', of('annotations', id=1.5), 'annotations[0]: annotation id wrong, id=1.5'),
-    ('annotation id twice', of('annotations', 1, id=1), 'annotation 1: annotation id twice'),
-    ('annotation without image_id', of('annotations', image_id=DEL), 'annotation 1: annotation without image_id'),
-    ('annotation of no image', of('annotations', image_id=9), 'annotation 1: annotation of no image, image_id=9'),
-    ('annotation of no image', of('annotations', image_id='1'), "image_id='1'"),
-    ('annotation image_id wrong', of('annotations', image_id=[1]), 'image_id=[1]'),
-    ('annotation category_id wrong', of('annotations', category_id=None), 'category_id=None'),
-    ('annotation without category_id', of('annotations', category_id=DEL), 'annotation 1'),
-    ('annotation of no category', of('annotations', category_id=4), 'category_id=4'),
-    ('ignored', of('annotations', ignore=1), 'annotation 1: ignored'),
+    ('missing file name', of('images', file_name=DEL), 'image 1: missing file name'),
+    ('invalid file name', of('images', file_name=5), 'file_name=5'),
+    ('duplicate file name', of('images', 1, file_name='1.jpg'), 'image 2: duplicate file name, 1.jpg'),
+    ('missing image size', of('images', height=DEL), 'image 1: missing image size, 1.jpg'),
+    ('invalid image size', of('images', width='100'), "width='100', height=80"),
+    ('invalid image size', of('images', width=0), 'width=0'),
+    ('invalid image size', of('images', width=-4), 'width=-4'),
+    ('invalid image size', of('images', width=NAN), 'width=nan'),
+    ('invalid image size', of('images', width=None), 'width=None'),
+    ('image without boxes', put('images', dict(id=3, file_name='3.jpg', width=9, height=9)),
+     'image 3: image without boxes, 3.jpg'),
+    ('invalid annotation', put('annotations', [1]), 'annotations[3]: invalid annotation, it is [1]'),
+    ('missing annotation id', of('annotations', id=DEL), 'annotations[0]: missing annotation id'),
+    ('invalid annotation id', of('annotations', id=1.5), 'annotations[0]: invalid annotation id, id=1.5'),
+    ('duplicate annotation id', of('annotations', 1, id=1), 'annotation 1: duplicate annotation id'),
+    ('missing image_id', of('annotations', image_id=DEL), 'annotation 1: missing image_id'),
+    ('unknown image_id', of('annotations', image_id=9), 'annotation 1: unknown image_id, image_id=9'),
+    ('unknown image_id', of('annotations', image_id='1'), "image_id='1'"),
+    ('invalid image_id', of('annotations', image_id=[1]), 'image_id=[1]'),
+    ('invalid category_id', of('annotations', category_id=None), 'category_id=None'),
+    ('missing category_id', of('annotations', category_id=DEL), 'annotation 1'),
+    ('unknown category_id', of('annotations', category_id=4), 'category_id=4'),
+    ('ignored box', of('annotations', ignore=1), 'annotation 1: ignored box'),
     ('crowd', of('annotations', iscrowd=1), 'annotation 1: crowd'),
-    ('iscrowd wrong', of('annotations', iscrowd='no'), "iscrowd='no'"),
-    ('iscrowd wrong', of('annotations', iscrowd=2), 'iscrowd=2'),
-    ('box missing', of('annotations', bbox=DEL), 'annotation 1: box missing'),
-    ('box wrong', of('annotations', bbox=[1, 2, 3]), 'bbox=[1, 2, 3] is not [x, y, width, height]'),
-    ('box wrong', of('annotations', bbox=[1, 2, 3, '4']), "bbox=[1, 2, 3, '4'] is not"),
-    ('box wrong', of('annotations', bbox=None), 'bbox=None is not'),
-    ('box wrong', of('annotations', bbox=dict(x=1)), "bbox={'x': 1} is not"),
+    ('invalid iscrowd', of('annotations', iscrowd='no'), "iscrowd='no'"),
+    ('invalid iscrowd', of('annotations', iscrowd=2), 'iscrowd=2'),
+    ('missing box', of('annotations', bbox=DEL), 'annotation 1: missing box'),
+    ('invalid box', of('annotations', bbox=[1, 2, 3]), 'bbox=[1, 2, 3] is not [x, y, width, height]'),
+    ('invalid box', of('annotations', bbox=[1, 2, 3, '4']), "bbox=[1, 2, 3, '4'] is not"),
+    ('invalid box', of('annotations', bbox=None), 'bbox=None is not'),
+    ('invalid box', of('annotations', bbox=dict(x=1)), "bbox={'x': 1} is not"),
     ('box not finite', of('annotations', bbox=[1, 2, NAN, 4]), 'bbox=[1, 2, nan, 4]'),
     ('box not finite', of('annotations', bbox=[1, 2, INF, 4]), 'bbox=[1, 2, inf, 4]'),
     ('box not finite', of('annotations', bbox=[1, 2, 10**400, 4]), 'annotation 1: box not finite'),
-    ('box of negative size', of('annotations', bbox=[20, 20, -5, 4]), 'bbox=[20, 20, -5, 4]'),
-    ('box of no size', of('annotations', bbox=[20, 20, 0, 4]), 'bbox=[20, 20, 0, 4]'),
+    ('negative box size', of('annotations', bbox=[20, 20, -5, 4]), 'bbox=[20, 20, -5, 4]'),
+    ('zero box size', of('annotations', bbox=[20, 20, 0, 4]), 'bbox=[20, 20, 0, 4]'),
     ('box below 1 px', of('annotations', bbox=[20, 20, 0.5, 4]), 'bbox=[20, 20, 0.5, 4]'),
     ('box outside the image', of('annotations', bbox=[200, 20, 5, 4]), '[200, 20, 5, 4] of 100x80'),
-    ('box partly outside', of('annotations', bbox=[90, 20, 50, 4]), 'bbox=[90, 20, 50, 4] of 100x80'),
-    ('box twice', put('annotations', dict(sound()['annotations'][0], id=9)), 'annotation 9'),
-    ('area missing', of('annotations', area=DEL), 'annotation 1: area missing'),
-    ('area wrong', of('annotations', area='9'), "area='9'"),
+    ('box partly outside the image', of('annotations', bbox=[90, 20, 50, 4]), 'bbox=[90, 20, 50, 4] of 100x80'),
+    ('duplicate box', put('annotations', dict(sound()['annotations'][0], id=9)), 'annotation 9'),
+    ('missing area', of('annotations', area=DEL), 'annotation 1: missing area'),
+    ('invalid area', of('annotations', area='9'), "area='9'"),
     ('area not positive', of('annotations', area=0), 'area=0'),
-    ('segmentation wrong', of('annotations', segmentation=[[1, 2, 3]]), 'annotation 1: segmentation wrong'),
-    ('segmentation wrong', of('annotations', segmentation='none'), 'annotation 1: segmentation wrong'),
+    ('invalid segmentation', of('annotations', segmentation=[[1, 2, 3]]), 'annotation 1: invalid segmentation'),
+    ('invalid segmentation', of('annotations', segmentation='none'), 'annotation 1: invalid segmentation'),
 ]  # fmt: skip
 
 
@@ -147,26 +148,26 @@ def write(tmp_path, data):
     return path
 
 
-def test_a_sound_file_has_no_fault(tmp_path):
+def test_a_sound_file_has_no_issue(tmp_path):
     path = write(tmp_path, sound())
-    report, fixed = examine(path)
-    assert not report.faults and (report.images, report.boxes, report.kept, report.left_out) == (2, 3, 3, 0)
+    log, fixed = examine(path)
+    assert not log.issues and (log.images, log.boxes, log.trained, log.left_out) == (2, 3, 3, 0)
     assert fixed == sound() and boxes_of_mmdetection(path) == 3
 
 
 @pytest.mark.parametrize(('kind', 'change', 'message'), EXAMPLES, ids=[f'{i}-{e[0]}' for i, e in enumerate(EXAMPLES)])
-def test_every_kind_of_fault_is_named(tmp_path, kind, change, message):
+def test_every_kind_of_issue_is_named(tmp_path, kind, change, message):
     data = sound()
     change(data)
     path = write(tmp_path, data)
-    report, fixed = examine(path)
-    (fault,) = [fault for fault in report.faults if fault.kind == kind]
-    assert message in str(fault) and str(fault).endswith(KINDS[kind].effect)
-    if not list(report.of(ERROR)):
-        assert boxes_of_mmdetection(path) == report.kept
+    log, fixed = examine(path)
+    (issue,) = [issue for issue in log.issues if issue.kind == kind]
+    assert message in str(issue) and str(issue).endswith(ISSUE_KINDS[kind].effect)
+    if not list(log.of(ERROR)):
+        assert boxes_of_mmdetection(path) == log.trained
     again, _ = examine(write(tmp_path, fixed))
     assert not list(again.of(ERROR))
-    assert boxes_of_mmdetection(tmp_path / 'a.json') == again.kept
+    assert boxes_of_mmdetection(tmp_path / 'a.json') == again.trained
 
 
 def test_there_are_thirty_kinds_and_more():
@@ -175,19 +176,21 @@ def test_there_are_thirty_kinds_and_more():
 
 def test_classes_that_are_not_trained_are_told(tmp_path):
     path = write(tmp_path, sound())
-    report, _ = examine(path, classes=('dog',))
-    assert [str(fault) for fault in report.faults] == [
-        'annotation 1: annotation of another class, cat; the box is left out: its class is not in the config',
-        'annotation 3: annotation of another class, cat; the box is left out: its class is not in the config',
+    log, _ = examine(path, classes=('dog',))
+    assert [str(issue) for issue in log.issues] == [
+        'annotation 1: class not trained, cat; the box is left out: its class is not in the config',
+        'annotation 3: class not trained, cat; the box is left out: its class is not in the config',
     ]
-    assert report.kept == boxes_of_mmdetection(path, ('dog',)) == 1
+    assert log.trained == boxes_of_mmdetection(path, ('dog',)) == 1
 
 
 def test_keys_that_stand_twice(tmp_path):
     path = tmp_path / 'a.json'
     path.write_text(json.dumps(sound())[:-1] + ', "images": []}')
-    report, _ = examine(path)
-    assert str(next(report.of(ERROR))) == "object with id None: key twice, 'images'; the first of the two is lost"
+    log, _ = examine(path)
+    assert (
+        str(next(log.of(ERROR))) == "object with id None: duplicate key, 'images'; all its values but the last are lost"
+    )
 
 
 @pytest.mark.parametrize(
@@ -196,7 +199,7 @@ def test_keys_that_stand_twice(tmp_path):
 def test_what_is_no_coco_file_is_one_line(tmp_path, content):
     path = tmp_path / 'a.json'
     path.write_bytes(content)
-    with pytest.raises(UserError, match='a.json (is not valid JSON or is cut off|holds a JSON)') as error:
+    with pytest.raises(UserError, match='a.json (is not valid JSON or is truncated|holds a JSON)') as error:
         examine(path)
     assert '\n' not in str(error.value)
 
@@ -205,9 +208,9 @@ def test_without_masks_the_outline_is_still_checked(tmp_path):
     data = sound()
     data['annotations'][0]['segmentation'] = [[1, 2, 3]]
     data['annotations'][1]['segmentation'] = [[1, 2, 3, 4, 5, 6]]
-    report = Report('a')
-    check_coco(read_coco(write(tmp_path, data), report, masks=False), report)
-    assert [fault.where for fault in report.faults] == ['annotation 1']
+    log = IssueLog('a')
+    check_coco(read_coco(write(tmp_path, data), log, segmentations=False), log)
+    assert [issue.where for issue in log.issues] == ['annotation 1']
 
 
 values = st.one_of(
@@ -220,7 +223,7 @@ values = st.one_of(
 
 @st.composite
 def damaged(draw):
-    """A sound file with one to four changes: values, keys, entries, sections, and at times bytes."""
+    """A sound file with one to four changes: values, keys, entries, sections, and sometimes bytes."""
     data = sound()
     for _ in range(draw(st.integers(1, 4))):
         section = draw(st.sampled_from(['images', 'annotations', 'annotations', 'annotations', 'categories']))
@@ -265,36 +268,39 @@ def test_damaged_files_never_surprise(tmp_path, text):
     path = Path(tmp_path, 'a.json')
     path.write_text(text)
     try:
-        report, fixed = examine(path)
+        log, fixed = examine(path)
     except UserError as error:
         assert '\n' not in str(error)
         return
     names = [category['name'] for category in fixed['categories']]
-    for fault in report.faults:
-        assert '\n' not in str(fault)
-    if not list(report.of(ERROR)):
-        assert boxes_of_mmdetection(path, names) == report.kept
+    for issue in log.issues:
+        assert '\n' not in str(issue)
+    if not list(log.of(ERROR)):
+        assert boxes_of_mmdetection(path, names) == log.trained
         told = sum(
-            'left out' in KINDS[fault.kind].effect for fault in report.faults if fault.where.startswith('annotation')
+            'left out' in ISSUE_KINDS[issue.kind].effect for issue in log.issues if issue.where.startswith('annotation')
         )
-        assert (report.left_out > 0) <= (told > 0) and told >= report.left_out
+        assert (log.left_out > 0) <= (told > 0) and told >= log.left_out
     path.write_text(json.dumps(fixed))
     again, _ = examine(path)
-    assert not list(again.of(ERROR)) and not {'box of no size', 'box outside the image'} & set(again.counts())
-    assert boxes_of_mmdetection(path, names) == again.kept
+    assert not list(again.of(ERROR)) and not {'zero box size', 'box outside the image'} & set(again.counts())
+    assert boxes_of_mmdetection(path, names) == again.trained
 
 
 @pytest.mark.parametrize('file', ['bccd/annotations/instances_train.json', 'bccd/annotations/instances_val.json'])
 def test_real_sets_are_sound(file):
     path = shared_path('data', *file.split('/'))
-    report, fixed = examine(path)
-    assert not report.faults and fixed == json.loads(path.read_text())
+    log, fixed = examine(path)
+    assert not log.issues and fixed == json.loads(path.read_text())
 
 
 @pytest.mark.parametrize('split', ['train', 'val'])
 def test_real_coco_has_crowds_and_classes_without_boxes(split):
     path = shared_path('data', 'coco-mini', 'annotations', f'instances_{split}2017.json')
-    report, _ = examine(path)
+    log, _ = examine(path)
     crowds = sum(entry['iscrowd'] for entry in json.loads(path.read_text())['annotations'])
-    assert set(report.counts()) <= {'crowd', 'category empty', 'image empty'} and report.counts()['crowd'] == crowds
-    assert report.left_out == 0
+    assert (
+        set(log.counts()) <= {'crowd', 'category without boxes', 'image without boxes'}
+        and log.counts()['crowd'] == crowds
+    )
+    assert log.left_out == 0

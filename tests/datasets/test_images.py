@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from mixdet.datasets.images import check_images
-from mixdet.datasets.issues import Report
+from mixdet.datasets.issues import IssueLog
 
 
 @pytest.fixture
@@ -26,24 +26,24 @@ def folder(tmp_path):
     ('good.jpg', (60, 40), [], True),
     ('good.png', (60, 40), [], True),
     ('good.jpg', (40, 60), ['image file of another size'], True),
-    ('turned.jpg', (40, 60), ['image file rotated by EXIF'], True),
-    ('turned.jpg', (60, 40), ['image file rotated by EXIF', 'image file of another size'], True),
-    ('gone.jpg', (60, 40), ['image file missing'], False),
-    ('cut.jpg', (60, 40), ['image file truncated'], False),
-    ('cut.png', (60, 40), ['image file truncated'], False),
-    ('text.jpg', (60, 40), ['image file unreadable'], False),
-    ('empty.jpg', (60, 40), ['image file unreadable'], False),
+    ('turned.jpg', (40, 60), ['image rotated by EXIF'], True),
+    ('turned.jpg', (60, 40), ['image rotated by EXIF', 'image file of another size'], True),
+    ('gone.jpg', (60, 40), ['missing image file'], False),
+    ('cut.jpg', (60, 40), ['truncated image file'], False),
+    ('cut.png', (60, 40), ['truncated image file'], False),
+    ('text.jpg', (60, 40), ['unreadable image file'], False),
+    ('empty.jpg', (60, 40), ['unreadable image file'], False),
 ])  # fmt: skip
-def test_faults_of_files(folder, name, size, kinds, usable):
+def test_issues_of_files(folder, name, size, kinds, usable):
     image = dict(id=7, file_name=name, width=size[0], height=size[1])
-    report = Report('a.json')
-    assert check_images([image], folder, report, decode=True) == (set() if usable else {7})
-    assert [fault.kind for fault in report.faults] == kinds
-    assert all(fault.where == 'image 7' and name in fault.detail for fault in report.faults)
+    log = IssueLog('a.json')
+    assert check_images([image], folder, log, decode=True) == (set() if usable else {7})
+    assert [issue.kind for issue in log.issues] == kinds
+    assert all(issue.where == 'image 7' and name in issue.detail for issue in log.issues)
 
 
 def test_without_decoding_only_missing_files_are_seen(folder):
-    report = Report('a.json')
+    log = IssueLog('a.json')
     images = [dict(id=i, file_name=name, width=1, height=1) for i, name in enumerate(['text.jpg', 'gone.jpg'])]
-    assert check_images(images, folder, report, decode=False) == {1}
-    assert [fault.kind for fault in report.faults] == ['image file missing']
+    assert check_images(images, folder, log, decode=False) == {1}
+    assert [issue.kind for issue in log.issues] == ['missing image file']

@@ -5,9 +5,11 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from mmengine.config import ConfigDict
+from helpers import ROOT
+from mmengine.config import Config, ConfigDict
 
-from mixdet.datasets.preflight import DatasetCheckHook, check_datasets
+from mixdet.datasets import make_demo_data
+from mixdet.datasets.preflight import DatasetCheckHook, check_datasets, coco_files
 from mixdet.errors import UserError
 
 NAMES = ['RBC', 'WBC', 'Platelets']
@@ -45,12 +47,12 @@ def test_a_sound_set_passes(dataset):
         (dict(data_prefix=dict(img='pictures/')), r'image folder .*pictures does not exist'),
         (dict(metainfo=dict(classes=('RBC', 'WBC', 'Platelet'))), "class 'Platelet' .* did you mean 'Platelets'"),
         (dict(metainfo=dict(classes=('cat',))), "class 'cat' is not in .* it has RBC, WBC, Platelets"),
-        (dict(metainfo=dict(classes=('WBC', 'RBC'))), r"in the order of .*\('RBC', 'WBC'\)"),
+        (dict(metainfo=dict(classes=('WBC', 'RBC'))), r"their order in .*\('RBC', 'WBC'\)"),
         (dict(metainfo=dict()), "class 'person' is not in"),
         (dict(type='KokoDataset'), "there is no dataset 'KokoDataset'"),
     ],
 )
-def test_faults_are_named(dataset, change, message):
+def test_issues_are_named(dataset, change, message):
     dataset.update(change)
     if 'metainfo' in change:
         dataset['metainfo'] = ConfigDict(change['metainfo'])
@@ -61,6 +63,31 @@ def test_faults_are_named(dataset, change, message):
 
 def test_sets_that_read_their_categories_otherwise_are_left_alone(dataset):
     check(dict(dataset, type='LVISV1Dataset', metainfo=dict(classes=('aerosol_can',))))
+
+
+@pytest.mark.parametrize(
+    'remote',
+    [dict(data_root='s3://bucket/'), dict(ann_file='s3://bucket/a.json'), dict(data_prefix=dict(img='http://host/'))],
+)
+def test_remote_storage_is_left_to_mmengine(dataset, remote):
+    check(dict(dataset, **{'data_root': '', 'ann_file': 'gone.json', **remote}))
+
+
+def test_a_check_does_not_draw_the_demo_set(tmp_path):
+    cfg = Config.fromfile(ROOT / 'configs/demo/ssdlite_mixnet-s_1xb8-12e_demo.py')
+    root = tmp_path / 'demo'
+    for part in ('train', 'val', 'test'):
+        cfg[f'{part}_dataloader'].dataset.data_root = f'{root}/'
+    check_datasets(cfg, ('train', 'val', 'test'))
+    assert list(tmp_path.iterdir()) == []
+    make_demo_data(root, {'train': 2, 'val': 1})
+    assert [file.path for file in coco_files(cfg, ('train', 'val', 'test'))] == [
+        root / 'annotations/train.json', root / 'annotations/val.json'
+    ]  # fmt: skip
+    check_datasets(cfg, ('train', 'val', 'test'))
+    cfg.model.bbox_head.num_classes = 5
+    with pytest.raises(UserError, match='num_classes, 5 for 4 classes'):
+        check_datasets(cfg, ('train',))
 
 
 def test_wrapped_sets_are_named_by_their_place(dataset):
@@ -76,18 +103,16 @@ def test_errors_stop_and_what_is_left_out_is_printed(dataset, capsys):
     box = dict(image_id=1, category_id=0, area=9, iscrowd=0)
     data['annotations'] = [dict(box, id=i, bbox=[1, 1, 0, 3 + i]) for i in range(3)]
     path.write_text(json.dumps(data))
-    with pytest.raises(UserError, match='image 1: image file missing, .*1.jpg; training stops when it is read$'):
+    with pytest.raises(UserError, match='image 1: missing image file, .*1.jpg; training stops when it is read$'):
         check(dataset)
     cv2.imwrite(str(Path(dataset.data_root, 'images/1.jpg')), np.zeros((10, 10, 3), np.uint8))
     capsys.readouterr()
     check(dataset)
-    assert capsys.readouterr().err == f'{path}: 3 x box of no size, such as annotation 0; the box is left out\n'
+    assert capsys.readouterr().err == f'{path}: 3 x zero box size, such as annotation 0; the box is left out\n'
     data['annotations'][1].pop('image_id')
     data['annotations'][2]['bbox'][0] = float('nan')
     path.write_text(json.dumps(data))
-    with pytest.raises(
-        UserError, match=r'annotation 1: annotation without image_id; .* \(2 such faults in all: tools/ch'
-    ):
+    with pytest.raises(UserError, match=r'annotation 1: missing image_id; .* \(2 errors in all: tools/ch'):
         check(dataset)
 
 
@@ -109,7 +134,7 @@ def test_images_are_read_on_request(dataset):
     Path(dataset.data_root, 'images/1.jpg').write_bytes(b'no picture')
     cfg = ConfigDict(val_dataloader=dict(dataset=dataset))
     check_datasets(cfg, ('val',))
-    with pytest.raises(UserError, match='image file unreadable'):
+    with pytest.raises(UserError, match='unreadable image file'):
         check_datasets(cfg, ('val',), decode=True)
-    with pytest.raises(UserError, match='image file unreadable'):
+    with pytest.raises(UserError, match='unreadable image file'):
         DatasetCheckHook(decode=True).before_train(SimpleNamespace(rank=0, cfg=cfg))

@@ -1,6 +1,6 @@
 import pytest
 
-from mixdet.swap import describe
+from mixdet.swap import backbone_outputs
 
 
 @pytest.mark.parametrize(
@@ -24,9 +24,9 @@ from mixdet.swap import describe
     ],
 )  # fmt: skip
 def test_channels_and_strides(backbone, channels, strides):
-    assert describe(backbone) == (channels, strides)
+    assert backbone_outputs(backbone) == (channels, strides)
 
 
-def test_what_cannot_be_built_is_passed_on():
+def test_errors_of_building_are_passed_on():
     with pytest.raises(KeyError):
-        describe(dict(type='NoSuchNet'))
+        backbone_outputs(dict(type='NoSuchNet'))

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from mixdet.errors import UserError
-from mixdet.swap.survey import FAILS, Trial, _in_a_process, _line, markdown, survey, write_language_model
+from mixdet.swap.isolation import FAILS, _in_a_process, shorten_reason
+from mixdet.swap.offline import write_language_model
+from mixdet.swap.survey import Attempt, survey, survey_tables
 
 RETINANET = "_base_ = 'mmdet::_base_/models/retinanet_r50_fpn.py'\nmodel = dict(backbone=dict(depth={depth}))\n{more}"
 
@@ -29,27 +31,27 @@ def folder(tmp_path):
 
 
 def test_every_outcome_and_going_on(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr('mixdet.swap.survey.TRIES', ((True, (64, 64)),))
+    monkeypatch.setattr('mixdet.swap.isolation.TRIES', ((True, (64, 64)),))
     paths = sorted(folder.rglob('*.py'))
     results = tmp_path / 'r.jsonl'
-    trials = list(survey(folder, paths, 'mixnet-s', results))
-    assert {trial.config: trial.status for trial in trials} == {
+    attempts = list(survey(folder, paths, 'mixnet-s', results))
+    assert {attempt.config: attempt.status for attempt in attempts} == {
         'a/runs.py': 'runs', 'a/again.py': 'runs', 'a/fails.py': 'fails', 'b/refused.py': 'refused',
         'b/broken.py': 'unreadable', 'b/schedule.py': 'no model',
     }  # fmt: skip
     assert str(tmp_path) not in results.read_text()
-    assert 'NoHead' in next(trial.reason for trial in trials if trial.status == 'fails')
-    assert [trial.pyramid for trial in trials if trial.status != 'no model'].count(True) == 4
+    assert 'NoHead' in next(attempt.reason for attempt in attempts if attempt.status == 'fails')
+    assert [attempt.pyramid for attempt in attempts if attempt.status != 'no model'].count(True) == 4
     lines = results.read_text().splitlines()
-    assert [json.loads(line)['config'] for line in lines] == [trial.config for trial in trials]
-    monkeypatch.setattr('mixdet.swap.survey._prepare', None)  # nothing is tried twice
-    assert list(survey(folder, paths, 'mixnet-s', results)) == trials
-    table = markdown(trials)
+    assert [json.loads(line)['config'] for line in lines] == [attempt.config for attempt in attempts]
+    monkeypatch.setattr('mixdet.swap.survey._swap', None)  # nothing is tried twice
+    assert list(survey(folder, paths, 'mixnet-s', results)) == attempts
+    table = survey_tables(attempts)
     assert '| detectors on a pyramid of stride 4-32 | 4 | 2 | 0 | 1 | 1 |' in table
     assert '| a | 3 | 2 | 0 | 1 | 0 |' in table and '- refused, 1: cannot be wired' in table
 
 
-def test_a_trial_that_hangs_or_dies_ends_alone():
+def test_a_detector_that_hangs_or_dies_ends_alone():
     import os
     import time
 
@@ -58,9 +60,9 @@ def test_a_trial_that_hangs_or_dies_ends_alone():
 
 
 def test_a_classifier_is_no_detector():
-    assert Trial('x', 'runs', strides=(4, 8, 16, 32)).pyramid and Trial('x', 'runs', strides=(1, 4, 8)).pyramid
-    assert not Trial('x', 'runs', detector='BaseReID', strides=(32,)).pyramid
-    assert not Trial('x', 'runs', strides=(4, 4)).pyramid and not Trial('x', 'runs').pyramid
+    assert Attempt('x', 'runs', strides=(4, 8, 16, 32)).pyramid and Attempt('x', 'runs', strides=(1, 4, 8)).pyramid
+    assert not Attempt('x', 'runs', detector='BaseReID', strides=(32,)).pyramid
+    assert not Attempt('x', 'runs', strides=(4, 4)).pyramid and not Attempt('x', 'runs').pyramid
 
 
 @pytest.mark.parametrize('missing', ['transformers', 'transformers.modeling_utils'])
@@ -73,4 +75,4 @@ def test_stand_in_for_bert_needs_transformers(tmp_path, monkeypatch, missing):
 
 def test_reasons_name_no_folder_of_the_machine():
     text = 'failed at "/build/a-1/ops/roi_align.cpp":138, mmdet/models 3/4 of /etc/x.py'
-    assert _line(text) == 'failed at "roi_align.cpp":138, mmdet/models 3/4 of x.py'
+    assert shorten_reason(text) == 'failed at "roi_align.cpp":138, mmdet/models 3/4 of x.py'

@@ -10,14 +10,14 @@ from mmengine.config import Config
 
 from mixdet.errors import UserError
 from mixdet.registry import MODELS
-from mixdet.swap import named_backbone, read_config, swap_backbone
+from mixdet.swap import load_config_leniently, named_backbone, swap_backbone
 
 
 def upstream(name):
     """A config that the installed MMDetection ships."""
     import mmdet
 
-    return read_config(str(Path(mmdet.__file__).parent / '.mim' / 'configs' / f'{name}.py'))
+    return load_config_leniently(str(Path(mmdet.__file__).parent / '.mim' / 'configs' / f'{name}.py'))
 
 
 def predict(cfg):

@@ -17,9 +17,9 @@ def test_a_file_is_examined_and_mended(tmp_path):
     done = run_tool('check_dataset.py', 'bad.json', '--images', images, '--decode', '--fix', 'good.json', cwd=tmp_path)
     assert done.returncode == 1 and not done.stderr, done.stderr
     for line in (
-        'warning: bad.json: annotation 1: box of no size',
-        'error: bad.json: annotation 2: area missing; MMDetection fails with a KeyError',
-        'is 320x240, stated 321x240; its boxes are trained at wrong places',
+        'warning: bad.json: annotation 1: zero box size',
+        'error: bad.json: annotation 2: missing area; MMDetection fails with a KeyError',
+        'is 320x240, but the file says 321x240; its boxes are trained in the wrong place',
         f'bad.json: {boxes - 2} of {boxes} boxes are trained, 2 are left out',
     ):
         assert line in done.stdout
@@ -35,6 +35,12 @@ def test_a_config_is_examined(tmp_path):
     done = run_tool('check_dataset.py', write_config(tmp_path), cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count('0 are left out') == 2
+
+
+def test_an_undrawn_demo_set_is_no_issue_and_is_not_drawn(tmp_path):
+    done = run_tool('check_dataset.py', ROOT / 'configs/demo/ssdlite_mixnet-s_1xb8-12e_demo.py', cwd=tmp_path)
+    assert done.returncode == 0 and 'nothing to check' in done.stdout and not done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def write_config(folder):

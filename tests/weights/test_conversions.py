@@ -7,7 +7,7 @@ from helpers import import_timm
 
 from mixdet.engine.checkpoint import read_checkpoint
 from mixdet.errors import UserError
-from mixdet.weights.kinds import KINDS, convert, save
+from mixdet.weights.conversions import CONVERSIONS, convert, save_checkpoint
 
 
 @pytest.mark.parametrize('name', ['mixnet_s', 'tf_mixnet_m'])
@@ -25,14 +25,14 @@ def test_both_formats_hold_the_same(tmp_path):
         state_dict={'a': torch.randn(3, 2).t(), 'n': torch.tensor(3)}, meta=dict(kind='x', skipped=['b', 'c'])
     )
     for name in ('a.pth', 'a.safetensors'):
-        save(checkpoint, tmp_path / name)
+        save_checkpoint(checkpoint, tmp_path / name)
         read = read_checkpoint(tmp_path / name)
         assert read['state_dict'].keys() == checkpoint['state_dict'].keys()
         assert all(torch.equal(read['state_dict'][key], value) for key, value in checkpoint['state_dict'].items())
         assert read['meta']['kind'] == 'x'
     assert json.loads(read['meta']['skipped']) == ['b', 'c']
     with pytest.raises(UserError, match='must end in .pth or .safetensors'):
-        save(checkpoint, tmp_path / 'a.txt')
+        save_checkpoint(checkpoint, tmp_path / 'a.txt')
 
 
 def test_what_is_no_such_model(tmp_path, monkeypatch):
@@ -44,19 +44,19 @@ def test_what_is_no_such_model(tmp_path, monkeypatch):
     (tmp_path / 'a.txt').write_text('')
     for source, kind, message in (
         ('gone.npz', 'mobilenetv1', 'gone.npz does not exist'),
-        ('a.txt', 'mobilenetv1', 'a.txt: unknown kind of file, must be one of .npz, .pb'),
+        ('a.txt', 'mobilenetv1', 'a.txt: unknown file type, must be one of .npz, .pb'),
         ('other.npz', 'ssdlite_mobilenetv1', 'missing in the source: FeatureExtractor/MobilenetV1/Conv2d_0/weights'),
-        ('pickled.npz', 'mobilenetv1', 'pickled.npz is no NumPy archive'),
-        ('broken.npz', 'mobilenetv1', 'broken.npz is no NumPy archive'),
+        ('pickled.npz', 'mobilenetv1', 'pickled.npz is not a NumPy archive'),
+        ('broken.npz', 'mobilenetv1', 'broken.npz is not a NumPy archive'),
         ('other.pth', 'mixnet_s', 'missing in the source: conv_stem.weight'),
     ):
         with pytest.raises(UserError, match=message):
             convert(source, kind)
-    with pytest.raises(UserError, match='only MobileNets have 3x3 kernels'):
+    with pytest.raises(UserError, match='only MobileNets can be grown'):
         convert('other.pth', 'mixnet_s', kernel_sizes=7)
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', CONVERSIONS)
 def test_every_kind_needs_every_tensor(kind):
-    with pytest.raises(UserError, match=r'these weights are not of this model: \d+ tensors are missing'):
+    with pytest.raises(UserError, match=r'these weights do not fit the model: \d+ tensors are missing'):
         convert(torch.nn.Module(), kind)
