@@ -1,6 +1,7 @@
 """MMEngine's Runner with a quiet console."""
 
 import logging
+from typing import Optional
 
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner as MMEngineRunner
@@ -25,9 +26,9 @@ class Runner(MMEngineRunner):
                 handler.setLevel(max(handler.level, logging.WARNING))
         return logger
 
-    def register_custom_hooks(self, hooks) -> None:
-        """Those of the config, and ``ConsoleHook``."""
-        super().register_custom_hooks(hooks)
+    def register_hooks(self, default_hooks: Optional[dict] = None, custom_hooks: Optional[list] = None) -> None:
+        """Register the config's hooks, and ``ConsoleHook``."""
+        super().register_hooks(default_hooks, custom_hooks)
         self.register_hook(ConsoleHook())
 
     def register_default_hooks(self, hooks=None) -> None:

@@ -3,6 +3,7 @@ from unittest.mock import Mock
 import pytest
 from mmengine.hooks import Hook
 
+from mixdet.engine.console import ConsoleHook
 from mixdet.engine.runner import BUILT_IN, Runner
 
 
@@ -27,6 +28,13 @@ def test_none_switches_any_default_hook_off(runner):
     assert registered[-1] is mine and len(registered) == len(BUILT_IN)  # without the checkpoint, with mine
     assert None not in registered
     runner.register_default_hooks(None)
+
+
+@pytest.mark.parametrize('custom_hooks', [None, [], [Hook()]])  # MMDetection's configs have none
+def test_the_console_hook_is_there_with_any_config(runner, custom_hooks):
+    runner.register_hooks({}, custom_hooks)
+    registered = [type(call.args[0]) for call in runner.register_hook.call_args_list]
+    assert registered.count(ConsoleHook) == 1
 
 
 def test_hooks_hear_of_the_end_of_a_broken_training(runner, monkeypatch):
