@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from helpers import coco_of
 
-from mixdet.evaluation.coco import evaluate_boxes
-from mixdet.evaluation.details import CONFUSED, FALSE, FOUND, MISSED, build_details, match, overlap
+from mixdet.evaluation.coco import evaluate_coco
+from mixdet.evaluation.details import CONFUSED, FALSE_ALARM, FOUND, MISSED, box_ious, build_details, match_boxes
 
 CLASSES, CAT_IDS = ('cat', 'dog'), (7, 9)
 # image 1: cat found, dog taken for a cat, dog missed, a false alarm, a detection of too low a score
@@ -37,31 +37,31 @@ def details():
             dict(image_id=image, category_id=CAT_IDS[k], bbox=[x1, y1, x2 - x1, y2 - y1], score=score)
             for (x1, y1, x2, y2), score, k in found
         ]
-    numbers = evaluate_boxes(coco, rows, CAT_IDS, [1, 2, 3, 4])
-    return build_details(coco, predictions, CLASSES, CAT_IDS, numbers, score_thr=0.3)
+    found = evaluate_coco(coco, rows, CAT_IDS, [1, 2, 3, 4])
+    return build_details(coco, predictions, CLASSES, CAT_IDS, 0.3, found)
 
 
-def test_overlap():
+def test_box_ious():
     boxes = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30.0]])
-    assert overlap(boxes[:1], boxes).tolist() == [[1, pytest.approx(1 / 3), 0]]
-    assert overlap(boxes[:1], np.array([[5, 0, 100, 100.0]]), crowd=True).tolist() == [[0.5]]
+    assert box_ious(boxes[:1], boxes).tolist() == [[1, pytest.approx(1 / 3), 0]]
+    assert box_ious(boxes[:1], np.array([[5, 0, 100, 100.0]]), crowd=True).tolist() == [[0.5]]
 
 
 def test_a_box_goes_to_the_surest_of_its_class_before_another_class():
     truth, found = np.array([[0, 0, 10, 10.0]]), np.array([[0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 8.0]])
-    assert match(truth, np.array([1]), found, np.array([0, 1, 1])).tolist() == [-1, 0, -1]
-    assert match(truth, np.array([1]), found, np.array([0, 0, 2])).tolist() == [0, -1, -1]
-    assert match(truth, np.array([1]), found + 8, np.array([1, 1, 1])).tolist() == [-1, -1, -1]
-    assert match(truth[:0], np.array([]), found, np.array([1, 1, 1])).tolist() == [-1, -1, -1]
+    assert match_boxes(truth, np.array([1]), found, np.array([0, 1, 1])).tolist() == [-1, 0, -1]
+    assert match_boxes(truth, np.array([1]), found, np.array([0, 0, 2])).tolist() == [0, -1, -1]
+    assert match_boxes(truth, np.array([1]), found + 8, np.array([1, 1, 1])).tolist() == [-1, -1, -1]
+    assert match_boxes(truth[:0], np.array([]), found, np.array([1, 1, 1])).tolist() == [-1, -1, -1]
 
 
 def test_every_box_has_its_state(details):
     states = [([b.state for b in image.truth], [b.state for b in image.detections]) for image in details.images]
     assert states == [
-        ([FOUND, CONFUSED, MISSED], [FOUND, CONFUSED, FALSE]),
-        ([FOUND], [FOUND, FALSE]),
+        ([FOUND, CONFUSED, MISSED], [FOUND, CONFUSED, FALSE_ALARM]),
+        ([FOUND], [FOUND, FALSE_ALARM]),
         ([], []),
-        ([], [FALSE]),
+        ([], [FALSE_ALARM]),
     ]
     first = details.images[0]
     assert first.truth[1].corners == (40, 40, 60, 60) and first.detections[1].score == pytest.approx(0.8)
@@ -75,8 +75,8 @@ def test_confusion_counts_each_box_once(details):
 
 
 def test_worst_and_best(details):
-    assert [image.path for image in details.worst(9)] == ['4.jpg', '1.jpg', '2.jpg']
-    assert [image.path for image in details.best(1)] == ['2.jpg']
+    assert [image.path for image in details.worst_images(9)] == ['4.jpg', '1.jpg', '2.jpg']
+    assert [image.path for image in details.best_images(1)] == ['2.jpg']
 
 
 def test_numbers_of_classes(details):

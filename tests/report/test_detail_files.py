@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from mixdet.evaluation.coco import IOU_THRS
-from mixdet.evaluation.details import FALSE, FOUND, MISSED, Box, Details, ImageErrors
-from mixdet.report.evaluation import frequent_confusions, write_details
+from mixdet.evaluation.details import FALSE_ALARM, FOUND, MISSED, Box, Details, ImageErrors
+from mixdet.report.detail_files import frequent_confusions, write_details
 from mixdet.report.figures import POINTS, confusion_figure, line_figure, precision_recall_figure, to_svg
 from mixdet.report.pictures import COLORS, GAP, SIDE, draw_errors
 
@@ -32,7 +32,9 @@ def image(tmp_path):
     path = tmp_path / 'a.png'
     Image.fromarray(np.full((50, 100, 3), 128, np.uint8)).save(path)
     truth = [Box((10, 10, 40, 40), 0, FOUND), Box((50, 5, 95, 45), 1, MISSED)]
-    return ImageErrors(str(path), truth, [Box((10, 10, 40, 40), 0, FOUND, 0.9), Box((60, 20, 70, 48), 0, FALSE, 0.4)])
+    return ImageErrors(
+        str(path), truth, [Box((10, 10, 40, 40), 0, FOUND, 0.9), Box((60, 20, 70, 48), 0, FALSE_ALARM, 0.4)]
+    )
 
 
 def test_files_of_an_evaluation(tmp_path, image):
@@ -46,7 +48,7 @@ def test_files_of_an_evaluation(tmp_path, image):
     ]  # fmt: skip
     assert json.loads((tmp_path / 'out/details.json').read_text()) == content
     (record,) = content['pictures']['worst']
-    assert record['counts'] == {FOUND: 1, 'confused': 0, MISSED: 1, FALSE: 1} and record['f1'] == 0.5
+    assert record['counts'] == {FOUND: 1, 'confused': 0, MISSED: 1, FALSE_ALARM: 1} and record['f1'] == 0.5
     with (tmp_path / 'out/per_class.csv').open() as file:
         assert [row['AP'] for row in csv.DictReader(file)] == ['0.5', '0.5']
     assert frequent_confusions(content) == [('dog', 'cat', 3), ('cat', 'dog', 2)]
@@ -63,8 +65,10 @@ def test_boxes_stand_on_their_side_in_their_colour(image):
     assert picture.size == (2 * SIDE + GAP, SIDE // 2)
     pixels = np.array(picture)
     left, right = pixels[:, :SIDE], pixels[:, SIDE + GAP :]
-    assert near(left, COLORS[FOUND]) > 300 and near(left, COLORS[MISSED]) > 300 and not near(left, COLORS[FALSE])
-    assert near(right, COLORS[FOUND]) > 300 and near(right, COLORS[FALSE]) > 200 and not near(right, COLORS[MISSED])
+    assert near(left, COLORS[FOUND]) > 300 and near(left, COLORS[MISSED]) > 300 and not near(left, COLORS[FALSE_ALARM])
+    assert (
+        near(right, COLORS[FOUND]) > 300 and near(right, COLORS[FALSE_ALARM]) > 200 and not near(right, COLORS[MISSED])
+    )
     top = right[int(10 * 4.8)]  # the upper edge of the box found: 10..40 of 100 px, drawn 4.8 times as large
     assert near(top[None, 48:192], COLORS[FOUND]) > 100 and not near(top[None, 200:260], COLORS[FOUND])
 

@@ -16,7 +16,7 @@ class Logger(list):
 def runner(work_dir, details, monkeypatch):
     """A training about to begin in a work dir where another had been."""
     known = json.loads((work_dir / 'report/run.json').read_text())['card']
-    monkeypatch.setattr(card, 'describe', lambda runner: known)
+    monkeypatch.setattr(card, 'model_card', lambda runner: known)
     return SimpleNamespace(
         work_dir=str(work_dir), train_loop=None, epoch=0, max_epochs=3, iter=0, max_iters=30, logger=Logger(),
         val_loop=SimpleNamespace(evaluator=SimpleNamespace(metrics=[object(), SimpleNamespace(details=details)])),
