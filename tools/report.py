@@ -26,8 +26,11 @@ def main() -> None:
         print(f'Report: {write_report(args.work_dirs[0])}')
         return
     runs = [read_training_run(work_dir) for work_dir in args.work_dirs]
-    for iou_type, (stats, _) in comparison_tables(runs).items():
-        table = Table(f'best validation, {IOU_TYPES[iou_type]}', *unique_names(runs))
+    tables = comparison_tables(runs)
+    for iou_type, (stats, _) in tables.items():
+        table = Table(
+            'best validation' if len(tables) == 1 else f'best validation, {IOU_TYPES[iou_type]}', *unique_names(runs)
+        )
         for title, values in stats:
             table.add_row(title, *(format_number(value, 4) for value in values))
         Console(width=None if sys.stdout.isatty() else 160).print(table)

@@ -11,7 +11,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from rich.console import Console
 from rich.table import Table
 
-from mixdet.evaluation.numbers import IOU_TYPES, STAT_TITLES, CocoNumbers, format_number
+from mixdet.evaluation.numbers import IOU_TYPES, STAT_TITLES, CocoNumbers, ap_title, format_number
 from mixdet.registry import HOOKS
 
 if sys.platform != 'win32':
@@ -74,7 +74,7 @@ class ConsoleHook(Hook):
                 for name, value in of_type.stats.items()
                 if 'AR' not in name
             )
-            print(f'val {when}  {numbers.ap_title(iou_type)} {"  ".join(parts)}', flush=True)
+            print(f'val {when}  {ap_title(iou_type, numbers.by_type)} {"  ".join(parts)}', flush=True)
         if not numbers.by_type:
             print(f'val {when}  {metrics}', flush=True)
         if runner.iter >= runner.max_iters:
@@ -94,7 +94,7 @@ def print_metrics(metrics: dict[str, float]) -> None:
         rows = [(STAT_TITLES[name], value) for name, value in of_type.stats.items()]
         console.print(_two_columns(f'COCO {IOU_TYPES[iou_type]} evaluation', 'metric', rows))
         if of_type.per_class:
-            title = f'{numbers.ap_title(iou_type)} per class'
+            title = f'{ap_title(iou_type, numbers.by_type)} per class'
             console.print(_two_columns(title[0].upper() + title[1:], 'class', list(of_type.per_class.items())))
     if numbers.other:
         title = 'Other metrics' if numbers.by_type else 'Results'

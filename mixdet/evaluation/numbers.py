@@ -1,7 +1,7 @@
 """COCO's numbers and the metric names they go by: the one place that reads and writes those names."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Optional
@@ -56,10 +56,6 @@ class CocoNumbers:
         """AP of the boxes, else of the masks; None if neither was evaluated."""
         return next((numbers.stats['mAP'] for numbers in self.by_type.values() if 'mAP' in numbers.stats), None)
 
-    def ap_title(self, iou_type: str) -> str:
-        """AP, or if not only boxes were evaluated, whose: 'box AP', 'mask AP'."""
-        return 'AP' if list(self.by_type) == ['bbox'] else f'{IOU_TYPES[iou_type]} AP'
-
     @classmethod
     def from_metrics(cls, metrics: Mapping[str, float]) -> 'CocoNumbers':
         """Read what an evaluator returned or a log holds, such as ``coco/bbox_mAP`` and ``coco/cat_precision``.
@@ -95,6 +91,11 @@ class CocoNumbers:
             metrics.update({f'{prefix}{iou_type}_{name}': value for name, value in numbers.stats.items()})
             metrics.update({f'{prefix}{mark}{name}{CLASS_SUFFIX}': value for name, value in numbers.per_class.items()})
         return {**metrics, **self.other}
+
+
+def ap_title(iou_type: str, evaluated: Collection[str]) -> str:
+    """'AP', or unless boxes alone were ``evaluated``, 'box AP' and 'mask AP'."""
+    return 'AP' if list(evaluated) == ['bbox'] else f'{IOU_TYPES[iou_type]} AP'
 
 
 def format_number(value: Optional[float], digits: int = 3) -> str:

@@ -51,7 +51,7 @@ def evaluation_figures(details: dict) -> dict[str, tuple[str, Figure]]:
     """Titles and figures by name, from the content of ``details.json``."""
     return dict(
         precision_recall=('Precision and recall of each class', precision_recall_figure(details)),
-        iou=('Precision and recall by overlap', iou_figure(details)),
+        iou=('Precision and recall by IoU threshold', iou_figure(details)),
         confusion=('Confusion matrix', confusion_figure(details)),
     )
 

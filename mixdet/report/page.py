@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from mixdet.errors import UserError
 from mixdet.evaluation.details import CONFUSED, FALSE_ALARM, FOUND, MISSED
-from mixdet.evaluation.numbers import IOU_TYPES, STAT_TITLES, CocoNumbers, IouTypeNumbers, format_number
+from mixdet.evaluation.numbers import IOU_TYPES, STAT_TITLES, CocoNumbers, IouTypeNumbers, ap_title, format_number
 from mixdet.report.card import shown_path
 from mixdet.report.detail_files import evaluation_figures, frequent_confusions
 from mixdet.report.figures import MATRIX, SERIES, line_figure, save_png, to_svg
@@ -26,6 +26,7 @@ CLASS_COLUMNS = {
     'boxes': 'boxes', 'AP': 'AP', 'AP50': 'AP50', 'AP75': 'AP75', 'AP_small': 'small', 'AP_medium': 'medium',
     'AP_large': 'large', 'AR': 'AR', 'F1': 'best F1', 'score': 'at score', 'mask_AP': 'mask AP',
 }  # fmt: skip
+AP_FIGURES = {'bbox': 'ap', 'segm': 'mask_ap'}
 AP_CURVES = {'AP': 'mAP', 'AP50': 'mAP_50', 'AP75': 'mAP_75'}
 NO_VALIDATION = Validation(0, CocoNumbers())
 Rows = list[tuple[str, list[Optional[float]]]]  # of a table: its name, and a value for each run
@@ -67,18 +68,20 @@ def write_comparison(runs: Sequence[TrainingRun], path: Path) -> Path:
     names = unique_names(runs)
     colors = {name: SERIES[i % len(SERIES)] for i, name in enumerate(names)}
     unit = 'epoch' if all(run.by_epoch for run in runs) else 'iteration'
-    ap = {name: run.val_curve('mAP') for name, run in zip(names, runs)}
+    tables = comparison_tables(runs)
+    curves = {}
+    for iou_type in tables:
+        title = ap_title(iou_type, tables)
+        ap = {name: run.val_curve('mAP', iou_type) for name, run in zip(names, runs)}
+        curves[AP_FIGURES[iou_type]] = (_capital(title), line_figure(ap, unit, title, legend=False))
     loss = {name: run.train_curve('loss') for name, run in zip(names, runs)}
-    curves = dict(
-        ap=('AP', line_figure(ap, unit, 'AP', legend=False)),
-        loss=('Loss', line_figure(loss, 'iteration', 'loss', log=True, legend=False)),
-    )
+    curves['loss'] = ('Loss', line_figure(loss, 'iteration', 'loss', log=True, legend=False))
     page = _template('compare.html').render(
         title=f'{len(runs)} runs',
         runs=dict(zip(names, runs)),
         colors=colors,
         curves=_svgs(curves),
-        tables=comparison_tables(runs),
+        tables=tables,
         facts=differing_facts(runs),
     )
     return _write_page(path, page)
@@ -106,10 +109,11 @@ def training_curves(run: TrainingRun) -> dict[str, tuple[str, Figure]]:
     if run.train:
         losses = {name.removeprefix('loss_'): run.train_curve(name) for name in run.loss_names}
         curves['loss'] = ('Loss and its parts', line_figure(losses, 'iteration', 'loss', log=True))
-    for iou_type, name, title in (('bbox', 'ap', 'AP'), ('segm', 'mask_ap', 'Mask AP')):
-        if run.val_curve('mAP', iou_type)[0]:
-            lines = {label: run.val_curve(stat, iou_type) for label, stat in AP_CURVES.items()}
-            curves[name] = (f'{title} in validation', line_figure(lines, run.unit, title))
+    numbers = (run.last_validation or NO_VALIDATION).numbers
+    for iou_type in numbers.by_type:
+        title = ap_title(iou_type, numbers.by_type)
+        lines = {label: run.val_curve(stat, iou_type) for label, stat in AP_CURVES.items()}
+        curves[AP_FIGURES[iou_type]] = (f'{_capital(title)} in validation', line_figure(lines, run.unit, title))
     if run.train:
         rate = {'lr': run.train_curve('lr')}
         curves['lr'] = ('Learning rate', line_figure(rate, 'iteration', 'learning rate'))
@@ -204,6 +208,10 @@ def breakable(path: str) -> Markup:
     return Markup('/<wbr>').join(path.split('/'))
 
 
+def _capital(title: str) -> str:
+    return title[:1].upper() + title[1:]
+
+
 def _svgs(figures: dict[str, tuple[str, Figure]]) -> dict[str, tuple[str, Markup]]:
     return {name: (title, Markup(to_svg(figure, title))) for name, (title, figure) in figures.items()}
 
@@ -231,7 +239,9 @@ def _template(name: str) -> Template:
     environment.filters.update(
         number=format_number, count=format_count, duration=format_duration, boxes=format_boxes, breakable=breakable
     )
-    environment.globals.update(colors=COLORS, states=STATES, titles=STAT_TITLES, matrix_classes=MATRIX)
+    environment.globals.update(
+        colors=COLORS, states=STATES, titles=STAT_TITLES, iou_types=IOU_TYPES, ap_title=ap_title, matrix_classes=MATRIX
+    )
     return environment.get_template(name)
 
 

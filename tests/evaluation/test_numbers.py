@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixdet.evaluation.numbers import STATS, CocoNumbers, IouTypeNumbers, format_number
+from mixdet.evaluation.numbers import STATS, CocoNumbers, IouTypeNumbers, ap_title, format_number
 
 BOXES = IouTypeNumbers(dict(zip(STATS, range(12))), {'cat': 0.5, 'cell phone': -1.0})
 MASKS = IouTypeNumbers(dict(zip(STATS, range(12, 24))), {'cat': 0.25, 'cell phone': -1.0})
@@ -69,8 +69,8 @@ def test_ap_and_its_title():
     both, boxes, masks = CocoNumbers(BOXES, MASKS), CocoNumbers(BOXES), CocoNumbers(segm=MASKS)
     assert (both.ap, boxes.ap, masks.ap, CocoNumbers().ap) == (0, 0, 12, None)
     assert [list(numbers.by_type) for numbers in (both, boxes, masks)] == [['bbox', 'segm'], ['bbox'], ['segm']]
-    assert both.ap_title('bbox') == 'box AP' and both.ap_title('segm') == masks.ap_title('segm') == 'mask AP'
-    assert boxes.ap_title('bbox') == 'AP'
+    assert (ap_title('bbox', both.by_type), ap_title('segm', both.by_type)) == ('box AP', 'mask AP')
+    assert (ap_title('bbox', boxes.by_type), ap_title('segm', masks.by_type)) == ('AP', 'mask AP')
     assert CocoNumbers(IouTypeNumbers({'AR@1': 1}), MASKS).ap == 12
 
 

@@ -171,7 +171,7 @@ def test_masks_stand_beside_boxes(mask_run):
     assert shown == {**boxes, **masks}
     header = re.sub(r' +', ' ', page.text[''])
     assert '0.280 box AP, epoch 3' in header and '0.155 mask AP, epoch 3' in header
-    assert 'Boxes' in page.text['results'] and 'Masks' in page.text['results']
+    assert 'Box AP and AR' in page.text['results'] and 'Mask AP and AR' in page.text['results']
     assert {'figure-ap', 'figure-mask_ap'} <= set(page.ids) and (mask_run / 'report/mask_ap.png').is_file()
     classes = re.sub(r' +', ' ', page.text['classes'])
     assert 'at score mask AP' in classes and '0.432 0.457' in classes and '0.432 -' in classes
@@ -182,8 +182,11 @@ def test_comparison_with_and_without_masks(mask_run, other, tmp_path):
     text = write_comparison(runs, tmp_path / 'both.html').read_text()
     page = Page(text)
     check_alone(page, text)
+    assert {'figure-ap', 'figure-mask_ap', 'figure-loss'} <= set(page.ids)
     results, classes = (re.sub(r' +', ' ', page.text[section]) for section in ('results', 'classes'))
-    assert 'boxes AP IoU .50:.95 0.2800 0.5200' in results and 'masks AP IoU .50:.95 0.1550 -' in results
+    assert (
+        'box AP and AR AP IoU .50:.95 0.2800 0.5200' in results and 'mask AP and AR AP IoU .50:.95 0.1550 -' in results
+    )
     assert 'red <cell> 0.2500 0.5000' in classes and 'red <cell> 0.1250 -' in classes
 
 
