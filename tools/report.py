@@ -1,4 +1,4 @@
-"""Reports of trainings: python tools/report.py WORK_DIR [WORK_DIR ...]."""
+"""The report of a training, or a comparison of several: python tools/report.py WORK_DIR [WORK_DIR ...]."""
 
 import argparse
 import sys
@@ -15,9 +15,9 @@ from mixdet.report.run import read_training_run
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='Write the report of a training, or set several side by side.')
+    parser = argparse.ArgumentParser(description='Write the report of a training, or compare several.')
     parser.add_argument('work_dirs', nargs='+', type=Path, metavar='WORK_DIR', help='folder of a training')
-    parser.add_argument('--out', type=Path, default=Path('comparison.html'), help='page that compares several')
+    parser.add_argument('--out', type=Path, default=Path('comparison.html'), help='page of the comparison')
     args = parser.parse_args()
     if args.out.suffix != '.html':
         raise UserError(f'--out {args.out}: must end in .html')
@@ -26,11 +26,8 @@ def main() -> None:
         print(f'Report: {write_report(args.work_dirs[0])}')
         return
     runs = [read_training_run(work_dir) for work_dir in args.work_dirs]
-    tables = comparison_tables(runs)
-    for iou_type, (stats, _) in tables.items():
-        table = Table(
-            'best validation' if len(tables) == 1 else f'best validation, {IOU_TYPES[iou_type]}', *unique_names(runs)
-        )
+    for iou_type, (stats, _) in comparison_tables(runs).items():
+        table = Table(f'best validation, {IOU_TYPES[iou_type]}', *unique_names(runs))
         for title, values in stats:
             table.add_row(title, *(format_number(value, 4) for value in values))
         Console(width=None if sys.stdout.isatty() else 160).print(table)
