@@ -129,7 +129,7 @@ def confusion_figure(details: dict) -> Figure:
 
 
 def save_png(figure: Figure, path: Path) -> None:
-    """Write ``figure`` on a white ground."""
+    """Write ``figure`` on a white background."""
     figure.savefig(path, dpi=160, facecolor='white')
 
 

@@ -1,4 +1,4 @@
-"""The report's pages, each one HTML file without any reference to another."""
+"""The report's pages, each a single HTML file that refers to no other."""
 
 import base64
 import shlex
@@ -246,7 +246,7 @@ def _template(name: str) -> Template:
 
 
 def _write_page(path: Path, page: str) -> Path:
-    """Whole or not at all: a reader may reload the page at any time."""
+    """Write the page atomically: a reader may reload it at any time."""
     part = path.with_suffix('.html.part')
     part.write_text(page, encoding='utf-8')
     part.replace(path)

@@ -47,7 +47,7 @@ def test_box_ious():
     assert box_ious(boxes[:1], np.array([[5, 0, 100, 100.0]]), crowd=True).tolist() == [[0.5]]
 
 
-def test_a_box_goes_to_the_surest_of_its_class_before_another_class():
+def test_a_box_goes_to_the_highest_score_of_its_class_before_another_class():
     truth, found = np.array([[0, 0, 10, 10.0]]), np.array([[0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 8.0]])
     assert match_boxes(truth, np.array([1]), found, np.array([0, 1, 1])).tolist() == [-1, 0, -1]
     assert match_boxes(truth, np.array([1]), found, np.array([0, 0, 2])).tolist() == [0, -1, -1]

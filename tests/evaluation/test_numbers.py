@@ -1,8 +1,12 @@
+import re
+
 import pytest
+from helpers import coco_of
 from hypothesis import given
 from hypothesis import strategies as st
+from pycocotools.cocoeval import COCOeval
 
-from mixdet.evaluation.numbers import STATS, CocoNumbers, IouTypeNumbers, ap_title, format_number
+from mixdet.evaluation.numbers import STAT_TITLES, STATS, CocoNumbers, IouTypeNumbers, ap_title, format_number
 
 BOXES = IouTypeNumbers(dict(zip(STATS, range(12))), {'cat': 0.5, 'cell phone': -1.0})
 MASKS = IouTypeNumbers(dict(zip(STATS, range(12, 24))), {'cat': 0.25, 'cell phone': -1.0})
@@ -11,6 +15,29 @@ values = st.floats(-1, 1)
 names = st.text(min_size=1).filter(lambda name: not name.startswith('segm_'))
 stats = st.fixed_dictionaries(dict.fromkeys(STATS, values))
 of_type = st.builds(IouTypeNumbers, stats, st.dictionaries(names, values, min_size=1))
+
+
+def test_stats_are_pycocotools_in_its_order(capsys):
+    """As ``COCOeval.summarize`` prints them."""
+    coco = coco_of([1], {7: 'cat'}, [(1, 7, [0, 0, 20, 20], False)])
+    evaluation = COCOeval(coco, coco_of([1], {7: 'cat'}, []), 'bbox')
+    evaluation.evaluate()
+    evaluation.accumulate()
+    capsys.readouterr()
+    evaluation.summarize()
+    printed = re.findall(r'\((A.)\) @\[ IoU=(\S+) *\| area= *(\w+) \| maxDets= *(\d+) \]', capsys.readouterr().out)
+    expected = {}
+    for kind, iou, area, limit in printed:
+        name = {'AP': 'mAP', 'AR': 'AR'}[kind]
+        if area != 'all':
+            name, title = f'{name}_{area[0]}', area
+        elif kind == 'AR':
+            title = f'{limit} per image'
+        else:
+            name += '' if ':' in iou else f'_{iou[2:]}'
+            title = 'IoU ' + iou.replace('0.', '.')
+        expected[name if kind == 'AP' else f'{name}@{limit}'] = f'{kind}  {title}'
+    assert len(printed) == 12 and list(STAT_TITLES.items()) == list(expected.items())
 
 
 def test_names_are_mmdetections():
@@ -72,6 +99,13 @@ def test_ap_and_its_title():
     assert (ap_title('bbox', both.by_type), ap_title('segm', both.by_type)) == ('box AP', 'mask AP')
     assert (ap_title('bbox', boxes.by_type), ap_title('segm', masks.by_type)) == ('AP', 'mask AP')
     assert CocoNumbers(IouTypeNumbers({'AR@1': 1}), MASKS).ap == 12
+
+
+def test_numbers_do_not_change():
+    with pytest.raises(AttributeError):
+        BOXES.stats = {}
+    with pytest.raises(AttributeError):
+        CocoNumbers(BOXES).bbox = MASKS
 
 
 def test_numbers_for_readers():

@@ -52,7 +52,7 @@ def test_a_file_of_version_0_1_is_read(tmp_path):
     ]
 
 
-def test_each_work_dir_counts_once_with_its_newest(tmp_path):
+def test_each_work_dir_counts_once_with_its_newest_evaluation(tmp_path):
     for i, (folder, name, ap) in enumerate([('a', 'epoch_9.pth', 0.1), ('a', 'epoch_1.pth', 0.2), ('b', 'x.pth', 0.3)]):
         os.utime(write(tmp_path / folder, name, ap), (i, i))
     assert [result.numbers.bbox.stats['mAP'] for result in read_results(tmp_path)] == [0.2, 0.3]
@@ -69,7 +69,7 @@ def test_a_file_of_another_kind_is_named(tmp_path, content):
         read_results(tmp_path)
 
 
-def test_mirrored_tests_stay_out_of_tables(tmp_path):
+def test_evaluations_with_tta_stay_out_of_tables(tmp_path):
     cfg = Config(dict(work_dir=str(tmp_path / 'w'), test_evaluator=dict(ann_file='a.json')))
     path = write_result(cfg, 'net', {}, 'a/epoch_2.pth', 1, {'coco/bbox_mAP': 0.5}, tta=True)
     assert path == tmp_path / 'w/results_tta/epoch_2.json' and read_results(tmp_path) == []

@@ -40,7 +40,7 @@ def scalars():
 
 @pytest.fixture
 def details(tmp_path):
-    """Of an evaluation of three images, the last of which is gone."""
+    """Details of an evaluation of three images; the file of the last one is missing."""
     images = []
     for name in ('good.png', 'bad.png', 'gone.png'):
         path = tmp_path / name

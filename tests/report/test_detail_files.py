@@ -39,7 +39,7 @@ def image(tmp_path):
 
 def test_files_of_an_evaluation(tmp_path, image):
     (tmp_path / 'out').mkdir()
-    (tmp_path / 'out/worst_9.jpg').write_bytes(b'of an evaluation before')
+    (tmp_path / 'out/worst_9.jpg').write_bytes(b'of an earlier evaluation')
     gone = image._replace(path=str(tmp_path / 'gone.png'))
     content = write_details(make_details(['cat', 'dog'], [gone, image]), tmp_path / 'out', samples=2)
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == [
@@ -60,7 +60,7 @@ def near(pixels, color):
     return int((np.abs(pixels.astype(int) - wanted).max(-1) < 25).sum())
 
 
-def test_boxes_stand_on_their_side_in_their_colour(image):
+def test_boxes_are_drawn_on_their_side_in_their_colour(image):
     picture = draw_errors(image, ['cat', 'dog'])
     assert picture.size == (2 * SIDE + GAP, SIDE // 2)
     pixels = np.array(picture)
@@ -79,7 +79,7 @@ def test_images_of_any_kind_can_be_drawn(image, tmp_path, mode):
     assert draw_errors(image._replace(path=str(tmp_path / 'b.png')), ['cat', 'dog']).height == SIDE
 
 
-def test_svg_takes_the_pages_colours_and_names_nothing_outside():
+def test_svg_takes_the_pages_colours_and_refers_to_nothing_outside():
     svg = to_svg(line_figure({'loss': ([1, 2, 3], [3.0, float('nan'), 1.0]), 'cls': ([1], [1])}, 'x', 'y'), 'a < b')
     assert svg.startswith('<svg viewBox=') and '<title>a &lt; b</title>' in svg and svg.rstrip().endswith('</svg>')
     assert 'currentColor' in svg and 'var(--line)' in svg and '<metadata>' not in svg and 'DejaVu' not in svg

@@ -44,7 +44,7 @@ class Page(HTMLParser):
 
 
 def check_alone(page, text):
-    """Nothing is fetched: what is referred to is in the page."""
+    """Nothing is fetched: whatever the page refers to is in it."""
     for tag, key, value in page.attributes:
         if key in ('src', 'href', 'xlink:href', 'data', 'poster', 'srcset', 'action'):
             assert value.startswith(('#', 'data:')), (tag, key, value[:80])
@@ -58,7 +58,7 @@ def check_alone(page, text):
     assert len(scripts) == 1 and 'http' not in scripts[0] and 'fetch' not in scripts[0]
 
 
-def test_the_page_is_whole_and_needs_nothing_else(work_dir):
+def test_the_page_is_complete_and_needs_no_other_file(work_dir):
     path = write_report(work_dir)
     assert path == work_dir / 'report.html'
     text = path.read_text()
@@ -114,7 +114,7 @@ def test_a_network_that_could_not_be_run(work_dir):
     assert 'wants two images' in page.text['card'] and 'latency' not in page.text['card']
 
 
-def test_a_training_without_our_hook(work_dir):
+def test_a_training_without_report_hook(work_dir):
     (work_dir / 'report/run.json').unlink()
     (work_dir / 'report/details.json').unlink()
     page = Page(write_report(work_dir).read_text())

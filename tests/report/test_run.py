@@ -31,7 +31,7 @@ def test_a_resumed_part_replaces_what_it_repeats(work_dir, scalars):
     assert [record['iter'] for record in run.train] == [5, 10] and len(run.val) == 1
 
 
-def test_a_log_that_was_cut_off_is_read_to_there(work_dir):
+def test_a_log_that_was_cut_off_is_read_up_to_the_cut(work_dir):
     path = next(work_dir.glob('*/vis_data/scalars.json'))
     path.write_text(path.read_text()[:-20])
     assert len(read_training_run(work_dir).val) == 2
@@ -40,14 +40,14 @@ def test_a_log_that_was_cut_off_is_read_to_there(work_dir):
         read_training_run(work_dir)
 
 
-def test_a_run_without_our_hook(work_dir):
+def test_a_training_without_report_hook(work_dir):
     for path in (work_dir / 'report').iterdir():
         path.rename(path.with_name(f'{path.name}.old'))
     run = read_training_run(work_dir)
     assert run.card == {} and run.details is None and len(run.val) == 3 and run.name == 'net'
 
 
-def test_details_of_a_test_serve_too(work_dir):
+def test_details_of_tools_test_are_used_where_there_are_no_others(work_dir):
     results = work_dir / 'results/epoch_3'
     results.parent.mkdir()
     (work_dir / 'report').rename(results)
@@ -77,7 +77,7 @@ def test_masks_are_read_and_written(work_dir, scalars, tmp_path):
     assert (row['segm_AP red <cell>'], row['AP red <cell>']) == ('0.125', '0.25')
 
 
-def test_what_is_no_work_dir_is_said(tmp_path):
+def test_a_folder_without_a_training_is_an_error(tmp_path):
     with pytest.raises(UserError, match='gone does not exist'):
         read_training_run(tmp_path / 'gone')
     with pytest.raises(UserError, match='holds no training'):

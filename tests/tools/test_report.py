@@ -1,4 +1,4 @@
-"""The report of real (small) trainings, one of them broken off."""
+"""The report of real (small) trainings, one of them cut short."""
 
 import html
 import json
@@ -86,7 +86,7 @@ def test_several_side_by_side(work):
     assert 'tiny' in page and 'stopped' in page and 'finished' in page
 
 
-def test_written_anew_and_moved(work):
+def test_report_of_a_moved_work_dir(work):
     """And the commands that the page gives do what it says."""
     shutil.copytree(work / 'work_dirs/tiny', work / 'moved')
     (work / 'moved/report.html').unlink()
