@@ -73,6 +73,17 @@ def test_boxes_are_drawn_on_their_side_in_their_colour(image):
     assert near(top[None, 48:192], COLORS[FOUND]) > 100 and not near(top[None, 200:260], COLORS[FOUND])
 
 
+def test_labels_of_small_boxes(image):
+    """A small ground truth box that was found has none, a detection always has: also one of score 1."""
+    corners = (50, 20, 55, 25)  # 24 px wide as drawn
+    found = image._replace(truth=[Box(corners, 0, FOUND)], detections=[Box(corners, 0, FOUND, 1.0)])
+    pixels = np.array(draw_errors(found, ['cat']))
+    above = pixels[80:92]  # where a label is, 14 px high, above y = 20 * 4.8
+    assert not near(above[:, :SIDE], COLORS[FOUND]) and near(above[:, SIDE + GAP :], COLORS[FOUND]) > 100
+    missed = image._replace(truth=[Box(corners, 0, MISSED)], detections=[])
+    assert near(np.array(draw_errors(missed, ['cat']))[80:92, :SIDE], COLORS[MISSED]) > 100
+
+
 @pytest.mark.parametrize('mode', ['L', 'RGBA', 'P'])
 def test_images_of_any_kind_can_be_drawn(image, tmp_path, mode):
     Image.new(mode, (30, 200)).save(tmp_path / 'b.png')
