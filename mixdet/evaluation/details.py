@@ -180,11 +180,11 @@ def _match_image(
     kept = kept[np.argsort(-prediction['scores'][kept], kind='stable')]
     found, found_labels = np.float64(prediction['bboxes'][kept]), prediction['labels'][kept]
     taken = match_boxes(boxes, truth_labels, found, found_labels)
-    if crowd:  # as in COCO's evaluation, a detection in a crowd region is neither right nor wrong
-        crowd_boxes, crowd_labels = _as_arrays(crowd, labels)
-        inside = box_ious(found, crowd_boxes, crowd=True) >= MATCH_IOU
-        ignored = (taken < 0) & (inside & (crowd_labels == found_labels[:, None])).any(1)
-        kept, found, found_labels, taken = (values[~ignored] for values in (kept, found, found_labels, taken))
+    # as in COCO's evaluation, a detection in a crowd region is neither right nor wrong
+    crowd_boxes, crowd_labels = _as_arrays(crowd, labels)
+    inside = box_ious(found, crowd_boxes, crowd=True) >= MATCH_IOU
+    ignored = (taken < 0) & (inside & (crowd_labels == found_labels[:, None])).any(1)
+    kept, found, found_labels, taken = (values[~ignored] for values in (kept, found, found_labels, taken))
 
     states, found_states = [MISSED] * len(boxes), [FALSE_ALARM] * len(found)
     for i, j in enumerate(taken):

@@ -57,6 +57,8 @@ def test_box_ious():
     boxes = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30.0]])
     assert box_ious(boxes[:1], boxes).tolist() == [[1, pytest.approx(1 / 3), 0]]
     assert box_ious(boxes[:1], np.array([[5, 0, 100, 100.0]]), crowd=True).tolist() == [[0.5]]
+    assert box_ious(boxes[:1] / 100, boxes[:1] / 100) == pytest.approx(1)  # 0.1 px wide
+    assert box_ious(boxes[:1] * 0, boxes[:1]).tolist() == [[0]]  # without an area
 
 
 def test_a_box_goes_to_the_highest_score_of_its_class_before_another_class():
@@ -118,6 +120,11 @@ def test_a_detection_takes_the_box_that_it_overlaps_most():
     assert match_boxes(truth, np.array([0, 0]), found, np.array([0, 0])).tolist() == [1, 0]
 
 
+def test_a_detection_that_has_its_box_takes_no_other():
+    truth = np.array([[0, 0, 10, 10], [0, 0, 10, 10.0]])
+    assert match_boxes(truth, np.array([0, 1]), truth[:1], np.array([0])).tolist() == [0]
+
+
 def prediction(boxes, scores, labels, **more):
     corners = np.array(boxes, np.float32).reshape(-1, 4)
     return dict(img_id=1, bboxes=corners, scores=np.array(scores, np.float32), labels=np.array(labels, int), **more)
@@ -145,6 +152,12 @@ def test_detections_of_exactly_the_threshold_count_and_the_highest_score_is_firs
     assert [(box.state, box.score) for box in image.detections] == [(FOUND, 0.75), (FALSE_ALARM, 0.5)]
     assert image.path == 'a.jpg' and image.truth[0].score is None
     assert confusion == [[1, 0, 0], [0, 0, 0], [1, 0, 0]]
+
+
+def test_detections_of_equal_score_keep_their_order():
+    boxes = [[i, 0, i + 5, 5] for i in range(100)]
+    image, _, _ = errors_of(prediction(boxes, [0.5 + 0.25 * (i % 2) for i in range(100)], [0] * 100), [])
+    assert [box.corners[0] for box in image.detections] == [*range(1, 100, 2), *range(0, 100, 2)]
 
 
 def test_a_crowd_excuses_detections_of_its_class_that_lie_half_inside():
@@ -214,6 +227,13 @@ def test_each_number_of_a_class_is_read_from_its_place():
     assert dog['AP50'] == pytest.approx(mean / 2) and dog['AR'] == pytest.approx(over_ious / 2)
     # precision (1 - r) / 2 and recall r have their highest F1 r (1 - r) / (r / 2 + 1 / 2) where (1 + r)^2 = 2
     assert dog['F1'] == pytest.approx(0.3431, abs=1e-4) and dog['score'] == pytest.approx(1 - 0.9 * 0.41 - 0.05)
+
+
+def test_a_class_that_is_never_found_has_an_ap_of_zero():
+    coco = coco_of([1], {7: 'cat', 9: 'dog'}, [(1, 7, [0, 0, 9, 9], False)])
+    cat, dog = class_numbers(evaluate_coco(coco, [], CAT_IDS, [1]), CLASSES, [1, 0])
+    assert [cat[key] for key in ('AP', 'AP50', 'F1', 'score')] == [0, 0, 0, 0]
+    assert [dog[key] for key in ('AP', 'AP50', 'F1', 'score')] == [-1, -1, -1, -1]
 
 
 def test_a_class_without_ground_truth_is_unknown():

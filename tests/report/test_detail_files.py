@@ -48,7 +48,7 @@ def test_files_of_an_evaluation(tmp_path, image):
     ]  # fmt: skip
     assert json.loads((tmp_path / 'out/details.json').read_text()) == content
     (record,) = content['pictures']['worst']
-    assert record['counts'] == {FOUND: 1, 'confused': 0, MISSED: 1, FALSE_ALARM: 1} and record['f1'] == 0.5
+    assert record['counts'] == {'found': 1, 'confused': 0, 'missed': 1, 'false alarm': 1} and record['f1'] == 0.5
     with (tmp_path / 'out/per_class.csv').open() as file:
         assert [row['AP'] for row in csv.DictReader(file)] == ['0.5', '0.5']
     assert frequent_confusions(content) == [('dog', 'cat', 3), ('cat', 'dog', 2)]
