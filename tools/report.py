@@ -1,4 +1,4 @@
-"""Reports of trainings: python tools/report.py WORK_DIR [WORK_DIR ...]."""
+"""The report of a training, or a comparison of several: python tools/report.py WORK_DIR [WORK_DIR ...]."""
 
 import argparse
 import sys
@@ -8,16 +8,16 @@ from rich.console import Console
 from rich.table import Table
 
 from mixdet.cli.main import run_tool
-from mixdet.engine.console import TITLES
 from mixdet.errors import UserError
-from mixdet.report.page import number, unique_names, write_comparison, write_report
-from mixdet.report.run import read_run
+from mixdet.evaluation.numbers import IOU_TYPES, format_number
+from mixdet.report.page import comparison_tables, unique_names, write_comparison, write_report
+from mixdet.report.run import read_training_run
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='Write the report of a training, or set several side by side.')
+    parser = argparse.ArgumentParser(description='Write the report of a training, or compare several.')
     parser.add_argument('work_dirs', nargs='+', type=Path, metavar='WORK_DIR', help='folder of a training')
-    parser.add_argument('--out', type=Path, default=Path('comparison.html'), help='page that compares several')
+    parser.add_argument('--out', type=Path, default=Path('comparison.html'), help='page of the comparison')
     args = parser.parse_args()
     if args.out.suffix != '.html':
         raise UserError(f'--out {args.out}: must end in .html')
@@ -25,11 +25,12 @@ def main() -> None:
     if len(args.work_dirs) == 1:
         print(f'Report: {write_report(args.work_dirs[0])}')
         return
-    runs = [read_run(work_dir) for work_dir in args.work_dirs]
-    table = Table('best validation', *unique_names(runs))
-    for key in TITLES:
-        table.add_row(TITLES[key], *(number(run.best.get(key), 4) for run in runs))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    runs = [read_training_run(work_dir) for work_dir in args.work_dirs]
+    for iou_type, (stats, _) in comparison_tables(runs).items():
+        table = Table(f'best validation, {IOU_TYPES[iou_type]}', *unique_names(runs))
+        for title, values in stats:
+            table.add_row(title, *(format_number(value, 4) for value in values))
+        Console(width=None if sys.stdout.isatty() else 160).print(table)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     print(f'Comparison: {write_comparison(runs, args.out)}')
 

@@ -66,7 +66,7 @@ def main() -> None:
         print(f'Results: {path}')
         for metric in runner.test_evaluator.metrics:
             if getattr(metric, 'details', None):
-                from mixdet.report.evaluation import write_details  # matplotlib is slow to import
+                from mixdet.report.detail_files import write_details  # matplotlib is slow to import
 
                 write_details(metric.details, path.with_suffix(''))
                 print(f'Details: {path.with_suffix("")}')

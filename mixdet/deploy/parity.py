@@ -8,6 +8,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mixdet.errors import UserError
+from mixdet.evaluation.numbers import CocoNumbers
 
 Detections = tuple[np.ndarray, np.ndarray, np.ndarray]  # of an image: boxes (n, 4), scores (n), labels (n)
 MARGIN = 1e-3  # so near to the threshold a detection may be on one side only
@@ -24,9 +25,9 @@ class Difference(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """COCO numbers of a detector by MMDetection's names (``mAP`` ...), and how far it is from the first."""
+    """The COCO ``numbers`` of a detector, and how far it is from the first."""
 
-    metrics: dict[str, float]
+    numbers: CocoNumbers
     difference: Difference
 
 
@@ -80,9 +81,8 @@ def evaluate_together(runner: Runner, detectors: Mapping[str, nn.Module]) -> dic
     original = next(iter(found.values()))
     results = {}
     for name, evaluator in evaluators.items():
-        metrics = evaluator.evaluate(len(loader.dataset))
-        numbers = {key.rpartition('bbox_')[2]: value for key, value in metrics.items() if 'bbox_' in key}
-        if 'mAP' not in numbers:
+        numbers = CocoNumbers.from_metrics(evaluator.evaluate(len(loader.dataset)))
+        if 'mAP' not in numbers.bbox.stats:
             raise UserError("test_evaluator: must be a CocoMetric with metric='bbox'")
         results[name] = Comparison(numbers, compare(original, found[name]))
     return results

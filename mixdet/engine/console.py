@@ -1,40 +1,23 @@
 """What a run prints: one line per interval and a table at the end."""
 
-import math
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Optional
+from typing import Any, Optional
 
 import torch
 from mmengine.hooks import Hook, LoggerHook
-from mmengine.runner import EpochBasedTrainLoop
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from rich.console import Console
 from rich.table import Table
 
-from mixdet.evaluation.coco import STATS
-from mixdet.evaluation.metric import CLASS_SUFFIX
+from mixdet.evaluation.numbers import IOU_TYPES, STAT_TITLES, CocoNumbers, ap_title, format_number
 from mixdet.registry import HOOKS
 
-try:
+if sys.platform != 'win32':
     import resource
-except ImportError:  # Windows
-    resource = None
 
-TITLES = {
-    'mAP': 'AP  IoU .50:.95',
-    'mAP_50': 'AP  IoU .50',
-    'mAP_75': 'AP  IoU .75',
-    'mAP_s': 'AP  small',
-    'mAP_m': 'AP  medium',
-    'mAP_l': 'AP  large',
-    'AR@1': 'AR  1 per image',
-    'AR@10': 'AR  10 per image',
-    'AR@100': 'AR  100 per image',
-    'AR_s@100': 'AR  small',
-    'AR_m@100': 'AR  medium',
-    'AR_l@100': 'AR  large',
-}
+DIGITS = 4
 
 
 @HOOKS.register_module()
@@ -46,14 +29,16 @@ class ConsoleHook(Hook):
 
     priority = 'VERY_LOW'
 
-    def before_train(self, runner) -> None:
+    def before_train(self, runner: Runner) -> None:
         """Say what is trained, and where its files go."""
         self.interval = next((hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)), 10)
         if runner.rank == 0:
             images = len(runner.train_dataloader.dataset)
-            print(f'Training on {images} images a pass; files in {runner.work_dir}', flush=True)
+            print(f'Training on {images} images per epoch; files in {runner.work_dir}', flush=True)
 
-    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Optional[dict] = None
+    ) -> None:
         """One line: epoch, iteration, losses, learning rate, time left, memory."""
         by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
         done = batch_idx + 1 if by_epoch else runner.iter + 1
@@ -77,53 +62,47 @@ class ConsoleHook(Hook):
             flush=True,
         )
 
-    def after_val_epoch(self, runner, metrics: Optional[dict] = None) -> None:
-        """One line; the table after the last validation of a training."""
+    def after_val_epoch(self, runner: Runner, metrics: Optional[dict] = None) -> None:
+        """A line for boxes and one for masks; the tables after the last validation of a training."""
         if runner.rank != 0 or not metrics:
             return
-        headline = '  '.join(
-            f'{TITLES[name].split()[-1]} {_number(value)}'
-            for name, value in _stats(metrics).items()
-            if 'AR' not in name
-        )
         when = f'epoch {runner.epoch}' if isinstance(runner.train_loop, EpochBasedTrainLoop) else f'iter {runner.iter}'
-        print(f'val {when}  AP {headline}' if headline else f'val {when}  {metrics}', flush=True)
+        numbers = CocoNumbers.from_metrics(metrics)
+        for iou_type, of_type in numbers.by_type.items():
+            parts = (
+                f'{STAT_TITLES[name].split()[-1]} {format_number(value, DIGITS)}'
+                for name, value in of_type.stats.items()
+                if 'AR' not in name
+            )
+            print(f'val {when}  {ap_title(iou_type, numbers.by_type)} {"  ".join(parts)}', flush=True)
+        if not numbers.by_type:
+            print(f'val {when}  {metrics}', flush=True)
         if runner.iter >= runner.max_iters:
-            print_coco_table(metrics)
+            print_metrics(metrics)
 
-    def after_test_epoch(self, runner, metrics: Optional[dict] = None) -> None:
-        """The table."""
+    def after_test_epoch(self, runner: Runner, metrics: Optional[dict] = None) -> None:
+        """The tables."""
         if runner.rank == 0 and metrics:
-            print_coco_table(metrics)
+            print_metrics(metrics)
 
 
-def print_coco_table(metrics: dict[str, float]) -> None:
-    """Print the twelve COCO numbers, then AP per class; a plain list for metrics that are not COCO's."""
+def print_metrics(metrics: dict[str, float]) -> None:
+    """Print the twelve COCO numbers and AP per class, of boxes and of masks, and then any other metrics."""
     console = Console(width=None if sys.stdout.isatty() else 100)
-    stats = _stats(metrics)
-    if not stats:
-        console.print(_two_columns('Results', 'metric', [(k, _number(v)) for k, v in metrics.items()]))
-        return
-    console.print(_two_columns('COCO box evaluation', 'metric', [(TITLES[k], _number(v)) for k, v in stats.items()]))
-    classes = [
-        (key.partition('/')[2].removesuffix(CLASS_SUFFIX), _number(value))
-        for key, value in metrics.items()
-        if key.endswith(CLASS_SUFFIX)
-    ]
-    console.print(_two_columns('AP per class', 'class', classes))
+    numbers = CocoNumbers.from_metrics(metrics)
+    for iou_type, of_type in numbers.by_type.items():
+        rows = [(STAT_TITLES[name], value) for name, value in of_type.stats.items()]
+        console.print(_two_columns(f'COCO {IOU_TYPES[iou_type]} evaluation', 'metric', rows))
+        if of_type.per_class:
+            title = f'{ap_title(iou_type, numbers.by_type)} per class'
+            console.print(_two_columns(title[0].upper() + title[1:], 'class', list(of_type.per_class.items())))
+    if numbers.other:
+        title = 'Other metrics' if numbers.by_type else 'Results'
+        console.print(_two_columns(title, 'metric', list(numbers.other.items())))
 
 
-def _stats(metrics: dict[str, float]) -> dict[str, float]:
-    by_name = {key.rpartition('bbox_')[2]: value for key, value in metrics.items() if 'bbox_' in key}
-    return {name: by_name[name] for name in STATS if name in by_name}
-
-
-def _number(value: float) -> str:
-    return '-' if math.isnan(value) or value < 0 else f'{value:.4f}'
-
-
-def _two_columns(title: str, header: str, rows: Sequence[tuple[str, str]]) -> Table:
-    """A table of name and number, folded to two pairs of columns where it is long."""
+def _two_columns(title: str, header: str, rows: Sequence[tuple[str, float]]) -> Table:
+    """A table of names and numbers, folded to two pairs of columns where it is long."""
     folds = 2 if len(rows) > 6 else 1
     height = -(-len(rows) // folds)
     table = Table(title=title, title_justify='left')
@@ -131,15 +110,15 @@ def _two_columns(title: str, header: str, rows: Sequence[tuple[str, str]]) -> Ta
         table.add_column(header)
         table.add_column('value', justify='right')
     for i in range(height):
-        table.add_row(*(cell for row in rows[i::height] for cell in row))
+        table.add_row(*(cell for name, value in rows[i::height] for cell in (name, format_number(value, DIGITS))))
     return table
 
 
 def _memory() -> str:
-    """Peak memory: of the GPU where there is one, else of this process where the system tells it."""
+    """Peak memory: of the GPU if there is one, else of this process, which Windows does not tell."""
     if torch.cuda.is_available():
         return f'{torch.cuda.max_memory_allocated() / 2**20:.0f} MiB'
-    if resource is None:
+    if sys.platform == 'win32':
         return 'unknown'
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return f'{peak / (2**20 if sys.platform == "darwin" else 2**10):.0f} MiB'

@@ -1,4 +1,5 @@
-"""How good are the detections? COCO numbers, details of each image, result files. Uses ``registry`` and ``errors``."""
+"""How good are the detections? COCO's numbers, details of each image, results files, test-time augmentation. May use
+``datasets`` and below."""
 
 from mixdet.evaluation.metric import CocoMetric
 

@@ -1,4 +1,4 @@
-"""COCO's evaluation of boxes, by faster-coco-eval where it is installed, else by pycocotools."""
+"""COCO's evaluation of boxes or masks, by faster-coco-eval where it is installed, else by pycocotools."""
 
 import contextlib
 import importlib.util
@@ -10,19 +10,16 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-# COCOeval.stats in order, under MMDetection's names
-STATS = (
-    'mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l',
-    'AR@1', 'AR@10', 'AR@100', 'AR_s@100', 'AR_m@100', 'AR_l@100',
-)  # fmt: skip
+from mixdet.evaluation.numbers import STATS
+
 BACKENDS = ('auto', 'faster-coco-eval', 'pycocotools')
 AREAS = ('all', 'small', 'medium', 'large')  # under 32x32 px, under 96x96 px, above
 IOU_THRS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
 
 
-class CocoNumbers(NamedTuple):
-    """``stats``: the twelve numbers. For IoU thresholds T, recalls R, classes K and areas A, with 100 detections an
+class CocoEvaluation(NamedTuple):
+    """``stats``: the twelve numbers. For IoU thresholds T, recalls R, classes K and areas A, with 100 detections per
     image: ``precision`` (T, R, K, A), the ``scores`` (T, R, K, A) at which it is reached, and ``recall`` (T, K, A); -1
     where there is no such ground truth."""
 
@@ -42,17 +39,34 @@ def known_mean(values: np.ndarray) -> float:
     return float(known.mean()) if known.size else -1.0
 
 
-def evaluate_boxes(
-    truth: COCO, detections: list[dict], cat_ids: Sequence[int], img_ids: Sequence[int], backend: str = 'auto'
-) -> CocoNumbers:
-    """Evaluate ``detections`` (rows of COCO's results format) of some categories and images.
+def evaluate_coco(
+    truth: COCO,
+    detections: list[dict],
+    cat_ids: Sequence[int],
+    img_ids: Sequence[int],
+    backend: str = 'auto',
+    iou_type: str = 'bbox',
+) -> CocoEvaluation:
+    """Evaluate ``detections`` against ``truth``.
 
-    ``backend`` is one of ``BACKENDS``. Raises ImportError if faster-coco-eval is asked for by name and missing.
+    Args:
+        truth: ground truth.
+        detections: rows of COCO's results format, with a ``bbox``, or for masks a ``segmentation``; not changed.
+        cat_ids: categories to evaluate; classes K are in this order.
+        img_ids: images to evaluate.
+        backend: one of ``BACKENDS``.
+        iou_type: 'bbox' or 'segm'.
+
+    Raises:
+        ValueError: for another backend.
+        ImportError: if faster-coco-eval is asked for by name and not installed.
     """
     evaluator = _evaluator(backend)
+    unused = ('bbox',) if iou_type == 'segm' else ()  # COCO would take a mask's size from its box
+    rows = [{key: value for key, value in row.items() if key not in unused} for row in detections]
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
-        found = truth.loadRes(detections) if detections else type(truth)()
-        coco_eval = evaluator(truth, found, 'bbox')
+        found = truth.loadRes(rows) if rows else type(truth)()
+        coco_eval = evaluator(truth, found, iou_type)
         coco_eval.params.catIds = list(cat_ids)
         coco_eval.params.imgIds = list(img_ids)
         coco_eval.evaluate()
@@ -63,7 +77,7 @@ def evaluate_boxes(
         np.take(coco_eval.eval[key][..., -1], order, axis=axis)
         for key, axis in (('precision', 2), ('scores', 2), ('recall', 1))
     )
-    return CocoNumbers(np.asarray(coco_eval.stats)[: len(STATS)], *results)
+    return CocoEvaluation(np.asarray(coco_eval.stats)[: len(STATS)], *results)
 
 
 def _evaluator(backend: str) -> type:

@@ -1,25 +1,26 @@
 """What stands behind a COCO evaluation: numbers of each class, PR curves, confusions, and each image's errors."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import numpy as np
 from pycocotools.coco import COCO
 
-from mixdet.evaluation.coco import AREAS, IOU_THRS, RECALLS, CocoNumbers, known_mean
+from mixdet.evaluation.coco import AREAS, IOU_THRS, RECALLS, CocoEvaluation, known_mean
 
 MATCH_IOU = 0.5
-FOUND, CONFUSED, MISSED, FALSE = 'found', 'confused', 'missed', 'false alarm'
+FOUND, CONFUSED, MISSED, FALSE_ALARM = 'found', 'confused', 'missed', 'false alarm'
 
 
 class Box(NamedTuple):
-    """Corners in px of the original image, the class's index, and how it fared: a ground truth box is ``FOUND``,
-    ``CONFUSED`` (found as another class) or ``MISSED``; a detection is ``FOUND``, ``CONFUSED`` or ``FALSE``."""
+    """Corners in px of the original image, the class's index, and the outcome: a ground truth box is ``FOUND``,
+    ``CONFUSED`` (found as another class) or ``MISSED``; a detection is ``FOUND``, ``CONFUSED`` or ``FALSE_ALARM``, and
+    has a ``score``."""
 
     corners: tuple[float, float, float, float]
     label: int
     state: str
-    score: float = 1.0
+    score: Optional[float] = None
 
 
 class ImageErrors(NamedTuple):
@@ -31,7 +32,7 @@ class ImageErrors(NamedTuple):
 
     def count(self, state: str) -> int:
         """Boxes in a state; those found and confused stand on both sides and count once."""
-        return sum(box.state == state for box in (self.detections if state == FALSE else self.truth))
+        return sum(box.state == state for box in (self.detections if state == FALSE_ALARM else self.truth))
 
     @property
     def f1(self) -> float:
@@ -42,13 +43,14 @@ class ImageErrors(NamedTuple):
     @property
     def mistakes(self) -> int:
         """Boxes missed or confused, and false alarms."""
-        return self.count(MISSED) + self.count(CONFUSED) + self.count(FALSE)
+        return self.count(MISSED) + self.count(CONFUSED) + self.count(FALSE_ALARM)
 
 
 class Details(NamedTuple):
     """``classes``: one dict of numbers per class, see ``class_numbers``. ``precision``: for each class, precision at
     IoU .50 over the 101 recalls. ``mean_precision``: the mean over classes by IoU threshold. ``confusion``: counts
-    (classes + 1, classes + 1), rows truth, columns detected, the last one nothing. ``images``: all of them."""
+    (classes + 1, classes + 1), rows ground truth, columns detections; the last of each stands for none. ``images``:
+    all of them. ``score_thr``: the lowest score in ``confusion`` and ``images``."""
 
     classes: list[dict]
     precision: np.ndarray
@@ -62,12 +64,12 @@ class Details(NamedTuple):
         """The classes."""
         return [numbers['name'] for numbers in self.classes]
 
-    def worst(self, count: int) -> list[ImageErrors]:
-        """Images with mistakes, lowest F1 first and of equals those with most mistakes."""
+    def worst_images(self, count: int) -> list[ImageErrors]:
+        """Images with mistakes, lowest F1 first, and of equals those with most mistakes."""
         return sorted((i for i in self.images if i.mistakes), key=lambda image: (image.f1, -image.mistakes))[:count]
 
-    def best(self, count: int) -> list[ImageErrors]:
-        """Images where something was found, highest F1 first and of equals those with most boxes."""
+    def best_images(self, count: int) -> list[ImageErrors]:
+        """Images where something was found, highest F1 first, and of equals those with most boxes."""
         found = (image for image in self.images if image.count(FOUND))
         return sorted(found, key=lambda image: (-image.f1, -len(image.truth)))[:count]
 
@@ -77,64 +79,69 @@ def build_details(
     predictions: Sequence[dict],
     classes: Sequence[str],
     cat_ids: Sequence[int],
-    numbers: CocoNumbers,
     score_thr: float,
+    bbox: CocoEvaluation,
+    segm: Optional[CocoEvaluation] = None,
 ) -> Details:
     """Details of an evaluation.
 
     Args:
         truth: ground truth.
-        predictions: of each image ``img_id``, ``img_path``, ``bboxes`` (n, 4) px, ``scores``, ``labels``.
+        predictions: for each image ``img_id``, ``img_path``, ``bboxes`` (n, 4) px, ``scores`` and ``labels``.
         classes: names.
         cat_ids: their ids in ``truth``.
-        numbers: from ``evaluate_boxes``.
         score_thr: detections below it are left out of ``confusion`` and ``images``.
+        bbox: the boxes as ``evaluate_coco`` evaluated them.
+        segm: the masks, if they were evaluated.
     """
     confusion = np.zeros((len(classes) + 1, len(classes) + 1), int)
     labels = {cat_id: label for label, cat_id in enumerate(cat_ids)}
     images = []
-    boxes = np.zeros(len(classes), int)
+    boxes = [0] * len(classes)
     for prediction in predictions:
         annotations = [a for a in truth.imgToAnns.get(prediction['img_id'], []) if a['category_id'] in labels]
         for annotation in annotations:
             boxes[labels[annotation['category_id']]] += not annotation.get('iscrowd')
         images.append(_match_image(prediction, annotations, labels, score_thr, confusion))
     mean = {
-        f'{thr:.2f}': np.array([known_mean(values) for values in numbers.precision[i, :, :, 0]])
+        f'{thr:.2f}': np.array([known_mean(values) for values in bbox.precision[i, :, :, 0]])
         for i, thr in enumerate(IOU_THRS)
     }
-    return Details(
-        class_numbers(numbers, classes, boxes), numbers.precision[0, :, :, 0].T, mean, confusion, images, score_thr
-    )
+    rows = class_numbers(bbox, classes, boxes)
+    for row, ap in zip(rows, segm.class_ap() if segm else ()):
+        row['mask_AP'] = ap
+    return Details(rows, bbox.precision[0, :, :, 0].T, mean, confusion, images, score_thr)
 
 
-def class_numbers(numbers: CocoNumbers, classes: Sequence[str], boxes: Sequence[int]) -> list[dict]:
-    """Of each class its name, ground truth ``boxes``, AP over all and at two IoU thresholds, AP by size, AR, and the
+def class_numbers(evaluation: CocoEvaluation, classes: Sequence[str], boxes: Sequence[int]) -> list[dict]:
+    """For each class its name, ground truth ``boxes``, AP over all and at two IoU thresholds, AP by size, AR, and the
     best F1 on the PR curve at IoU .50 with the score threshold that gives it; -1 where there is no ground truth."""
-    by_size = {f'AP_{size}': numbers.class_ap(area=1 + i) for i, size in enumerate(AREAS[1:])}
+    by_size = {f'AP_{size}': evaluation.class_ap(area=1 + i) for i, size in enumerate(AREAS[1:])}
     columns = dict(
         name=list(classes),
-        boxes=[int(count) for count in boxes],
-        AP=numbers.class_ap(),
-        AP50=numbers.class_ap(slice(0, 1)),
-        AP75=numbers.class_ap(slice(5, 6)),
+        boxes=list(boxes),
+        AP=evaluation.class_ap(),
+        AP50=evaluation.class_ap(slice(0, 1)),
+        AP75=evaluation.class_ap(slice(5, 6)),
         **by_size,
-        AR=[known_mean(values) for values in numbers.recall[:, :, 0].T],
+        AR=[known_mean(values) for values in evaluation.recall[:, :, 0].T],
     )
     rows = [dict(zip(columns, values)) for values in zip(*columns.values())]
     for k, row in enumerate(rows):
-        precision = numbers.precision[0, :, k, 0]
+        precision = evaluation.precision[0, :, k, 0]
         f1 = 2 * precision * RECALLS / np.maximum(precision + RECALLS, 1e-12)
         best = int(f1.argmax())
         known = row['AP50'] >= 0
-        row.update(F1=float(f1[best]) if known else -1.0, score=float(numbers.scores[0, best, k, 0]) if known else -1.0)
+        row.update(
+            F1=float(f1[best]) if known else -1.0, score=float(evaluation.scores[0, best, k, 0]) if known else -1.0
+        )
     return rows
 
 
-def match(
+def match_boxes(
     truth: np.ndarray, truth_labels: np.ndarray, found: np.ndarray, found_labels: np.ndarray, iou_thr: float = MATCH_IOU
 ) -> np.ndarray:
-    """For each detection (n, 4), best score first, the ground truth box (m, 4) that it takes, or -1.
+    """For each detection (n, 4), highest score first, the index of its ground truth box (m, 4), or -1.
 
     As in COCO's evaluation each takes the free box of its class that it overlaps most; those left over may then take
     a box of another class.
@@ -142,7 +149,7 @@ def match(
     taken = np.full(len(found), -1)
     if not len(truth) or not len(found):
         return taken
-    ious = overlap(found, truth)
+    ious = box_ious(found, truth)
     free = np.ones(len(truth), bool)
     for same_class in (True, False):
         for i in np.flatnonzero(taken < 0):
@@ -154,32 +161,32 @@ def match(
     return taken
 
 
-def overlap(a: np.ndarray, b: np.ndarray, crowd: bool = False) -> np.ndarray:
-    """IoU (n, m) of boxes (n, 4) and (m, 4), corners in px; for a ``crowd`` b the part of a that lies in it."""
+def box_ious(a: np.ndarray, b: np.ndarray, crowd: bool = False) -> np.ndarray:
+    """IoU (n, m) of boxes (n, 4) and (m, 4), corners in px; if the b are ``crowd`` regions, the part of a inside."""
     sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    shared = sides.clip(0).prod(-1)
+    intersection = sides.clip(0).prod(-1)
     areas = (a[:, 2:] - a[:, :2]).prod(-1)[:, None]
-    total = areas if crowd else areas + (b[:, 2:] - b[:, :2]).prod(-1)[None] - shared
-    return shared / np.maximum(total, 1e-12)
+    total = areas if crowd else areas + (b[:, 2:] - b[:, :2]).prod(-1)[None] - intersection
+    return intersection / np.maximum(total, 1e-12)
 
 
 def _match_image(
     prediction: dict, annotations: list[dict], labels: dict[int, int], score_thr: float, confusion: np.ndarray
 ) -> ImageErrors:
-    """Match an image, and add it to ``confusion``."""
+    """Match an image's detections to its ground truth, and count them in ``confusion``."""
     crowd = [annotation for annotation in annotations if annotation.get('iscrowd')]
     boxes, truth_labels = _as_arrays([a for a in annotations if not a.get('iscrowd')], labels)
     kept = np.flatnonzero(prediction['scores'] >= score_thr)
     kept = kept[np.argsort(-prediction['scores'][kept], kind='stable')]
     found, found_labels = np.float64(prediction['bboxes'][kept]), prediction['labels'][kept]
-    taken = match(boxes, truth_labels, found, found_labels)
-    if crowd:  # as in COCO's evaluation, finding one of a crowd is neither right nor wrong
-        crowd_boxes, crowd_labels = _as_arrays(crowd, labels)
-        inside = overlap(found, crowd_boxes, crowd=True) >= MATCH_IOU
-        ignored = (taken < 0) & (inside & (crowd_labels == found_labels[:, None])).any(1)
-        kept, found, found_labels, taken = (values[~ignored] for values in (kept, found, found_labels, taken))
+    taken = match_boxes(boxes, truth_labels, found, found_labels)
+    # as in COCO's evaluation, a detection in a crowd region is neither right nor wrong
+    crowd_boxes, crowd_labels = _as_arrays(crowd, labels)
+    inside = box_ious(found, crowd_boxes, crowd=True) >= MATCH_IOU
+    ignored = (taken < 0) & (inside & (crowd_labels == found_labels[:, None])).any(1)
+    kept, found, found_labels, taken = (values[~ignored] for values in (kept, found, found_labels, taken))
 
-    states, found_states = [MISSED] * len(boxes), [FALSE] * len(found)
+    states, found_states = [MISSED] * len(boxes), [FALSE_ALARM] * len(found)
     for i, j in enumerate(taken):
         if j >= 0:
             states[j] = found_states[i] = FOUND if found_labels[i] == truth_labels[j] else CONFUSED
@@ -189,12 +196,17 @@ def _match_image(
     scores = prediction['scores'][kept]
     return ImageErrors(
         prediction.get('img_path') or '',
-        [Box(tuple(map(float, box)), int(label), state) for box, label, state in zip(boxes, truth_labels, states)],
+        [Box(_corners(box), int(label), state) for box, label, state in zip(boxes, truth_labels, states)],
         [
-            Box(tuple(map(float, box)), int(label), state, float(score))
+            Box(_corners(box), int(label), state, float(score))
             for box, label, state, score in zip(found, found_labels, found_states, scores)
         ],
     )
+
+
+def _corners(box: np.ndarray) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = box.tolist()
+    return x1, y1, x2, y2
 
 
 def _as_arrays(annotations: list[dict], labels: dict[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -8,23 +8,23 @@ import torch
 from mmengine.config import Config
 
 from mixdet.errors import UserError
-from mixdet.evaluation.coco import STATS
-from mixdet.evaluation.metric import CLASS_SUFFIX
+from mixdet.evaluation.numbers import IOU_TYPES, CocoNumbers, IouTypeNumbers
 from mixdet.version import __version__
 
-FOLDER = 'results'  # in the work dir, a file per checkpoint
+RESULTS_FOLDER = 'results'  # in the work dir, a file per checkpoint
+# where the file has the numbers: mixdet 0.1 wrote those of boxes alone
+NUMBER_KEYS = {'bbox': ('metrics', 'per_class'), 'segm': ('mask_metrics', 'mask_per_class')}
 
 
-class Result(NamedTuple):
+class EvaluationResult(NamedTuple):
     """One evaluation: ``config`` (its name), ``checkpoint`` (file name), the annotation file with its number of
-    ``images``, the COCO ``metrics`` by MMDetection's names (``mAP`` ...) and AP ``per_class``."""
+    ``images``, the COCO ``numbers``, and of the training its ``epoch`` and ``seed``, 0 where unknown."""
 
     config: str
     checkpoint: str
     annotations: str
     images: int
-    metrics: dict[str, float]
-    per_class: dict[str, float]
+    numbers: CocoNumbers
     epoch: int = 0
     seed: int = 0
 
@@ -43,56 +43,58 @@ def write_result(
     Args:
         cfg: the config evaluated.
         name: the config's name.
-        checkpoint: what the file holds; its ``meta`` tells epoch and seed, where MMEngine wrote it.
+        checkpoint: what the file holds; its ``meta`` has epoch and seed if MMEngine wrote it.
         path: its file.
         images: images evaluated.
-        metrics: what the evaluator returned.
+        metrics: what the evaluator returned; only COCO's numbers are written.
         tta: whether test-time augmentation was on; the folder is then ``results_tta``, which tables leave out.
     """
-    by_name = {key.rpartition('bbox_')[2]: value for key, value in metrics.items() if 'bbox_' in key}
+    numbers = CocoNumbers.from_metrics(metrics)
     evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
     meta = checkpoint.get('meta', {})
-    result = Result(
+    content = dict(
         config=name,
         checkpoint=Path(path).name,
         annotations=next((str(evaluator['ann_file']) for evaluator in evaluators if evaluator.get('ann_file')), ''),
         images=images,
-        metrics={key: by_name[key] for key in STATS if key in by_name},
-        per_class={
-            key.partition('/')[2].removesuffix(CLASS_SUFFIX): value
-            for key, value in metrics.items()
-            if key.endswith(CLASS_SUFFIX)
-        },
         epoch=int(meta.get('epoch', 0)),
         seed=int(meta.get('seed') or 0),
     )
+    for iou_type, of_type in numbers.by_type.items():
+        stats_key, classes_key = NUMBER_KEYS[iou_type]
+        content.update({stats_key: of_type.stats, classes_key: of_type.per_class})
+    content['versions'] = dict(mixdet=__version__, torch=torch.__version__)
     out = result_path(cfg.work_dir, path, tta)
     out.parent.mkdir(parents=True, exist_ok=True)
-    versions = dict(mixdet=__version__, torch=torch.__version__)
-    out.write_text(json.dumps({**result._asdict(), 'versions': versions}, indent=1) + '\n')
+    out.write_text(json.dumps(content, indent=1) + '\n')
     return out
 
 
 def result_path(work_dir: Union[str, Path], checkpoint: Union[str, Path], tta: bool = False) -> Path:
     """Where the evaluation of ``checkpoint`` is kept; its pictures lie in the folder of the same name."""
-    return Path(work_dir, f'{FOLDER}_tta' if tta else FOLDER, f'{Path(checkpoint).stem}.json')
+    return Path(work_dir, f'{RESULTS_FOLDER}_tta' if tta else RESULTS_FOLDER, f'{Path(checkpoint).stem}.json')
 
 
-def read_results(folder: Union[str, Path]) -> list[Result]:
-    """Of every work dir below ``folder`` its newest evaluation. Raises UserError for a file that cannot be read."""
-    newest: dict[Path, Path] = {}
-    for path in sorted(Path(folder).rglob(f'{FOLDER}/*.json'), key=lambda path: path.stat().st_mtime_ns):
-        newest[path.parent] = path
+def read_results(folder: Union[str, Path]) -> list[EvaluationResult]:
+    """The newest evaluation of every work dir below ``folder``. Raises UserError for a file that cannot be read."""
+    files = Path(folder).rglob(f'{RESULTS_FOLDER}/*.json')
+    newest = {path.parent: path for path in sorted(files, key=lambda path: (path.stat().st_mtime_ns, path))}
     return [_read(path) for _, path in sorted(newest.items())]
 
 
-def _read(path: Path) -> Result:
+def _read(path: Path) -> EvaluationResult:
     try:
         content = json.loads(path.read_text())
-        result = Result(**{field: content[field] for field in Result._fields})
-        float(result.metrics['mAP'])
-    except (ValueError, KeyError, TypeError, OSError) as error:
+        fields = {name: content[name] for name in EvaluationResult._fields if name != 'numbers'}
+        bbox, segm = (
+            IouTypeNumbers(*(_floats(content.get(key, {})) for key in NUMBER_KEYS[iou_type])) for iou_type in IOU_TYPES
+        )
+        return EvaluationResult(**fields, numbers=CocoNumbers(bbox, segm))
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise UserError(
-            f'{path} is no results file of tools/test.py ({type(error).__name__}: {error}); remove it'
+            f'{path} is not a results file of tools/test.py ({type(error).__name__}: {error}); remove it'
         ) from error
-    return result
+
+
+def _floats(numbers: dict) -> dict[str, float]:
+    return {name: float(value) for name, value in numbers.items()}

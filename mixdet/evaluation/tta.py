@@ -12,7 +12,7 @@ MIRROR_KEYS = ('flip', 'flip_direction')
 def mirror_in_test(cfg: Config) -> None:
     """Change ``cfg`` so that a test sees each image as it is and mirrored, by MMDetection's ``DetTTAModel``.
 
-    A ``tta_model`` of the config is kept; else the detections are merged by the model's own NMS.
+    A ``tta_model`` of the config is kept; without one, the detections are merged by the model's own NMS.
 
     Raises:
         ValueError: if the test pipeline does not end in PackDetInputs, or the model has no NMS of its own.
@@ -24,7 +24,7 @@ def mirror_in_test(cfg: Config) -> None:
         pack = pipeline[-1]
         pack['meta_keys'] = (*pack.get('meta_keys', ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),)
         pack['meta_keys'] += tuple(key for key in MIRROR_KEYS if key not in pack['meta_keys'])
-        # the plain image first: it lends its ground truth to the merged result
+        # the plain image first: the merged result takes its ground truth
         mirror = [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)]
         dataset['pipeline'] = [*pipeline[:-1], dict(type='TestTimeAug', transforms=[mirror, [pack]])]
     if 'tta_model' not in cfg:

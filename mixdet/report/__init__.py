@@ -1,1 +1,1 @@
-"""What happened in a run? Its page, figures and pictures. May use ``benchmark`` and below."""
+"""What happened in a training? Its report: page, figures and pictures. May use ``benchmark`` and below."""

@@ -1,9 +1,10 @@
-"""The model card: what was trained, on what, by what, and what the network costs."""
+"""The model card: what is trained, on which data, by which versions, and what the network costs."""
 
 import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Sized
 from importlib import metadata
 from pathlib import Path
 from typing import Optional, Union
@@ -25,8 +26,8 @@ PACKAGES = ('mmengine', 'onedl-mmengine', 'mmcv', 'mmcv-lite', 'onedl-mmcv', 'mm
 ROUNDS = 5
 
 
-def describe(runner: Runner) -> dict:
-    """The card of a training that is about to begin, in values that JSON has."""
+def model_card(runner: Runner) -> dict:
+    """The card of a training that is about to begin, in values that JSON can hold."""
     cfg = runner.cfg
     model = unwrap_model(runner.model)
     size = input_size(cfg)
@@ -55,7 +56,7 @@ def describe(runner: Runner) -> dict:
 
 
 def input_size(cfg: Config) -> tuple[int, int]:
-    """Height and width, px, of the images that reach the network in validation; 320x320 if the config hides it."""
+    """Height and width, px, of the images that reach the network in validation; 320x320 if the config does not say."""
     loader = cfg.get('val_dataloader') or cfg.get('test_dataloader') or {}
     for step in unwrap_dataset(loader.get('dataset', {})).get('pipeline') or ():
         scale = step.get('scale') if 'Resize' in str(step.get('type')) else None
@@ -66,7 +67,7 @@ def input_size(cfg: Config) -> tuple[int, int]:
 
 
 def shown_path(path: Union[str, Path]) -> str:
-    """``path`` from the current folder, if it lies below it."""
+    """``path`` relative to the current folder, if it lies below it."""
     path = Path(path)
     try:
         return str(path.resolve().relative_to(Path.cwd()))
@@ -75,11 +76,11 @@ def shown_path(path: Union[str, Path]) -> str:
 
 
 def git_revision() -> str:
-    """Of the checkout that mixdet is used from, with a plus if files in it are changed; empty if it is none."""
+    """The revision of the checkout that mixdet runs from, with a plus if files in it are changed; empty without one."""
     folder = Path(mixdet.__file__).resolve().parent
     revision = _git(folder, 'rev-parse', '--short=12', 'HEAD')
     if not revision or not _git(folder, 'ls-files', '__init__.py'):
-        return ''  # an installed package inside somebody's repository
+        return ''  # a package installed inside another repository
     return revision + ('+' if _git(folder, 'status', '--porcelain', '--untracked-files=no') else '')
 
 
@@ -92,13 +93,13 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def _costs(model: nn.Module, size: tuple[int, int]) -> dict:
-    """Parameters, multiply-adds and latency; a model that cannot be run on a black image has only the first."""
+    """Parameters, multiply-adds and latency (ms); only the first for a model that fails on a black image."""
     costs: dict = dict(params=sum(parameter.numel() for parameter in model.parameters()))
     try:
         costs['macs'] = count_complexity(model, size).macs
         device = str(next(model.parameters()).device)
         costs['latency_ms'] = measure_latency({'model': model}, size, device, ROUNDS)['model']
-    except Exception as error:  # any detector may come, and a card must not stop its training
+    except Exception as error:  # a card must not stop the training of a detector it does not know
         costs['not_measured'] = f'{type(error).__name__}: {first_line(error)}'
     return costs
 
@@ -108,8 +109,8 @@ def _optimizer(cfg: dict) -> str:
     return ', '.join([str(cfg.get('type', '')), *settings])
 
 
-def _data(dataset, loader: Optional[dict]) -> dict:
-    """Number of images and annotation files of a data set that may be wrapped, such as in a RepeatDataset."""
+def _data(dataset: Sized, loader: Optional[dict]) -> dict:
+    """Images per epoch and annotation files of a data set that may be wrapped, such as in a ``RepeatDataset``."""
     inner = wrapped_datasets((loader or {}).get('dataset', {}))
     files = [Path(part.get('data_root') or '', part.get('ann_file') or '') for _, part in inner]
     return dict(images=len(dataset), annotations=', '.join(map(shown_path, files)))
@@ -123,5 +124,5 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     if torch.cuda.is_available():
-        versions['CUDA'] = torch.version.cuda
+        versions['CUDA'] = str(torch.version.cuda)
     return versions

@@ -1,8 +1,9 @@
-"""Figures of a training and of an evaluation: for PNG files, and as SVG for a page that may be light or dark."""
+"""Figures of a training and of an evaluation, as PNG files, and as SVG for a page that may be light or dark."""
 
 import io
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-INK, GRID, CARD = '#3b4252', '#d9dde5', '#fdfdfe'  # in SVG replaced by the page's own
+INK, GRID, CARD = '#3b4252', '#d9dde5', '#fdfdfe'  # replaced in SVG by the page's own colours
 SERIES = ('#3f7cf4', '#ef6c1a', '#12a178', '#a65bd6', '#d6336c', '#b58900', '#1098ad', '#868e96')
 STYLE = {
     'font.size': 9,
@@ -38,8 +39,8 @@ STYLE = {
     'svg.hashsalt': 'mixdet',
 }
 POINTS = 400  # of a curve; longer ones are averaged
-NAMED = 8  # classes with a colour and a name of their own
-MATRIX = 25  # classes of the confusion matrix
+NAMED = 8  # up to so many classes, each has a colour and a name
+MATRIX = 25  # classes shown in the confusion matrix
 
 
 def line_figure(
@@ -49,13 +50,13 @@ def line_figure(
     log: bool = False,
     legend: bool = True,
 ) -> Figure:
-    """Lines over training, by name: x and y of each; values that are not finite leave gaps."""
+    """Lines over training: by name the x and y of each. Values that are not finite leave gaps."""
     with matplotlib.rc_context(STYLE):
         figure, axes = _axes()
-        for i, (name, (x, y)) in enumerate(curves.items()):
-            x, y = _thinned(x, y)
-            single = dict(marker='o', markersize=3.5) if len(x) < 30 else {}
-            axes.plot(x, y, label=name, color=SERIES[i % len(SERIES)], **single)
+        for i, (name, curve) in enumerate(curves.items()):
+            x, y = _thinned(*curve)
+            marker = 'o' if len(x) < 30 else ''
+            axes.plot(x, y, label=name, color=SERIES[i % len(SERIES)], marker=marker, markersize=3.5)
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         if log:
@@ -68,7 +69,7 @@ def line_figure(
 
 
 def precision_recall_figure(details: dict) -> Figure:
-    """Precision over recall at IoU .50 of each class; with many classes their mean stands out instead.
+    """Precision over recall at IoU .50 of each class; if there are many, their mean stands out instead.
 
     ``details`` is what ``write_details`` returns.
     """
@@ -91,7 +92,7 @@ def precision_recall_figure(details: dict) -> Figure:
 
 
 def iou_figure(details: dict) -> Figure:
-    """Mean precision over recall at several IoU thresholds: how exact the boxes are."""
+    """Mean precision over recall at several IoU thresholds: how well the boxes fit."""
     with matplotlib.rc_context(STYLE):
         figure, axes = _axes()
         for i, iou in enumerate(('0.50', '0.60', '0.70', '0.75', '0.80', '0.90')):
@@ -103,7 +104,8 @@ def iou_figure(details: dict) -> Figure:
 
 
 def confusion_figure(details: dict) -> Figure:
-    """What became of each class's boxes, in parts of the row; the most frequent classes if there are many."""
+    """Counts of ground truth class by detected class, coloured by their share of the row; at most ``MATRIX`` classes,
+    those with most boxes."""
     matrix = np.array(details['confusion'])
     boxes = np.array([row['boxes'] for row in details['classes']])
     shown = np.sort(np.argsort(-boxes, kind='stable')[:MATRIX])
@@ -119,20 +121,20 @@ def confusion_figure(details: dict) -> Figure:
         axes.imshow(counts / np.maximum(totals, 1)[:, None], cmap=blue, vmin=0, vmax=1, aspect='equal')
         size = 8 if len(names) <= 12 else 6.5
         axes.set_xticks(range(len(names) + 1), [*names, 'missed'], rotation=90 if len(names) > 3 else 0, fontsize=size)
-        axes.set_yticks(range(len(names) + 1), [*names, 'nothing there'], fontsize=size)
+        axes.set_yticks(range(len(names) + 1), [*names, 'background'], fontsize=size)
         axes.set(xlabel='detected as', ylabel='ground truth')
         for i, j in np.argwhere(counts):
             axes.text(j, i, str(counts[i, j]), ha='center', va='center', fontsize=size)
         return figure
 
 
-def save_png(figure: Figure, path) -> None:
-    """Write ``figure`` on white."""
+def save_png(figure: Figure, path: Path) -> None:
+    """Write ``figure`` on a white background."""
     figure.savefig(path, dpi=160, facecolor='white')
 
 
 def to_svg(figure: Figure, title: str) -> str:
-    """``figure`` as an ``<svg>`` element with a title for screen readers, its ink the text's colour of the page."""
+    """``figure`` as an ``<svg>`` element with a title for screen readers, its ink the colour of the page's text."""
     out = io.StringIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(out, format='svg', metadata={'Date': None}, transparent=True, bbox_inches='tight')
@@ -144,7 +146,7 @@ def to_svg(figure: Figure, title: str) -> str:
     svg = svg.replace(INK, 'currentColor').replace(GRID, 'var(--line)').replace(CARD, 'var(--card)')
     svg = re.sub(r"font-family: [^;\"]*|'DejaVu Sans'[^;\"]*", _page_font, svg)
     title = title.replace('&', '&amp;').replace('<', '&lt;')
-    # the width tells the page how large the letters are meant to be
+    # from the width the page works out how large the letters are to be
     return re.sub(
         r'<svg [^>]*?viewBox="0 0 ([\d.]+) ([\d.]+)"[^>]*>',
         rf'<svg viewBox="0 0 \1 \2" style="--width:\1px" role="img"><title>{title}</title>',
@@ -165,8 +167,8 @@ def _axes() -> tuple[Figure, Axes]:
 
 def _thinned(x: Sequence[float], y: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """At most ``POINTS`` points, each the mean of its neighbours."""
-    x, y = np.array(x, float), np.array(y, float)
-    if len(x) <= POINTS:
-        return x, y
-    groups = np.array_split(np.arange(len(x)), POINTS)
-    return np.array([x[group].mean() for group in groups]), np.array([y[group].mean() for group in groups])
+    xs, ys = np.array(x, float), np.array(y, float)
+    if len(xs) <= POINTS:
+        return xs, ys
+    groups = np.array_split(np.arange(len(xs)), POINTS)
+    return np.array([xs[group].mean() for group in groups]), np.array([ys[group].mean() for group in groups])

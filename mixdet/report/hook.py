@@ -1,7 +1,8 @@
-"""The hook that writes a run's report while it trains."""
+"""The hook that writes the report of a training while it runs."""
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Optional
 
@@ -9,6 +10,7 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
+from mixdet.evaluation.details import Details
 from mixdet.registry import HOOKS
 
 
@@ -16,8 +18,8 @@ from mixdet.registry import HOOKS
 class ReportHook(Hook):
     """Writes ``report.html``, ``results.csv`` and the folder ``report`` into the work dir.
 
-    They are there from the start of a training, renewed after each validation, and complete after its end or when it
-    breaks off. What cannot be written is warned of in one line; the training goes on.
+    They are there from the start of a training, are updated after each validation, and are complete after its end or
+    when it is cut short. If they cannot be written, a warning of one line says why, and the training continues.
 
     Args:
         samples: images of the validation set shown with ground truth and detections.
@@ -27,76 +29,79 @@ class ReportHook(Hook):
 
     def __init__(self, samples: int = 8) -> None:
         self.samples = samples
-        self._state: Optional[dict] = None
-        self._details = None
+        self._state: dict = {}  # empty until a training has begun
+        self._details: Optional[Details] = None
+        self._start = self._seconds_before = 0.0
 
     def before_train(self, runner: Runner) -> None:
-        """A first report: the model card."""
+        """Write a first report: the model card."""
         self._start = time.time()
         self._guarded(runner, self._begin)
 
     def after_val_epoch(self, runner: Runner, metrics: Optional[dict] = None) -> None:
-        """Renew it, with the details of this validation."""
+        """Update it with the details of this validation."""
         if self._state:
             found = [getattr(metric, 'details', None) for metric in runner.val_loop.evaluator.metrics]
             self._details = next(filter(None, found), None)
             if runner.iter < runner.max_iters:  # else after_train follows
-                self._guarded(runner, self._write)
+                self._guarded(runner, self._update)
 
     def after_train(self, runner: Runner) -> None:
-        """The last report."""
+        """Write the final report."""
         if self._state:
-            self._guarded(runner, self._write, True)
+            self._guarded(runner, self._end)
 
     def after_run(self, runner: Runner) -> None:
-        """The last report of a training that broke off."""
-        if self._state and self._state['status'] == 'running':
-            self._guarded(runner, self._write, True)
+        """Write the final report of a training that was cut short."""
+        if self._state.get('status') == 'running':
+            self._guarded(runner, self._end)
 
     @master_only
-    def _guarded(self, runner: Runner, write, *args) -> None:
+    def _guarded(self, runner: Runner, write: Callable[[Runner], None]) -> None:
         try:
-            write(runner, *args)
+            write(runner)
         except Exception as error:  # a full disk or a strange data set must not end a training
             runner.logger.warning(f'The report was not written: {type(error).__name__}: {error}')
 
+    # imported where they are used, because Matplotlib is slow to import
+
     def _begin(self, runner: Runner) -> None:
-        from mixdet.report.card import describe
-        from mixdet.report.evaluation import FILE
-        from mixdet.report.run import FOLDER, STATE
+        from mixdet.report.card import model_card
+        from mixdet.report.detail_files import DETAILS_FILE
+        from mixdet.report.run import REPORT_FOLDER, STATE_FILE
 
-        folder = Path(runner.work_dir, FOLDER)
-        seconds = 0.0
-        if runner.iter:  # resumed
-            if (folder / STATE).is_file():
-                seconds = json.loads((folder / STATE).read_text()).get('seconds', 0.0)
-        else:
-            (folder / FILE).unlink(missing_ok=True)  # of a training before
+        folder = Path(runner.work_dir, REPORT_FOLDER)
+        if not runner.iter:
+            (folder / DETAILS_FILE).unlink(missing_ok=True)  # of an earlier training
+        elif (folder / STATE_FILE).is_file():  # resumed
+            self._seconds_before = json.loads((folder / STATE_FILE).read_text()).get('seconds', 0.0)
         by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
-        self._state = dict(card=describe(runner), by_epoch=by_epoch, before=seconds, status='running')
-        self._write(runner)
+        self._state = dict(card=model_card(runner), by_epoch=by_epoch, status='running')
+        self._update(runner)
 
-    def _write(self, runner: Runner, end: bool = False) -> None:
-        from mixdet.report.evaluation import write_details
+    def _end(self, runner: Runner) -> None:
+        from mixdet.report.run import FINISHED, STOPPED
+
+        self._state['status'] = FINISHED if runner.iter >= runner.max_iters else STOPPED
+        print(f'Report: {self._update(runner)}', flush=True)
+
+    def _update(self, runner: Runner) -> Path:
+        from mixdet.report.detail_files import write_details
         from mixdet.report.page import write_report
-        from mixdet.report.run import FINISHED, FOLDER, RUNNING, STATE, STOPPED
+        from mixdet.report.run import REPORT_FOLDER, STATE_FILE
 
-        folder = Path(runner.work_dir, FOLDER)
+        folder = Path(runner.work_dir, REPORT_FOLDER)
         if self._details is not None:
             write_details(self._details, folder, self.samples)
             self._details = None
-        ended = FINISHED if runner.iter >= runner.max_iters else STOPPED
         self._state.update(
-            status=ended if end else RUNNING,
             epoch=runner.epoch,
             max_epochs=runner.max_epochs,
             iter=runner.iter,
             max_iters=runner.max_iters,
-            seconds=self._state['before'] + time.time() - self._start,
+            seconds=self._seconds_before + time.time() - self._start,
             written=time.strftime('%Y-%m-%d %H:%M'),
         )
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / STATE).write_text(json.dumps(self._state) + '\n')
-        page = write_report(runner.work_dir)
-        if end:
-            print(f'Report: {page}', flush=True)
+        (folder / STATE_FILE).write_text(json.dumps(self._state) + '\n')
+        return write_report(runner.work_dir)

@@ -1,31 +1,36 @@
-"""The report's pages, each one HTML file without any reference to another."""
+"""The report's pages, each a single HTML file that refers to no other."""
 
 import base64
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Optional, Union
 
-from jinja2 import Environment, FileSystemLoader
+from jinja2 import Environment, FileSystemLoader, Template
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from mixdet.engine.console import TITLES
-from mixdet.evaluation.details import CONFUSED, FALSE, FOUND, MISSED
+from mixdet.errors import UserError
+from mixdet.evaluation.details import CONFUSED, FALSE_ALARM, FOUND, MISSED
+from mixdet.evaluation.numbers import IOU_TYPES, STAT_TITLES, CocoNumbers, IouTypeNumbers, ap_title, format_number
 from mixdet.report.card import shown_path
-from mixdet.report.evaluation import evaluation_figures, frequent_confusions
-from mixdet.report.figures import SERIES, line_figure, save_png, to_svg
+from mixdet.report.detail_files import evaluation_figures, frequent_confusions
+from mixdet.report.figures import MATRIX, SERIES, line_figure, save_png, to_svg
 from mixdet.report.pictures import COLORS
-from mixdet.report.run import FOLDER, Run, coco_numbers, read_run, write_csv
+from mixdet.report.run import REPORT_FOLDER, TrainingRun, Validation, read_training_run, write_results_csv
 
-REPORT = 'report.html'
-RESULTS = 'results.csv'
+PAGE_FILE = 'report.html'
+CSV_FILE = 'results.csv'
 CLASS_COLUMNS = {
     'boxes': 'boxes', 'AP': 'AP', 'AP50': 'AP50', 'AP75': 'AP75', 'AP_small': 'small', 'AP_medium': 'medium',
-    'AP_large': 'large', 'AR': 'AR', 'F1': 'best F1', 'score': 'at score',
+    'AP_large': 'large', 'AR': 'AR', 'F1': 'best F1', 'score': 'at score', 'mask_AP': 'mask AP',
 }  # fmt: skip
-STATES = {FOUND: 'found', CONFUSED: 'wrong class', MISSED: 'missed', FALSE: 'false alarms'}
+AP_FIGURES = {'bbox': 'ap', 'segm': 'mask_ap'}
+AP_CURVES = {'AP': 'mAP', 'AP50': 'mAP_50', 'AP75': 'mAP_75'}
+NO_VALIDATION = Validation(0, CocoNumbers())
+Rows = list[tuple[str, list[Optional[float]]]]  # of a table: its name, and a value for each run
+STATES = {FOUND: 'found', CONFUSED: 'wrong class', MISSED: 'missed', FALSE_ALARM: 'false alarms'}
 
 
 def write_report(work_dir: Union[str, Path]) -> Path:
@@ -33,84 +38,100 @@ def write_report(work_dir: Union[str, Path]) -> Path:
 
     Raises UserError if there is no training in ``work_dir``.
     """
-    run = read_run(work_dir)
-    write_csv(run, run.work_dir / RESULTS)
+    run = read_training_run(work_dir)
+    write_results_csv(run, run.work_dir / CSV_FILE)
     curves = training_curves(run)
-    figures = run.work_dir / FOLDER
+    figures = run.work_dir / REPORT_FOLDER
     figures.mkdir(exist_ok=True)
     for name, (_, figure) in curves.items():
         save_png(figure, figures / f'{name}.png')
-    evaluation = evaluation_figures(run.details) if run.details else {}
+    details = run.details or {}
+    known = {key for row in details.get('classes', ()) for key in row}
     page = _template('run.html').render(
         title=run.name,
         run=run,
-        stats=coco_numbers(run.last),
-        best=run.best,
+        last=run.last_validation or NO_VALIDATION,
+        best=run.best_validation or NO_VALIDATION,
         curves=_svgs(curves),
-        evaluation=_svgs(evaluation),
-        details=run.details,
-        class_columns=CLASS_COLUMNS,
-        confusions=frequent_confusions(run.details) if run.details else [],
+        evaluation=_svgs(evaluation_figures(details)) if details else {},
+        details=details,
+        class_columns={key: title for key, title in CLASS_COLUMNS.items() if key in known},
+        confusions=frequent_confusions(details) if details else [],
         pictures=_pictures(run),
         commands=commands(run),
     )
-    return _write(run.work_dir / REPORT, page)
+    return _write_page(run.work_dir / PAGE_FILE, page)
 
 
-def write_comparison(runs: Sequence[Run], path: Path) -> Path:
+def write_comparison(runs: Sequence[TrainingRun], path: Path) -> Path:
     """Write a page that sets ``runs`` side by side to ``path``."""
     names = unique_names(runs)
     colors = {name: SERIES[i % len(SERIES)] for i, name in enumerate(names)}
-    x = 'epoch' if all(run.by_epoch for run in runs) else 'iteration'
-    curves = dict(
-        ap=('AP', line_figure(_over(runs, names, 'val', 'step', 'mAP'), x, 'AP', legend=False)),
-        loss=(
-            'Loss',
-            line_figure(_over(runs, names, 'train', 'iter', 'loss'), 'iteration', 'loss', log=True, legend=False),
-        ),
-    )
-    classes = list(dict.fromkeys(key for run in runs for key in run.best if key.startswith('AP ')))
+    unit = 'epoch' if all(run.by_epoch for run in runs) else 'iteration'
+    tables = comparison_tables(runs)
+    curves = {}
+    for iou_type in tables:
+        title = ap_title(iou_type, tables)
+        ap = {name: run.val_curve('mAP', iou_type) for name, run in zip(names, runs)}
+        curves[AP_FIGURES[iou_type]] = (_capital(title), line_figure(ap, unit, title, legend=False))
+    loss = {name: run.train_curve('loss') for name, run in zip(names, runs)}
+    curves['loss'] = ('Loss', line_figure(loss, 'iteration', 'loss', log=True, legend=False))
     page = _template('compare.html').render(
         title=f'{len(runs)} runs',
         runs=dict(zip(names, runs)),
         colors=colors,
         curves=_svgs(curves),
-        stats=[(TITLES[key], [run.best.get(key) for run in runs]) for key in TITLES],
-        classes=[(key[3:], [run.best.get(key) for run in runs]) for key in classes],
+        tables=tables,
         facts=differing_facts(runs),
     )
-    return _write(path, page)
+    return _write_page(path, page)
 
 
-def training_curves(run: Run) -> dict[str, tuple[str, Figure]]:
-    """Titles and figures of loss, learning rate and AP, as far as the run has them."""
+def comparison_tables(runs: Sequence[TrainingRun]) -> dict[str, tuple[Rows, Rows]]:
+    """By IoU type, as far as a run has it: the COCO numbers and AP per class of each run's best validation."""
+    best = [(run.best_validation or NO_VALIDATION).numbers for run in runs]
+    tables = {}
+    for iou_type in IOU_TYPES:
+        of_type = [numbers.by_type.get(iou_type, IouTypeNumbers()) for numbers in best]
+        if not any(numbers.stats for numbers in of_type):
+            continue
+        classes = list(dict.fromkeys(name for numbers in of_type for name in numbers.per_class))
+        tables[iou_type] = (
+            [(title, [numbers.stats.get(name) for numbers in of_type]) for name, title in STAT_TITLES.items()],
+            [(name, [numbers.per_class.get(name) for numbers in of_type]) for name in classes],
+        )
+    return tables
+
+
+def training_curves(run: TrainingRun) -> dict[str, tuple[str, Figure]]:
+    """Titles and figures of loss, AP and learning rate, as far as the run has them."""
     curves: dict[str, tuple[str, Figure]] = {}
-    x = 'epoch' if run.by_epoch else 'iteration'
     if run.train:
-        losses = {name.removeprefix('loss_'): run.column(run.train, 'iter', name) for name in run.loss_names}
+        losses = {name.removeprefix('loss_'): run.train_curve(name) for name in run.loss_names}
         curves['loss'] = ('Loss and its parts', line_figure(losses, 'iteration', 'loss', log=True))
-    ap = {'AP': 'mAP', 'AP50': 'mAP_50', 'AP75': 'mAP_75'}
-    if any('mAP' in record for record in run.val):
-        lines = {name: run.column(run.val, 'step', key) for name, key in ap.items()}
-        curves['ap'] = ('AP in validation', line_figure(lines, x, 'AP'))
+    numbers = (run.last_validation or NO_VALIDATION).numbers
+    for iou_type in numbers.by_type:
+        title = ap_title(iou_type, numbers.by_type)
+        lines = {label: run.val_curve(stat, iou_type) for label, stat in AP_CURVES.items()}
+        curves[AP_FIGURES[iou_type]] = (f'{_capital(title)} in validation', line_figure(lines, run.unit, title))
     if run.train:
-        rate = {'lr': run.column(run.train, 'iter', 'lr')}
+        rate = {'lr': run.train_curve('lr')}
         curves['lr'] = ('Learning rate', line_figure(rate, 'iteration', 'learning rate'))
     return curves
 
 
-def commands(run: Run) -> list[tuple[str, str]]:
-    """How to go on, to evaluate, to predict and to export, as shell commands for this run."""
+def commands(run: TrainingRun) -> list[tuple[str, str]]:
+    """Shell commands that resume, evaluate, predict with and export this run."""
     config = next(iter(sorted(run.work_dir.glob('*.py'))), 'CONFIG')
-    weights = checkpoint(run) or 'CHECKPOINT'
+    weights = best_checkpoint(run) or 'CHECKPOINT'
     folder = run.work_dir
     predictions, model = folder / 'predictions', folder / 'model.onnx'
-    lines = {
-        'Go on with the training': ('train.py', config, '--work-dir', folder, '--resume'),
+    lines: dict[str, tuple[Union[str, Path], ...]] = {
+        'Resume the training': ('train.py', config, '--work-dir', folder, '--resume'),
         'Evaluate': ('test.py', config, weights, '--work-dir', folder),
         'Predict': ('predict.py', config, weights, 'IMAGES', '--out', predictions),
         'Export': ('export.py', config, weights, '--format', 'onnx', '--out', model),
-        'Renew this page': ('report.py', folder),
+        'Update this page': ('report.py', folder),
     }
     return [
         (title, shlex.join(['python', f'tools/{tool}', *(shown_path(part) for part in parts)]))
@@ -118,7 +139,7 @@ def commands(run: Run) -> list[tuple[str, str]]:
     ]
 
 
-def checkpoint(run: Run) -> Optional[Path]:
+def best_checkpoint(run: TrainingRun) -> Optional[Path]:
     """The run's best checkpoint, else its last, if it is there."""
     best = sorted(run.work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
     if best:
@@ -128,20 +149,27 @@ def checkpoint(run: Run) -> Optional[Path]:
     return last if last and last.is_file() else None
 
 
-def unique_names(runs: Sequence[Run]) -> list[str]:
-    """A short name for each: the config's, or the path's last parts where that would not tell them apart."""
-    for depth in range(5):
-        names = ['/'.join(run.work_dir.resolve().parts[-depth:]) if depth else run.name for run in runs]
-        if len(set(names)) == len(names):
-            break
+def unique_names(runs: Sequence[TrainingRun]) -> list[str]:
+    """A short name for each: the config's, or the path's last parts where that would not tell them apart.
+
+    Raises UserError if two are the same.
+    """
+    parts = [run.work_dir.resolve().parts for run in runs]
+    if len(set(parts)) < len(parts):
+        raise UserError('a work dir is given twice: ' + ' '.join(str(run.work_dir) for run in runs))
+    names = [run.name for run in runs]
+    depth = 0
+    while len(set(names)) < len(names):
+        depth += 1
+        names = ['/'.join(path[-depth:]) for path in parts]
     return names
 
 
-def differing_facts(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+def differing_facts(runs: Sequence[TrainingRun]) -> list[tuple[str, list[str]]]:
     """What the model cards say, a row per fact; facts that all runs share are left out, except for sizes."""
     facts = {
-        'parameters': lambda card: count(card.get('params')),
-        'MACs': lambda card: count(card.get('macs')),
+        'parameters': lambda card: format_count(card.get('params')),
+        'MACs': lambda card: format_count(card.get('macs')),
         'latency': lambda card: f'{card["latency_ms"]:.1f} ms' if 'latency_ms' in card else '-',
         'backbone': lambda card: card.get('backbone', '-'),
         'input': lambda card: 'x'.join(map(str, card.get('input_size', ['-']))),
@@ -149,7 +177,7 @@ def differing_facts(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
         'optimizer': lambda card: card.get('optimizer', '-'),
         'training images': lambda card: str(card.get('train', {}).get('images', '-')),
         'validation set': lambda card: card.get('val', {}).get('annotations', '-'),
-        'start': lambda card: card.get('started_from') or 'scratch or backbone weights',
+        'loaded from': lambda card: card.get('started_from') or 'scratch or pretrained backbone',
         'seed': lambda card: str(card.get('seed', '-')),
         'device': lambda card: card.get('device', '-'),
         'revision': lambda card: card.get('revision') or '-',
@@ -158,26 +186,21 @@ def differing_facts(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     return [row for i, row in enumerate(rows) if i < 3 or len(set(row[1])) > 1]
 
 
-def number(value: Optional[float], digits: int = 3) -> str:
-    """For a cell; a dash for what is not known."""
-    return f'{value:.{digits}f}' if isinstance(value, (int, float)) and value >= 0 else '-'
-
-
-def count(value: Optional[int]) -> str:
+def format_count(value: Optional[int]) -> str:
     """Parameters or multiply-adds: 4.35 M, 0.79 G."""
     if not isinstance(value, int):
         return '-'
     return f'{value / 1e9:.3g} G' if value >= 1e8 else f'{value / 1e6:.3g} M'
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Hours, minutes, seconds."""
     return str(timedelta(seconds=int(seconds)))
 
 
-def tally(counted: int, state: str) -> str:
+def format_boxes(counted: int, state: str) -> str:
     """Boxes of one of the ``STATES``: 3 found, 1 false alarm."""
-    return f'{counted} {"false alarm" if state == FALSE and counted == 1 else STATES[state]}'
+    return f'{counted} {"false alarm" if state == FALSE_ALARM and counted == 1 else STATES[state]}'
 
 
 def breakable(path: str) -> Markup:
@@ -185,18 +208,20 @@ def breakable(path: str) -> Markup:
     return Markup('/<wbr>').join(path.split('/'))
 
 
-def _over(runs: Sequence[Run], names: Sequence[str], part: str, x: str, y: str) -> Mapping:
-    return {name: run.column(getattr(run, part), x, y) for name, run in zip(names, runs)}
+def _capital(title: str) -> str:
+    return title[:1].upper() + title[1:]
 
 
 def _svgs(figures: dict[str, tuple[str, Figure]]) -> dict[str, tuple[str, Markup]]:
     return {name: (title, Markup(to_svg(figure, title))) for name, (title, figure) in figures.items()}
 
 
-def _pictures(run: Run) -> dict[str, list[dict]]:
+def _pictures(run: TrainingRun) -> dict[str, list[dict]]:
     """Pictures by group, with their content as a data URL."""
-    groups = {}
-    for group, records in ((run.details or {}).get('pictures') or {}).items():
+    groups: dict[str, list[dict]] = {}
+    if run.details is None or run.pictures is None:
+        return groups
+    for group, records in (run.details.get('pictures') or {}).items():
         groups[group] = []
         for record in records:
             path = run.pictures / record['picture']
@@ -207,17 +232,21 @@ def _pictures(run: Run) -> dict[str, list[dict]]:
     return groups
 
 
-def _template(name: str):
+def _template(name: str) -> Template:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).with_name('templates')), autoescape=True, trim_blocks=True
     )
-    environment.filters.update(number=number, count=count, duration=duration, tally=tally, breakable=breakable)
-    environment.globals.update(colors=COLORS, states=STATES, titles=TITLES)
+    environment.filters.update(
+        number=format_number, count=format_count, duration=format_duration, boxes=format_boxes, breakable=breakable
+    )
+    environment.globals.update(
+        colors=COLORS, states=STATES, titles=STAT_TITLES, iou_types=IOU_TYPES, ap_title=ap_title, matrix_classes=MATRIX
+    )
     return environment.get_template(name)
 
 
-def _write(path: Path, page: str) -> Path:
-    """Whole or not at all: a reader may reload the page at any time."""
+def _write_page(path: Path, page: str) -> Path:
+    """Write the page atomically: a reader may reload it at any time."""
     part = path.with_suffix('.html.part')
     part.write_text(page, encoding='utf-8')
     part.replace(path)

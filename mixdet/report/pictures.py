@@ -9,42 +9,42 @@ import mmcv
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mixdet.evaluation.details import CONFUSED, FALSE, FOUND, MISSED, Box, ImageErrors
+from mixdet.evaluation.details import CONFUSED, FALSE_ALARM, FOUND, MISSED, Box, ImageErrors
 
 # apart in hue and in lightness, so that colour-blind readers can tell them
-COLORS = {FOUND: '#19b98a', CONFUSED: '#f5b400', MISSED: '#ff4d6d', FALSE: '#b76bff'}
+COLORS = {FOUND: '#19b98a', CONFUSED: '#f5b400', MISSED: '#ff4d6d', FALSE_ALARM: '#b76bff'}
 SIDE = 480  # px, the longer side of each of the two panels
 GAP = 6
 
 
 def draw_errors(image: ImageErrors, classes: Sequence[str]) -> Image.Image:
-    """Ground truth on the left, detections on the right; missed boxes are dashed.
+    """Draw ground truth on the left and detections on the right; missed boxes are dashed.
 
-    Raises FileNotFoundError or ValueError if the image file is gone or cannot be read.
+    Raises FileNotFoundError or ValueError if the image file is missing or cannot be read.
     """
     pixels = mmcv.imread(image.path, channel_order='rgb')  # as the network saw it, EXIF orientation included
     if pixels is None:
         raise ValueError(f'{image.path} cannot be read')
     picture = Image.fromarray(np.ascontiguousarray(pixels[..., :3]))
     scale = SIDE / max(picture.size)
-    size = tuple(max(1, round(side * scale)) for side in picture.size)
+    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     picture = picture.resize(size, Image.Resampling.LANCZOS)
     canvas = Image.new('RGB', (2 * size[0] + GAP, size[1]), 'white')
     for left, boxes in ((0, image.truth), (size[0] + GAP, image.detections)):
         panel = picture.copy()
         draw = ImageDraw.Draw(panel)
-        for box in sorted(boxes, key=lambda box: box.score):  # the surest on top
+        for box in sorted(boxes, key=lambda box: box.score or 0):  # the most confident on top
             _draw_box(draw, box, classes[box.label], scale, size)
         canvas.paste(panel, (left, 0))
     return canvas
 
 
 def save_pictures(images: Sequence[ImageErrors], classes: Sequence[str], folder: Path, prefix: str) -> list[dict]:
-    """Draw ``images`` as ``<prefix>_1.jpg`` ... into ``folder``; of each its file, image and counts, for JSON.
+    """Draw ``images`` as ``<prefix>_1.jpg`` ... into ``folder``; returns file, image, F1 and counts of each, for JSON.
 
     Images whose file cannot be read are left out.
     """
-    records = []
+    records: list[dict] = []
     for image in images:
         try:
             picture = draw_errors(image, classes)
@@ -67,9 +67,9 @@ def _draw_box(draw: ImageDraw.ImageDraw, box: Box, name: str, scale: float, size
             _dashed(draw, start, end, color)
     else:
         draw.rectangle((x1, y1, x2, y2), outline=color, width=2)
-    if box.state == FOUND and box.score == 1 and x2 - x1 < 40:
-        return  # the names of many small found boxes would hide the image
-    text = name if box.score == 1 else f'{name} {box.score:.2f}'
+    if box.state == FOUND and box.score is None and x2 - x1 < 40:
+        return  # the names of many small boxes would hide the image
+    text = name if box.score is None else f'{name} {box.score:.2f}'
     font = _font()
     width, height = font.getlength(text) + 6, 14
     left = max(0, min(x1, size[0] - width))
@@ -87,5 +87,5 @@ def _dashed(draw: ImageDraw.ImageDraw, start: tuple, end: tuple, color: str, das
 
 @lru_cache
 def _font() -> ImageFont.FreeTypeFont:
-    """Matplotlib's, which is there on every system and has the letters of most languages."""
+    """Matplotlib's own font, which is on every system and has the letters of most languages."""
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), 'fonts/ttf/DejaVuSans.ttf')), 11)

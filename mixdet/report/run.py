@@ -4,38 +4,44 @@ import csv
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional, Union
+from typing import NamedTuple, Optional, Union
 
 from mixdet.errors import UserError
-from mixdet.evaluation.coco import STATS
-from mixdet.evaluation.metric import CLASS_SUFFIX
-from mixdet.evaluation.results import FOLDER as RESULTS
-from mixdet.report.evaluation import FILE as DETAILS
+from mixdet.evaluation.numbers import CocoNumbers
+from mixdet.evaluation.results import RESULTS_FOLDER
+from mixdet.report.detail_files import DETAILS_FILE
 
-FOLDER = 'report'  # in the work dir: the report's data, figures and pictures
-STATE = 'run.json'
+REPORT_FOLDER = 'report'  # in the work dir: the report's data, figures and pictures
+STATE_FILE = 'run.json'  # in that folder
 RUNNING, FINISHED, STOPPED = 'running', 'finished', 'stopped'
 
 
+class Validation(NamedTuple):
+    """The ``numbers`` of a validation after epoch or iteration ``step``."""
+
+    step: int
+    numbers: CocoNumbers
+
+
 @dataclass
-class Run:
+class TrainingRun:
     """A training.
 
     Args:
         work_dir: its folder.
         name: the config's name.
         train: a record per log interval: ``iter``, ``epoch``, ``lr``, ``loss`` and its parts.
-        val: a record per validation: ``step`` (epoch or iteration) and the metrics by their short names.
+        val: the validations.
         state: what ``ReportHook`` wrote: ``status``, ``epoch``, ``max_epochs``, ``card`` and more; may be empty.
-        details: of an evaluation, as ``write_details`` wrote them, if there is one.
+        details: details of an evaluation, as ``write_details`` wrote them, if there are any.
         pictures: folder of its pictures.
-        evaluated: what was evaluated for ``details``.
+        evaluated: what was evaluated for ``details``, for the page.
     """
 
     work_dir: Path
     name: str
     train: list[dict] = field(default_factory=list)
-    val: list[dict] = field(default_factory=list)
+    val: list[Validation] = field(default_factory=list)
     state: dict = field(default_factory=dict)
     details: Optional[dict] = None
     pictures: Optional[Path] = None
@@ -48,18 +54,23 @@ class Run:
 
     @property
     def by_epoch(self) -> bool:
-        """Whether validations are counted in epochs."""
+        """Whether training and validations are counted in epochs."""
         return self.state.get('by_epoch', True)
 
     @property
-    def last(self) -> dict:
-        """The last validation; may be empty."""
-        return self.val[-1] if self.val else {}
+    def unit(self) -> str:
+        """What validations are counted in."""
+        return 'epoch' if self.by_epoch else 'iteration'
 
     @property
-    def best(self) -> dict:
-        """The validation of highest AP; may be empty."""
-        return max(self.val, key=lambda record: record.get('mAP', -1), default={})
+    def last_validation(self) -> Optional[Validation]:
+        """The last validation, if there was one."""
+        return self.val[-1] if self.val else None
+
+    @property
+    def best_validation(self) -> Optional[Validation]:
+        """The validation of highest AP, if there was one; of equals the first."""
+        return max(self.val, key=lambda validation: _known(validation.numbers.ap), default=None)
 
     @property
     def loss_names(self) -> list[str]:
@@ -67,14 +78,20 @@ class Run:
         parts = {key for record in self.train for key in record if key.startswith('loss_') or '.loss' in key}
         return ['loss', *sorted(parts)] if self.train else []
 
-    def column(self, records: list[dict], x: str, y: str) -> tuple[list[float], list[float]]:
-        """The values of ``y`` over those of ``x`` where a record has both."""
-        pairs = [(record[x], record[y]) for record in records if x in record and y in record]
-        return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    def train_curve(self, key: str) -> tuple[list[float], list[float]]:
+        """Iterations, and the value of ``key`` at each, where it was logged."""
+        records = [record for record in self.train if key in record]
+        return [record['iter'] for record in records], [record[key] for record in records]
+
+    def val_curve(self, stat: str, iou_type: str = 'bbox') -> tuple[list[float], list[float]]:
+        """Epochs or iterations, and a COCO number (``mAP`` ...) after each, where it was evaluated."""
+        stats = [(step, numbers.by_type[iou_type].stats) for step, numbers in self.val if iou_type in numbers.by_type]
+        known = [(step, values[stat]) for step, values in stats if stat in values]
+        return [step for step, _ in known], [value for _, value in known]
 
 
-def read_run(work_dir: Union[str, Path]) -> Run:
-    """The training in ``work_dir``, over all the times that it was resumed.
+def read_training_run(work_dir: Union[str, Path]) -> TrainingRun:
+    """The training in ``work_dir``, with all the parts that it was resumed in.
 
     Raises:
         UserError: if there is no such folder, no training in it, or a file that cannot be read.
@@ -83,78 +100,89 @@ def read_run(work_dir: Union[str, Path]) -> Run:
     if not work_dir.is_dir():
         raise UserError(f'work dir {work_dir} does not exist; give the folder that tools/train.py wrote into')
     train, val = _read_scalars(work_dir)
-    state = _read_json(work_dir / FOLDER / STATE) or {}
+    state = _read_json(work_dir / REPORT_FOLDER / STATE_FILE) or {}
     if not (train or val or state):
         raise UserError(f'work dir {work_dir} holds no training; give a folder that tools/train.py wrote into')
     config = next(iter(sorted(work_dir.glob('*.py'))), work_dir)
-    run = Run(work_dir, state.get('card', {}).get('name') or config.stem, train, val, state)
+    run = TrainingRun(work_dir, state.get('card', {}).get('name') or config.stem, train, val, state)
     _find_details(run)
     return run
 
 
-def write_csv(run: Run, path: Path) -> None:
-    """A line per log interval and per validation, in the order of training."""
+def write_results_csv(run: TrainingRun, path: Path) -> None:
+    """A line per log interval and one per validation, in the order of training."""
     losses = run.loss_names
-    metrics = list(dict.fromkeys(key for record in run.val for key in record if key not in ('step', 'time')))
+    validations = [(step, _csv_columns(numbers)) for step, numbers in run.val]
+    metrics = list(dict.fromkeys(key for _, columns in validations for key in columns))
     with path.open('w', newline='', encoding='utf-8') as file:
         writer = csv.DictWriter(file, ['kind', 'epoch', 'iter', 'lr', *losses, *metrics], lineterminator='\n')
         writer.writeheader()
         for record in run.train:
             writer.writerow({'kind': 'train', **{key: record.get(key) for key in ('epoch', 'iter', 'lr', *losses)}})
-        for record in run.val:
-            step = {'epoch' if run.by_epoch else 'iter': record['step']}
-            writer.writerow({'kind': 'val', **step, **{key: record.get(key) for key in metrics}})
+        for step, columns in validations:
+            writer.writerow({'kind': 'val', 'epoch' if run.by_epoch else 'iter': step, **columns})
 
 
-def _read_scalars(work_dir: Path) -> tuple[list[dict], list[dict]]:
-    """Records of training and of validation; a resumed or repeated part replaces what it repeats."""
+def _csv_columns(numbers: CocoNumbers) -> dict[str, float]:
+    """``mAP`` ... and ``AP <class>``; of masks ``segm_mAP`` ... and ``segm_AP <class>``."""
+    columns: dict[str, float] = {}
+    for iou_type, of_type in numbers.by_type.items():
+        mark = '' if iou_type == 'bbox' else f'{iou_type}_'
+        columns.update({f'{mark}{name}': value for name, value in of_type.stats.items()})
+        columns.update({f'{mark}AP {name}': value for name, value in of_type.per_class.items()})
+    return {**columns, **numbers.other}
+
+
+def _known(ap: Optional[float]) -> float:
+    return ap if ap is not None and ap >= 0 else -1.0
+
+
+def _read_scalars(work_dir: Path) -> tuple[list[dict], list[Validation]]:
+    """Records of training, and validations; a resumed or repeated part replaces what it repeats."""
     train: list[dict] = []
-    val: list[dict] = []
+    val: list[Validation] = []
     for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
         records = [record for line in path.read_text().splitlines() if (record := _parse(line, path))]
-        trained = [record for record in records if 'loss' in record or 'lr' in record]
-        validated = [_short(record) for record in records if record not in trained]
-        if trained:  # what it goes on from is kept
+        trained = [record for record in records if _is_train(record)]
+        if trained:  # what it continues is kept
             unit = 'epoch' if 'epoch' in trained[0] else 'iter'
             train = [record for record in train if record['iter'] < trained[0]['iter']]
-            val = [record for record in val if record['step'] < trained[0][unit]]
+            val = [validation for validation in val if validation.step < trained[0][unit]]
         train += trained
-        val += validated
+        val += [_validation(record) for record in records if not _is_train(record)]
     return train, val
+
+
+def _is_train(record: dict) -> bool:
+    return 'loss' in record or 'lr' in record
+
+
+def _validation(record: dict) -> Validation:
+    metrics = {key: value for key, value in record.items() if key not in ('step', 'time', 'data_time')}
+    return Validation(record['step'], CocoNumbers.from_metrics(metrics))
 
 
 def _parse(line: str, path: Path) -> Optional[dict]:
     try:
         record = json.loads(line)
-    except ValueError as error:
+        record['iter' if _is_train(record) else 'step'] + 0
+    except (ValueError, KeyError, TypeError) as error:
         if line.strip().endswith('}'):
-            raise UserError(f'{path} is not a log of MMEngine ({error}); remove it') from error
+            raise UserError(f'{path} is not a log of MMEngine ({type(error).__name__}: {error}); remove it') from error
         return None  # cut off by a kill
-    return record if isinstance(record, dict) else None
+    return record
 
 
-def _short(record: dict) -> dict:
-    """A validation's record under short names: ``mAP`` and so on, AP of classes as ``AP <class>``."""
-    short = {}
-    for key, value in record.items():
-        name = key.rpartition('bbox_')[2] if 'bbox_' in key else key
-        if key.endswith(CLASS_SUFFIX):
-            name = f'AP {key.partition("/")[2].removesuffix(CLASS_SUFFIX)}'
-        if name not in ('data_time', 'time'):
-            short[name] = value
-    return short
-
-
-def _find_details(run: Run) -> None:
-    """Those of the last validation, else of the newest evaluation by tools/test.py."""
-    places = [run.work_dir / FOLDER / DETAILS]
-    places += sorted(run.work_dir.glob(f'{RESULTS}/*/{DETAILS}'), key=lambda path: -path.stat().st_mtime)
+def _find_details(run: TrainingRun) -> None:
+    """Take those of the last validation, else of the newest evaluation by tools/test.py."""
+    places = [run.work_dir / REPORT_FOLDER / DETAILS_FILE]
+    places += sorted(run.work_dir.glob(f'{RESULTS_FOLDER}/*/{DETAILS_FILE}'), key=lambda path: -path.stat().st_mtime)
     for path in places:
         run.details = _read_json(path)
         if run.details:
             run.pictures = path.parent
-            when = f'{"epoch" if run.by_epoch else "iteration"} {run.last.get("step", "?")}'
-            own = path.parent.name == FOLDER
+            own = path.parent.name == REPORT_FOLDER
+            when = f'{run.unit} {run.last_validation.step if run.last_validation else "?"}'
             run.evaluated = f'Validation after {when}' if own else f'Evaluation of {path.parent.name} by tools/test.py'
             return
 
@@ -166,9 +194,6 @@ def _read_json(path: Path) -> Optional[dict]:
         content = json.loads(path.read_text())
     except ValueError as error:
         raise UserError(f'{path} is cut off or not JSON ({error}); remove it') from error
+    if not isinstance(content, dict):
+        raise UserError(f'{path} holds no JSON object; remove it')
     return content
-
-
-def coco_numbers(record: dict) -> dict[str, float]:
-    """Those of the twelve COCO numbers that ``record`` has."""
-    return {name: record[name] for name in STATS if name in record}

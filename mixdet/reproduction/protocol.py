@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from mixdet.datasets.annotations import read_coco
 from mixdet.errors import UserError
-from mixdet.evaluation.results import FOLDER
+from mixdet.evaluation.results import RESULTS_FOLDER
 
 
 class Data(NamedTuple):
@@ -83,7 +83,7 @@ def train_and_test(cfg: Config, name: str, work_dir: Path, tools: Path, gpus: in
     if config.is_file() and config.read_text() != cfg.pretty_text:
         raise UserError(f'{config} was begun with other settings; give another --work-dir or remove {work_dir}')
     last = f'epoch_{cfg.train_cfg.max_epochs}'
-    if (work_dir / FOLDER / f'{last}.json').is_file():
+    if (work_dir / RESULTS_FOLDER / f'{last}.json').is_file():
         print(f'{work_dir}: done already')
         return
     work_dir.mkdir(parents=True, exist_ok=True)

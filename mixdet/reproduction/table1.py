@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mixdet.benchmark.complexity import Complexity
 from mixdet.benchmark.latency import measure_latency
 from mixdet.errors import UserError
-from mixdet.evaluation.results import Result
+from mixdet.evaluation.results import EvaluationResult
 from mixdet.registry import MODELS
 from mixdet.reproduction.counting import count_config
 from mixdet.reproduction.paper import TABLE1, PaperRow
@@ -71,15 +71,16 @@ def row_name(config: Union[str, Path]) -> str:
     return Path(config).stem.removeprefix('ssdlite_').partition('_')[0]
 
 
-def merge_results(rows: Sequence[Row], results: Iterable[Result]) -> None:
+def merge_results(rows: Sequence[Row], results: Iterable[EvaluationResult]) -> None:
     """Put the AP of each evaluation into the row of its config."""
     by_config = {row.config.stem: row for row in rows}
     for result in results:
-        if result.config in by_config:
-            by_config[result.config].trained.setdefault(_data_name(result), []).append(result.metrics['mAP'])
+        ap = result.numbers.bbox.stats.get('mAP')
+        if result.config in by_config and ap is not None:
+            by_config[result.config].trained.setdefault(_data_name(result), []).append(ap)
 
 
-def _data_name(result: Result) -> str:
+def _data_name(result: EvaluationResult) -> str:
     """``coco/instances_val2017, 5000 images``: the annotation file with the folder of its data set."""
     path = Path(result.annotations)
     folder = path.parts[-3] if len(path.parts) > 2 else ''

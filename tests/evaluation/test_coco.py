@@ -7,12 +7,13 @@ from helpers import coco_of, shared_path
 from pycocotools.coco import COCO
 
 from mixdet.evaluation import coco as coco_eval
-from mixdet.evaluation.coco import STATS, evaluate_boxes, known_mean
+from mixdet.evaluation.coco import evaluate_coco, known_mean
+from mixdet.evaluation.numbers import STATS
 
 FASTER = 'faster-coco-eval'
 
 
-def shaken(coco, seed=0):
+def perturbed(coco, seed=0):
     """Detections: every ground truth box moved a little, some of a wrong class, some twice, and false alarms."""
     rng = np.random.default_rng(seed)
     cat_ids = coco.getCatIds()
@@ -39,9 +40,9 @@ def test_both_backends_give_the_same_numbers(ann_file):
     pytest.importorskip('faster_coco_eval')
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(shared_path('data', *ann_file.split('/')))
-    rows = shaken(coco)
+    rows = perturbed(coco)
     first, second = (
-        evaluate_boxes(coco, [dict(row) for row in rows], coco.getCatIds(), coco.getImgIds(), backend)
+        evaluate_coco(coco, [dict(row) for row in rows], coco.getCatIds(), coco.getImgIds(), backend)
         for backend in ('pycocotools', FASTER)
     )
     assert 0.05 < first.stats[0] < 0.95 and len(first.stats) == len(second.stats) == len(STATS)
@@ -56,26 +57,26 @@ def two_classes():
 
 
 @pytest.mark.parametrize('backend', coco_eval.BACKENDS)
-def test_classes_stand_in_the_order_asked_for(two_classes, backend):
+def test_classes_are_in_the_order_asked_for(two_classes, backend):
     if backend == FASTER:
         pytest.importorskip('faster_coco_eval')
     found = [dict(image_id=1, category_id=9, bbox=[10, 10, 50, 50], score=0.9)]
-    numbers = evaluate_boxes(two_classes, found, [9, 7], [1], backend)
+    numbers = evaluate_coco(two_classes, found, [9, 7], [1], backend)
     assert numbers.class_ap() == pytest.approx([1, 0])
     assert numbers.class_ap(area=1) == pytest.approx([-1, 0]) and numbers.class_ap(area=2) == pytest.approx([1, -1])
     assert numbers.recall[:, :, 0].T.tolist() == [[1] * 10, [0] * 10]
     assert numbers.stats[0] == pytest.approx(0.5)
-    assert not evaluate_boxes(two_classes, [], [9, 7], [1], backend).stats[0]
+    assert not evaluate_coco(two_classes, [], [9, 7], [1], backend).stats[0]
 
 
-def test_a_missing_package_is_fallen_back_from_or_named(two_classes, monkeypatch):
+def test_auto_does_without_faster_coco_eval_and_its_name_does_not(two_classes, monkeypatch):
     monkeypatch.setattr(coco_eval.importlib.util, 'find_spec', lambda name: None)
-    assert evaluate_boxes(two_classes, [], [9, 7], [1]).stats[0] == 0
+    assert evaluate_coco(two_classes, [], [9, 7], [1]).stats[0] == 0
     with pytest.raises(ImportError, match='pip install faster-coco-eval'):
-        evaluate_boxes(two_classes, [], [9, 7], [1], FASTER)
+        evaluate_coco(two_classes, [], [9, 7], [1], FASTER)
     with pytest.raises(ValueError, match="backend='fast': must be one of"):
-        evaluate_boxes(two_classes, [], [9, 7], [1], 'fast')
+        evaluate_coco(two_classes, [], [9, 7], [1], 'fast')
 
 
-def test_mean_of_what_is_known():
+def test_known_mean_leaves_out_unknown_values():
     assert known_mean(np.array([0.5, -1, 1])) == 0.75 and known_mean(np.array([-1.0])) == -1

@@ -6,24 +6,28 @@ import numpy as np
 import pytest
 import torch
 from helpers import shared_path
+from mmdet.evaluation import CocoMetric as MMDetCocoMetric
 from mmengine.registry import init_default_scope
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from pycocotools.mask import encode
 
-from mixdet.evaluation.coco import STATS
+from mixdet.errors import UserError
 from mixdet.evaluation.metric import CocoMetric
+from mixdet.evaluation.numbers import STATS
 
 init_default_scope('mmdet')
 
 
-def sample(image_id, boxes, scores, labels):
-    return dict(
-        img_id=image_id,
-        ori_shape=(100, 100),
-        pred_instances=dict(
-            bboxes=torch.tensor(boxes).reshape(-1, 4), scores=torch.tensor(scores), labels=torch.tensor(labels).long()
-        ),
+def sample(image_id, boxes, scores, labels, **predicted):
+    """A data sample as a detector returns it, with ``masks`` (n, H, W) and more if it predicts them."""
+    found = dict(
+        bboxes=torch.tensor(boxes, dtype=torch.float).reshape(-1, 4),
+        scores=torch.tensor(scores),
+        labels=torch.tensor(labels).long(),
+        **predicted,
     )
+    return dict(img_id=image_id, ori_shape=(100, 100), pred_instances=found)
 
 
 @pytest.fixture
@@ -65,40 +69,217 @@ def test_no_detection_is_zero_and_can_be_saved_as_best(metric, caplog):
     assert result['coco/bbox_mAP'] == 0 and result['coco/cat_precision'] == 0 and result['coco/bird_precision'] == -1
 
 
-@pytest.mark.parametrize(
-    'ann_file', ['coco-mini/annotations/instances_val2017.json', 'bccd/annotations/instances_val.json']
-)
-def test_equals_pycocotools_on_real_annotations(ann_file, tmp_path):
-    """Ground truth, shaken and with false alarms, through our metric and straight through pycocotools."""
-    path = shared_path('data', *ann_file.split('/'))
+def plain_pycocotools(coco, rows, iou_type):
+    """The twelve numbers, and AP of each class."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(coco, coco.loadRes(rows), iou_type)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    precision = evaluation.eval['precision'][:, :, :, 0, 2]
+    known = [precision[:, :, k][precision[:, :, k] > -1] for k in range(precision.shape[2])]
+    return list(evaluation.stats), [values.mean() if values.size else -1 for values in known]
+
+
+@pytest.mark.parametrize('name', ['coco-mini/annotations/instances_val2017', 'bccd/annotations/instances_val'])
+def test_boxes_equal_plain_pycocotools_on_real_annotations(name):
+    """Ground truth, moved a little and some of it mislabelled, through our metric and straight through pycocotools."""
+    path = shared_path('data', *f'{name}.json'.split('/'))
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(path)
     rng = np.random.default_rng(0)
-    classes = tuple(category['name'] for category in coco.loadCats(coco.getCatIds()))
+    cat_ids = coco.getCatIds()
+    classes = tuple(category['name'] for category in coco.loadCats(cat_ids))
     metric = CocoMetric(ann_file=str(path))
     metric.dataset_meta = dict(classes=classes)
-    direct = []
+    rows = []
     for image in coco.loadImgs(coco.getImgIds()):
         truth = coco.loadAnns(coco.getAnnIds(image['id'], iscrowd=False))
         boxes = np.array([a['bbox'] for a in truth]).reshape(-1, 4)
         boxes = np.float32(np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]) + rng.normal(0, 3, boxes.shape))
-        labels = [coco.getCatIds().index(a['category_id']) for a in truth]
+        labels = [cat_ids.index(a['category_id']) for a in truth]
         labels = np.where(rng.random(len(labels)) < 0.9, labels, 0)
         scores = np.float32(rng.random(len(labels)))
         metric.process({}, [sample(image['id'], boxes.tolist(), scores.tolist(), labels.tolist())])
-        direct += [
-            dict(image_id=image['id'], category_id=coco.getCatIds()[c], score=float(s),
+        rows += [
+            dict(image_id=image['id'], category_id=cat_ids[c], score=float(s),
                  bbox=[float(b[0]), float(b[1]), float(b[2]) - float(b[0]), float(b[3]) - float(b[1])])
             for b, s, c in zip(boxes, scores, labels)
         ]  # fmt: skip
     result = metric.evaluate(len(coco.getImgIds()))
+    stats, per_class = plain_pycocotools(coco, rows, 'bbox')
+    assert 0.1 < stats[0] < 0.95
+    assert [result[f'coco/bbox_{name}'] for name in STATS] == pytest.approx(stats, abs=1e-9)
+    assert [result[f'coco/{name}_precision'] for name in classes] == pytest.approx(per_class, abs=1e-9)
+
+
+@pytest.fixture(scope='module')
+def real_masks():
+    """The annotation file of coco-mini with its masks as detections: shifted by some px, a tenth mislabelled."""
+    path = shared_path('data', 'coco-mini', 'annotations', 'instances_val2017.json')
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(coco, coco.loadRes(direct), 'bbox')
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    assert 0.1 < evaluation.stats[0] < 0.95
-    assert [result[f'coco/bbox_{name}'] for name in STATS] == pytest.approx(list(evaluation.stats), abs=1e-6)
+        coco = COCO(path)
+    rng = np.random.default_rng(0)
+    cat_ids = coco.getCatIds()
+    samples = []
+    for image in coco.loadImgs(coco.getImgIds()):
+        truth = coco.loadAnns(coco.getAnnIds(image['id'], iscrowd=False))
+        masks = np.zeros((len(truth), image['height'], image['width']), bool)
+        for k, annotation in enumerate(truth):
+            masks[k] = np.roll(coco.annToMask(annotation), rng.integers(-4, 5, 2), (0, 1))
+        boxes = np.array([a['bbox'] for a in truth]).reshape(-1, 4) + rng.normal(0, 3, (len(truth), 4))
+        boxes[:, 2:] += boxes[:, :2]
+        labels = np.array([cat_ids.index(a['category_id']) for a in truth], int)
+        labels[rng.random(len(labels)) < 0.1] = 0
+        scores = rng.random(len(truth)).tolist()
+        samples.append(sample(image['id'], boxes.tolist(), scores, labels.tolist(), masks=torch.from_numpy(masks)))
+    return path, coco, samples
+
+
+@pytest.mark.parametrize('backend', ['pycocotools', 'faster-coco-eval'])
+def test_masks_equal_plain_pycocotools_on_real_annotations(real_masks, backend):
+    if backend == 'faster-coco-eval':
+        pytest.importorskip('faster_coco_eval')
+    path, coco, samples = real_masks
+    classes = tuple(category['name'] for category in coco.loadCats(coco.getCatIds()))
+    metric = CocoMetric(ann_file=str(path), metric=['bbox', 'segm'], backend=backend)
+    metric.dataset_meta = dict(classes=classes)
+    metric.process({}, samples)
+    result = metric.evaluate(len(samples))
+    rows = []
+    for found in samples:
+        predicted = found['pred_instances']
+        for mask, score, label in zip(predicted['masks'], predicted['scores'], predicted['labels']):
+            rle = encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
+            category = coco.getCatIds()[label]
+            rows.append(dict(image_id=found['img_id'], category_id=category, score=float(score), segmentation=rle))
+    stats, per_class = plain_pycocotools(coco, rows, 'segm')
+    assert 0.1 < stats[0] < 0.95 and abs(stats[0] - result['coco/bbox_mAP']) > 0.01
+    assert [result[f'coco/segm_{name}'] for name in STATS] == pytest.approx(stats, abs=1e-9)
+    assert [result[f'coco/segm_{name}_precision'] for name in classes] == pytest.approx(per_class, abs=1e-9)
+    assert [row['mask_AP'] for row in metric.details.classes] == pytest.approx(per_class, abs=1e-9)
+
+
+def test_boxes_and_masks_equal_mmdetections_metric(real_masks):
+    path, coco, samples = real_masks
+    results = []
+    for metric_class in (CocoMetric, MMDetCocoMetric):
+        metric = metric_class(ann_file=str(path), metric=['bbox', 'segm'])
+        metric.dataset_meta = dict(classes=tuple(category['name'] for category in coco.loadCats(coco.getCatIds())))
+        metric.process({}, samples)
+        results.append(metric.evaluate(len(samples)))
+    ours, theirs = results
+    assert len(theirs) == 12 and {key: round(ours[key], 3) for key in theirs} == theirs
+
+
+def rectangle(x1, y1, x2, y2):
+    mask = torch.zeros(100, 100, dtype=torch.bool)
+    mask[y1:y2, x1:x2] = True
+    return mask
+
+
+@pytest.fixture
+def mask_metric(metric, tmp_path):
+    """For the ground truth of ``metric`` with a mask for each object, that of the cat the left half of its box."""
+    content = json.loads((tmp_path / 'a.json').read_text())
+    cat, dog = content['annotations']
+    cat.update(segmentation=[[10, 10, 35, 10, 35, 60, 10, 60]], area=25 * 50)
+    dog.update(segmentation=[[0, 0, 20, 0, 20, 20, 0, 20]])
+    (tmp_path / 'masks.json').write_text(json.dumps(content))
+
+    def build(*metrics):
+        ann_file, outfile_prefix = str(tmp_path / 'masks.json'), str(tmp_path / 'out')
+        metric = CocoMetric(ann_file=ann_file, metric=list(metrics), outfile_prefix=outfile_prefix)
+        metric.dataset_meta = dict(classes=('cat', 'dog', 'bird'))
+        return metric
+
+    return build
+
+
+def test_masks_by_hand(mask_metric, tmp_path):
+    # boxes: both exact. Masks: the cat's exact; the dog's with IoU 0.8, after a false alarm of higher score
+    cat = sample(1, [[10, 10, 60, 60]], [0.9], [0], masks=rectangle(10, 10, 35, 60)[None])
+    dogs = torch.stack([rectangle(50, 50, 90, 90), rectangle(0, 0, 20, 16)])
+    dog = sample(2, [[50, 50, 90, 90], [0, 0, 20, 20]], [0.8, 0.6], [1, 1], masks=dogs)
+    metric = mask_metric('bbox', 'segm')
+    metric.process({}, [cat, dog])
+    result = metric.evaluate(2)
+    assert result['coco/cat_precision'] == result['coco/segm_cat_precision'] == 1
+    assert result['coco/dog_precision'] == pytest.approx(0.5)
+    assert result['coco/segm_dog_precision'] == pytest.approx(0.7 * 0.5)  # thresholds .50 ... .80, precision 1/2
+    assert result['coco/segm_bird_precision'] == -1
+    assert result['coco/segm_mAP'] == pytest.approx((1 + 0.35) / 2)
+    assert result['coco/bbox_mAP'] == pytest.approx((1 + 0.5) / 2)
+    # the cat's area is that of its mask, 25x50: medium; the false alarm of 40x40 does not count among the small ones
+    assert result['coco/segm_mAP_m'] == pytest.approx(1) and result['coco/segm_mAP_s'] == pytest.approx(0.7)
+    assert [row.get('mask_AP') for row in metric.details.classes] == pytest.approx([1, 0.35, -1])
+    written = json.loads((tmp_path / 'out.segm.json').read_text())
+    assert len(written) == 3 and written[0]['segmentation']['size'] == [100, 100]
+
+
+def test_size_of_a_false_alarm_is_that_of_its_mask(mask_metric):
+    # found with a large box and a small mask: among the small objects it is a false alarm, among the large ones not
+    found = sample(
+        2, [[0, 0, 100, 100], [0, 0, 20, 20]], [0.8, 0.6], [1, 1],
+        masks=torch.stack([rectangle(50, 50, 60, 60), rectangle(0, 0, 20, 20)]),
+    )  # fmt: skip
+    metric = mask_metric('bbox', 'segm')
+    metric.process({}, [sample(1, [], [], [], masks=torch.zeros(0, 100, 100)), found])
+    result = metric.evaluate(2)
+    assert result['coco/segm_mAP_s'] == pytest.approx(0.5) and result['coco/bbox_mAP_s'] == pytest.approx(1)
+
+
+def test_masks_have_scores_of_their_own_where_the_detector_gives_them(mask_metric):
+    masks = torch.stack([rectangle(0, 0, 20, 20), rectangle(50, 50, 90, 90)])
+    found = sample(
+        2, [[0, 0, 20, 20], [50, 50, 90, 90]], [0.6, 0.8], [1, 1], masks=masks, mask_scores=torch.tensor([0.7, 0.5])
+    )
+    metric = mask_metric('bbox', 'segm')
+    metric.process({}, [sample(1, [], [], [], masks=torch.zeros(0, 100, 100)), found])
+    result = metric.evaluate(2)
+    assert result['coco/segm_dog_precision'] == pytest.approx(1) and result['coco/dog_precision'] == pytest.approx(0.5)
+
+
+def test_masks_alone(mask_metric):
+    metric = mask_metric('segm')
+    metric.process({}, [sample(1, [[10, 10, 60, 60]], [0.9], [0], masks=rectangle(10, 10, 35, 60)[None])])
+    result = metric.evaluate(1)
+    per_class = [f'{name}_precision' for name in ('cat', 'dog', 'bird')]
+    assert list(result) == [f'coco/segm_{name}' for name in (*STATS, *per_class)]
+    assert result['coco/segm_mAP_m'] == pytest.approx(1) and metric.details is None
+
+
+def test_a_detector_without_masks_is_named(mask_metric):
+    metric = mask_metric('bbox', 'segm')
+    metric.process({}, [sample(1, [[10, 10, 60, 60]], [0.9], [0])])
+    with pytest.raises(UserError, match="'segm' is for detectors that predict masks"):
+        metric.evaluate(1)
+
+
+def test_objects_without_a_mask_are_named(metric, tmp_path):
+    with pytest.raises(UserError, match='a.json: 2 of 2 objects have no segmentation'):
+        CocoMetric(ann_file=str(tmp_path / 'a.json'), metric='segm')
+
+
+def test_ground_truth_of_the_data_set_where_there_is_no_file():
+    metric = CocoMetric()
+    metric.dataset_meta = dict(classes=('cat', 'dog'))
+    for _ in range(2):  # the ground truth of the first evaluation is kept
+        cat = dict(bbox=[10, 10, 60, 60], bbox_label=0, ignore_flag=0)
+        metric.process({}, [{**sample(1, [[10, 10, 60, 60]], [0.9], [0]), 'instances': [cat]}])
+        result = metric.evaluate(1)
+        assert result['coco/bbox_AR_m@100'] == result['coco/cat_precision'] == 1
+        assert result['coco/dog_precision'] == -1
+
+
+def test_proposals_are_mmdetections(metric, tmp_path):
+    results = []
+    for metric_class in (CocoMetric, MMDetCocoMetric):
+        metric = metric_class(ann_file=str(tmp_path / 'a.json'), metric='proposal')
+        metric.dataset_meta = dict(classes=('cat', 'dog', 'bird'))
+        metric.process({}, [sample(1, [[10, 10, 60, 60]], [0.9], [0])])
+        results.append(metric.evaluate(1))
+    assert results[0] == results[1] and len(results[0]) == 6
 
 
 def test_details_of_the_last_evaluation_are_kept(metric):

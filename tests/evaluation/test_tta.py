@@ -12,7 +12,7 @@ def demo_config():
     return Config.fromfile(ROOT / 'configs/demo/ssdlite_mixnet-s_1xb8-12e_demo.py')
 
 
-def test_config_sees_both_sides(tmp_path):
+def test_the_pipeline_gives_the_image_and_its_mirror_image(tmp_path):
     import numpy as np
     from PIL import Image
 
@@ -21,7 +21,7 @@ def test_config_sees_both_sides(tmp_path):
     mirror_in_test(cfg)
     assert cfg.model.type == 'DetTTAModel' and cfg.model.module.type == 'mixdet.SSDLite'
     assert cfg.model.tta_cfg.nms == cfg.model.module.test_cfg.nms
-    assert cfg.val_dataloader.dataset.pipeline[-1].meta_keys == before  # training validates as ever
+    assert cfg.val_dataloader.dataset.pipeline[-1].meta_keys == before  # validation while training stays as it is
 
     pixels = np.random.default_rng(0).integers(0, 256, (80, 120, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / 'a.png')

@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mixdet.evaluation.coco import IOU_THRS, STATS
-from mixdet.evaluation.details import FALSE, FOUND, MISSED, Box, Details, ImageErrors
-from mixdet.report.evaluation import write_details
-from mixdet.report.run import FOLDER, STATE
+from mixdet.evaluation.coco import IOU_THRS
+from mixdet.evaluation.details import FALSE_ALARM, FOUND, MISSED, Box, Details, ImageErrors
+from mixdet.evaluation.numbers import STATS
+from mixdet.report.detail_files import write_details
+from mixdet.report.run import REPORT_FOLDER, STATE_FILE
 
 CLASSES = ('red <cell>', 'white cell')
 
 
-def write_scalars(work_dir, name, first_epoch, epochs, ap, loss=2.0):
+def write_scalars(work_dir, name, first_epoch, epochs, ap, loss=2.0, mask_ap=None):
     """A log as MMEngine writes it: two lines and a validation per epoch, of 10 iterations each."""
     lines = []
     for epoch in range(first_epoch, first_epoch + epochs):
@@ -20,8 +21,12 @@ def write_scalars(work_dir, name, first_epoch, epochs, ap, loss=2.0):
             step = 10 * (epoch - 1) + half
             record = dict(lr=0.1, loss=loss / epoch, loss_cls=1.5 / epoch, loss_bbox=0.5 / epoch, epoch=epoch)
             lines.append({**record, 'iter': step, 'step': step, 'time': 0.1})
-        stats = {f'coco/bbox_{key}': ap + epoch / 100 for key in STATS}
-        lines.append({**stats, 'coco/red <cell>_precision': ap, 'time': 1.0, 'step': epoch})
+        metrics = {f'coco/bbox_{key}': ap + epoch / 100 for key in STATS}
+        metrics['coco/red <cell>_precision'] = ap
+        if mask_ap is not None:
+            metrics.update({f'coco/segm_{key}': mask_ap + epoch / 100 for key in STATS})
+            metrics['coco/segm_red <cell>_precision'] = mask_ap
+        lines.append({**metrics, 'time': 1.0, 'step': epoch})
     path = work_dir / name / 'vis_data/scalars.json'
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(''.join(f'{json.dumps(line)}\n' for line in lines))
@@ -35,14 +40,14 @@ def scalars():
 
 @pytest.fixture
 def details(tmp_path):
-    """Of an evaluation of three images, the last of which is gone."""
+    """Details of an evaluation of three images; the file of the last one is missing."""
     images = []
     for name in ('good.png', 'bad.png', 'gone.png'):
         path = tmp_path / name
         Image.fromarray(np.full((60, 90, 3), 200, np.uint8)).save(path)
         box = (10.0, 10.0, 40.0, 40.0)
         truth = [Box(box, 0, FOUND), Box((50.0, 10.0, 80.0, 50.0), 1, FOUND if name == 'good.png' else MISSED)]
-        found = [Box(box, 0, FOUND, 0.9)] + [Box((0.0, 0.0, 9.0, 9.0), 1, FALSE, 0.5)] * (name != 'good.png')
+        found = [Box(box, 0, FOUND, 0.9)] + [Box((0.0, 0.0, 9.0, 9.0), 1, FALSE_ALARM, 0.5)] * (name != 'good.png')
         if name == 'good.png':
             found.append(Box(truth[1].corners, 1, FOUND, 0.7))
         images.append(ImageErrors(str(path), truth, found))
@@ -63,7 +68,7 @@ def work_dir(tmp_path, details):
     (work_dir / 'net.py').write_text('a = 1\n')
     (work_dir / 'epoch_3.pth').write_bytes(b'')
     (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_3.pth'))
-    write_details(details, work_dir / FOLDER, samples=2)
+    write_details(details, work_dir / REPORT_FOLDER, samples=2)
     card = dict(
         name='net', command='python tools/train.py net.py', model='SSDLite', backbone='MixNet', input_size=[320, 256],
         params=1_234_567, macs=765_000_000, latency_ms=12.34, device='a <processor>', threads=2, processes=1,
@@ -75,5 +80,5 @@ def work_dir(tmp_path, details):
         card=card, by_epoch=True, status='finished', epoch=3, max_epochs=3, iter=30, max_iters=30, seconds=3723.5,
         written='2026-01-01 01:02',
     )  # fmt: skip
-    (work_dir / FOLDER / STATE).write_text(json.dumps(state))
+    (work_dir / REPORT_FOLDER / STATE_FILE).write_text(json.dumps(state))
     return work_dir

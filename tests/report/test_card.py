@@ -40,7 +40,7 @@ def test_costs_leave_the_model_as_it_was():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_network_that_cannot_be_run_is_said():
+def test_a_network_that_cannot_be_run_is_reported():
     costs = card._costs(nn.Linear(3, 4), (96, 96))
     assert costs['params'] == 16 and 'macs' not in costs and costs['not_measured'].startswith('RuntimeError: ')
 

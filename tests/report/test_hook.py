@@ -14,9 +14,9 @@ class Logger(list):
 
 @pytest.fixture
 def runner(work_dir, details, monkeypatch):
-    """A training about to begin in a work dir where another had been."""
+    """A training about to begin in the work dir of an earlier one."""
     known = json.loads((work_dir / 'report/run.json').read_text())['card']
-    monkeypatch.setattr(card, 'describe', lambda runner: known)
+    monkeypatch.setattr(card, 'model_card', lambda runner: known)
     return SimpleNamespace(
         work_dir=str(work_dir), train_loop=None, epoch=0, max_epochs=3, iter=0, max_iters=30, logger=Logger(),
         val_loop=SimpleNamespace(evaluator=SimpleNamespace(metrics=[object(), SimpleNamespace(details=details)])),
@@ -31,7 +31,7 @@ def test_report_from_beginning_to_end(runner, work_dir, capsys):
     hook = HOOKS.build(dict(type='mixdet.ReportHook', samples=1))
     hook.before_train(runner)
     assert state(work_dir)['status'] == 'running' and (work_dir / 'report.html').is_file()
-    assert not (work_dir / 'report/details.json').exists()  # those of the training before
+    assert not (work_dir / 'report/details.json').exists()  # those of the earlier training
     runner.epoch, runner.iter = 1, 10
     hook.after_val_epoch(runner)
     assert state(work_dir)['epoch'] == 1 and (work_dir / 'report/samples_1.jpg').is_file()
@@ -42,7 +42,7 @@ def test_report_from_beginning_to_end(runner, work_dir, capsys):
     assert capsys.readouterr().out.splitlines() == [f'Report: {work_dir / "report.html"}']
 
 
-def test_a_training_that_breaks_off(runner, work_dir):
+def test_a_training_that_is_cut_short(runner, work_dir):
     hook = ReportHook()
     hook.before_train(runner)
     runner.epoch, runner.iter = 1, 15

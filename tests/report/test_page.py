@@ -4,8 +4,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from mixdet.report.page import commands, count, number, unique_names, write_comparison, write_report
-from mixdet.report.run import read_run
+from mixdet.errors import UserError
+from mixdet.evaluation.numbers import STATS
+from mixdet.report.detail_files import write_details
+from mixdet.report.page import commands, format_count, unique_names, write_comparison, write_report
+from mixdet.report.run import read_training_run
 
 VOID = {'meta', 'img', 'br', 'link', 'input'}
 
@@ -41,7 +44,7 @@ class Page(HTMLParser):
 
 
 def check_alone(page, text):
-    """Nothing is fetched: what is referred to is in the page."""
+    """Nothing is fetched: whatever the page refers to is in it."""
     for tag, key, value in page.attributes:
         if key in ('src', 'href', 'xlink:href', 'data', 'poster', 'srcset', 'action'):
             assert value.startswith(('#', 'data:')), (tag, key, value[:80])
@@ -55,7 +58,7 @@ def check_alone(page, text):
     assert len(scripts) == 1 and 'http' not in scripts[0] and 'fetch' not in scripts[0]
 
 
-def test_the_page_is_whole_and_needs_nothing_else(work_dir):
+def test_the_page_is_complete_and_needs_no_other_file(work_dir):
     path = write_report(work_dir)
     assert path == work_dir / 'report.html'
     text = path.read_text()
@@ -72,8 +75,7 @@ def test_the_numbers_are_the_runs(work_dir):
     text = write_report(work_dir).read_text()
     page = Page(text)
     shown = dict(re.findall(r'data-number="([^"]+)">([^<]+)<', text))
-    assert shown == {key: '0.2800' for key in read_run(work_dir).last if key.startswith(('mAP', 'AR'))}
-    assert len(shown) == 12
+    assert shown == {f'bbox_{name}': '0.2800' for name in STATS}
     classes = page.text['classes']
     assert 'red <cell> 3 0.500 0.750 0.250 - 0.500 - 0.600 0.700 0.432' in re.sub(r' +', ' ', classes)
     assert '<cell>' not in text and 'red &lt;cell&gt;' in text
@@ -112,22 +114,22 @@ def test_a_network_that_could_not_be_run(work_dir):
     assert 'wants two images' in page.text['card'] and 'latency' not in page.text['card']
 
 
-def test_a_training_without_our_hook(work_dir):
+def test_a_training_without_report_hook(work_dir):
     (work_dir / 'report/run.json').unlink()
     (work_dir / 'report/details.json').unlink()
     page = Page(write_report(work_dir).read_text())
-    assert set(page.text) == {'', 'curves', 'results', 'card', 'use'} and 'kept no model card' in page.text['card']
+    assert set(page.text) == {'', 'curves', 'results', 'card', 'use'} and 'has no model card' in page.text['card']
 
 
 def test_commands_name_the_best_checkpoint(work_dir, monkeypatch):
     monkeypatch.chdir(work_dir.parent)
-    lines = dict(commands(read_run('net')))
+    lines = dict(commands(read_training_run('net')))
     assert lines['Evaluate'] == 'python tools/test.py net/net.py net/epoch_3.pth --work-dir net'
-    assert lines['Go on with the training'] == 'python tools/train.py net/net.py --work-dir net --resume'
+    assert lines['Resume the training'] == 'python tools/train.py net/net.py --work-dir net --resume'
     (work_dir / 'best_coco_bbox_mAP_epoch_2.pth').write_bytes(b'')
-    assert 'net/best_coco_bbox_mAP_epoch_2.pth --format onnx' in dict(commands(read_run('net')))['Export']
+    assert 'net/best_coco_bbox_mAP_epoch_2.pth --format onnx' in dict(commands(read_training_run('net')))['Export']
     work_dir.rename('my net')
-    assert "'my net/net.py'" in dict(commands(read_run('my net')))['Evaluate']
+    assert "'my net/net.py'" in dict(commands(read_training_run('my net')))['Evaluate']
 
 
 @pytest.fixture
@@ -138,7 +140,7 @@ def other(work_dir, scalars):
 
 
 def test_comparison(work_dir, other, tmp_path):
-    runs = [read_run(work_dir), read_run(other)]
+    runs = [read_training_run(work_dir), read_training_run(other)]
     text = write_comparison(runs, tmp_path / 'both.html').read_text()
     page = Page(text)
     check_alone(page, text)
@@ -148,14 +150,55 @@ def test_comparison(work_dir, other, tmp_path):
     assert '1.23 M' in page.text['card'] and 'abcdef' in page.text['card']
 
 
+@pytest.fixture
+def mask_run(work_dir, details, scalars):
+    """The training of ``work_dir`` with masks."""
+    scalars(work_dir, '20260101_000000', 1, 3, 0.25, mask_ap=0.125)
+    for row, ap in zip(details.classes, (0.4567, -1.0)):
+        row['mask_AP'] = ap
+    write_details(details, work_dir / 'report')
+    return work_dir
+
+
+def test_masks_stand_beside_boxes(mask_run):
+    text = write_report(mask_run).read_text()
+    page = Page(text)
+    check_alone(page, text)
+    shown = dict(re.findall(r'data-number="([^"]+)">([^<]+)<', text))
+    boxes, masks = (
+        {f'{kind}_{name}': value for name in STATS} for kind, value in (('bbox', '0.2800'), ('segm', '0.1550'))
+    )
+    assert shown == {**boxes, **masks}
+    header = re.sub(r' +', ' ', page.text[''])
+    assert '0.280 box AP, epoch 3' in header and '0.155 mask AP, epoch 3' in header
+    assert 'Box AP and AR' in page.text['results'] and 'Mask AP and AR' in page.text['results']
+    assert {'figure-ap', 'figure-mask_ap'} <= set(page.ids) and (mask_run / 'report/mask_ap.png').is_file()
+    classes = re.sub(r' +', ' ', page.text['classes'])
+    assert 'at score mask AP' in classes and '0.432 0.457' in classes and '0.432 -' in classes
+
+
+def test_comparison_with_and_without_masks(mask_run, other, tmp_path):
+    runs = [read_training_run(mask_run), read_training_run(other)]
+    text = write_comparison(runs, tmp_path / 'both.html').read_text()
+    page = Page(text)
+    check_alone(page, text)
+    assert {'figure-ap', 'figure-mask_ap', 'figure-loss'} <= set(page.ids)
+    results, classes = (re.sub(r' +', ' ', page.text[section]) for section in ('results', 'classes'))
+    assert (
+        'box AP and AR AP IoU .50:.95 0.2800 0.5200' in results and 'mask AP and AR AP IoU .50:.95 0.1550 -' in results
+    )
+    assert 'red <cell> 0.2500 0.5000' in classes and 'red <cell> 0.1250 -' in classes
+
+
 def test_names_tell_runs_apart(work_dir, other):
-    run, second = read_run(work_dir), read_run(other)
+    run, second = read_training_run(work_dir), read_training_run(other)
     assert unique_names([run, second]) == ['net', 'other']
     second.name = 'net'
     assert unique_names([run, second]) == ['net', 'other']  # folders
-    assert unique_names([run, run]) != []
+    with pytest.raises(UserError, match='given twice'):
+        unique_names([run, run])
 
 
-def test_numbers_for_readers():
-    assert (number(0.12345), number(-1), number(None), number(float('nan'))) == ('0.123', '-', '-', '-')
-    assert (count(4_351_234), count(788_800_000), count(None)) == ('4.35 M', '0.789 G', '-')
+def test_counts_for_readers():
+    counts = [format_count(value) for value in (4_351_234, 788_800_000, None)]
+    assert counts == ['4.35 M', '0.789 G', '-']

@@ -3,58 +3,60 @@ import csv
 import pytest
 
 from mixdet.errors import UserError
-from mixdet.evaluation.coco import STATS
-from mixdet.report.run import coco_numbers, read_run, write_csv
+from mixdet.evaluation.numbers import STATS
+from mixdet.report.run import read_training_run, write_results_csv
 
 
 def test_everything_is_read(work_dir):
-    run = read_run(work_dir)
+    run = read_training_run(work_dir)
     assert run.name == 'net' and run.card['seed'] == 7 and run.by_epoch
     assert [record['iter'] for record in run.train] == [5, 10, 15, 20, 25, 30]
-    assert [record['step'] for record in run.val] == [1, 2, 3]
-    assert run.last['mAP'] == run.best['mAP'] == pytest.approx(0.28) and run.last['AP red <cell>'] == 0.25
-    assert list(coco_numbers(run.last)) == list(STATS)
+    assert [validation.step for validation in run.val] == [1, 2, 3]
+    numbers = run.last_validation.numbers
+    assert run.best_validation == run.last_validation and numbers.ap == pytest.approx(0.28)
+    assert list(numbers.bbox.stats) == list(STATS) and numbers.bbox.per_class == {'red <cell>': 0.25}
+    assert not numbers.segm.stats and not numbers.other
     assert run.loss_names == ['loss', 'loss_bbox', 'loss_cls']
-    assert run.column(run.val, 'step', 'mAP') == ([1, 2, 3], pytest.approx([0.26, 0.27, 0.28]))
+    assert run.val_curve('mAP') == ([1, 2, 3], pytest.approx([0.26, 0.27, 0.28]))
     assert run.details['images'] == 3 and run.evaluated == 'Validation after epoch 3'
 
 
 def test_a_resumed_part_replaces_what_it_repeats(work_dir, scalars):
     scalars(work_dir, '20260101_000001', 3, 2, 0.5)
-    run = read_run(work_dir)
+    run = read_training_run(work_dir)
     assert [record['iter'] for record in run.train] == [5, 10, 15, 20, 25, 30, 35, 40]
-    assert [record['mAP'] for record in run.val] == pytest.approx([0.26, 0.27, 0.53, 0.54])
+    assert run.val_curve('mAP')[1] == pytest.approx([0.26, 0.27, 0.53, 0.54])
     scalars(work_dir, '20260101_000002', 1, 1, 0.1)  # begun anew
-    run = read_run(work_dir)
+    run = read_training_run(work_dir)
     assert [record['iter'] for record in run.train] == [5, 10] and len(run.val) == 1
 
 
-def test_a_log_that_was_cut_off_is_read_to_there(work_dir):
+def test_a_log_that_was_cut_off_is_read_up_to_the_cut(work_dir):
     path = next(work_dir.glob('*/vis_data/scalars.json'))
     path.write_text(path.read_text()[:-20])
-    assert len(read_run(work_dir).val) == 2
+    assert len(read_training_run(work_dir).val) == 2
     path.write_text('no log at all}\n')
     with pytest.raises(UserError, match='scalars.json is not a log of MMEngine'):
-        read_run(work_dir)
+        read_training_run(work_dir)
 
 
-def test_a_run_without_our_hook(work_dir):
+def test_a_training_without_report_hook(work_dir):
     for path in (work_dir / 'report').iterdir():
         path.rename(path.with_name(f'{path.name}.old'))
-    run = read_run(work_dir)
+    run = read_training_run(work_dir)
     assert run.card == {} and run.details is None and len(run.val) == 3 and run.name == 'net'
 
 
-def test_details_of_a_test_serve_too(work_dir):
+def test_details_of_tools_test_are_used_where_there_are_no_others(work_dir):
     results = work_dir / 'results/epoch_3'
     results.parent.mkdir()
     (work_dir / 'report').rename(results)
-    run = read_run(work_dir)
+    run = read_training_run(work_dir)
     assert run.details['images'] == 3 and run.evaluated == 'Evaluation of epoch_3 by tools/test.py'
 
 
 def test_csv_has_every_number(work_dir, tmp_path):
-    write_csv(read_run(work_dir), tmp_path / 'a.csv')
+    write_results_csv(read_training_run(work_dir), tmp_path / 'a.csv')
     with (tmp_path / 'a.csv').open() as file:
         rows = list(csv.DictReader(file))
     assert [row['kind'] for row in rows] == ['train'] * 6 + ['val'] * 3
@@ -63,8 +65,20 @@ def test_csv_has_every_number(work_dir, tmp_path):
     assert float(rows[-1]['AR_l@100']) == pytest.approx(0.28)
 
 
-def test_what_is_no_work_dir_is_said(tmp_path):
+def test_masks_are_read_and_written(work_dir, scalars, tmp_path):
+    scalars(work_dir, '20260101_000000', 1, 3, 0.25, mask_ap=0.125)
+    run = read_training_run(work_dir)
+    assert run.last_validation.numbers.segm.per_class == {'red <cell>': 0.125}
+    assert run.val_curve('mAP', 'segm') == ([1, 2, 3], pytest.approx([0.135, 0.145, 0.155]))
+    write_results_csv(run, tmp_path / 'a.csv')
+    with (tmp_path / 'a.csv').open() as file:
+        row = list(csv.DictReader(file))[-1]
+    assert float(row['segm_mAP']) == pytest.approx(0.155) and float(row['mAP']) == pytest.approx(0.28)
+    assert (row['segm_AP red <cell>'], row['AP red <cell>']) == ('0.125', '0.25')
+
+
+def test_a_folder_without_a_training_is_an_error(tmp_path):
     with pytest.raises(UserError, match='gone does not exist'):
-        read_run(tmp_path / 'gone')
+        read_training_run(tmp_path / 'gone')
     with pytest.raises(UserError, match='holds no training'):
-        read_run(tmp_path)
+        read_training_run(tmp_path)

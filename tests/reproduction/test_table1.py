@@ -6,7 +6,8 @@ from helpers import ROOT
 
 from mixdet.benchmark.complexity import Complexity
 from mixdet.errors import UserError
-from mixdet.evaluation.results import Result
+from mixdet.evaluation.numbers import CocoNumbers
+from mixdet.evaluation.results import EvaluationResult
 from mixdet.reproduction.paper import TABLE1
 from mixdet.reproduction.plots import plot_table1
 from mixdet.reproduction.table1 import ROWS, Row, find_config, merge_results, row_name, table, to_csv, to_markdown
@@ -25,7 +26,9 @@ def make_rows():
 
 
 def result(row, ap, annotations='data/coco/annotations/instances_val2017.json', images=5000):
-    return Result(row.config.stem, 'epoch_1.pth', annotations, images, {'mAP': ap}, {})
+    return EvaluationResult(
+        row.config.stem, 'epoch_1.pth', annotations, images, CocoNumbers.from_metrics({'bbox_mAP': ap})
+    )
 
 
 def test_every_row_has_its_config():
@@ -53,7 +56,7 @@ def test_results_are_merged_by_config_and_data():
         result(rows[0], 0.5, cells, 87),
         result(rows[1], 0.5, cells, 87),
         result(rows[1], 0.6, cells, 87),
-        Result('somebody_elses', 'x.pth', cells, 87, {'mAP': 0.9}, {}),
+        EvaluationResult('somebody_elses', 'x.pth', cells, 87, CocoNumbers.from_metrics({'bbox_mAP': 0.9})),
     ]
     merge_results(rows, evaluations)
     heads, lines = table(rows)

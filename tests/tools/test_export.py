@@ -55,7 +55,7 @@ def test_example_without_mixdet_and_torch(tmp_path):
     done = run_tool('test.py', 'c.py', 'coco.onnx', cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (result,) = read_results(tmp_path)
-    assert round(result.metrics['mAP'], 4) == 0.3551
+    assert round(result.numbers.bbox.stats['mAP'], 4) == 0.3551
 
 
 def test_wrong_arguments(tmp_path):

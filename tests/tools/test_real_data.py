@@ -9,7 +9,8 @@ import pytest
 from helpers import ROOT, run_tool, shared_path
 from pycocotools import coco as pycoco
 
-from mixdet.evaluation.coco import STATS, evaluate_boxes
+from mixdet.evaluation.coco import evaluate_coco
+from mixdet.evaluation.numbers import STATS
 from mixdet.evaluation.results import read_results
 
 COCO = """
@@ -107,10 +108,10 @@ def test_both_evaluators_agree_on_an_imported_detector(tmp_path):
         coco = pycoco.COCO(annotations)
     for backend in ('pycocotools', 'faster-coco-eval'):
         found = json.loads((tmp_path / 'found.bbox.json').read_text())
-        numbers = evaluate_boxes(coco, found, coco.getCatIds(), coco.getImgIds(), backend)
-        assert result.metrics == pytest.approx(dict(zip(STATS, numbers.stats)), abs=1e-9, rel=0)
-        assert list(result.per_class.values()) == pytest.approx(numbers.class_ap(), abs=1e-9, rel=0)
-    assert result.metrics['mAP'] == pytest.approx(0.3551, abs=0.002)
+        numbers = evaluate_coco(coco, found, coco.getCatIds(), coco.getImgIds(), backend)
+        assert result.numbers.bbox.stats == pytest.approx(dict(zip(STATS, numbers.stats)), abs=1e-9, rel=0)
+        assert list(result.numbers.bbox.per_class.values()) == pytest.approx(numbers.class_ap(), abs=1e-9, rel=0)
+    assert result.numbers.bbox.stats['mAP'] == pytest.approx(0.3551, abs=0.002)
     details = json.loads((tmp_path / 'out/results/tf/details.json').read_text())
     assert details['images'] == 79 and len(details['pictures']['worst']) == 8
-    assert [row['AP'] for row in details['classes']] == list(result.per_class.values())
+    assert [row['AP'] for row in details['classes']] == list(result.numbers.bbox.per_class.values())

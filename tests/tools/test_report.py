@@ -1,4 +1,4 @@
-"""The report of real (small) trainings, one of them broken off."""
+"""The report of real (small) trainings, one of them cut short."""
 
 import html
 import json
@@ -66,7 +66,7 @@ def test_report_of_a_training(work):
     val = [
         json.loads(line) for path in folder.glob('*/vis_data/scalars.json') for line in path.read_text().splitlines()
     ]
-    assert f'data-number="mAP">{val[-1]["coco/bbox_mAP"]:.4f}<' in page
+    assert f'data-number="bbox_mAP">{val[-1]["coco/bbox_mAP"]:.4f}<' in page
     assert page.count('src="data:image/jpeg;base64,') >= 4 and 'tools/train.py work_dirs/tiny/tiny.py' in page
     assert (folder / 'results.csv').read_text().startswith('kind,epoch,iter,lr,loss,loss_bbox,loss_cls,mAP,')
 
@@ -75,7 +75,7 @@ def test_report_is_there_after_ctrl_c(work):
     saved = state(work, 'stopped')
     assert saved['status'] == 'stopped' and saved['epoch'] == 1 and saved['iter'] in (2, 3, 4)
     page = (work / 'work_dirs/stopped/report.html').read_text()
-    assert '>stopped<' in page and 'epoch 1 of 1000' in page and 'data-number="mAP"' in page
+    assert '>stopped<' in page and 'epoch 1 of 1000' in page and 'data-number="bbox_mAP"' in page
 
 
 def test_several_side_by_side(work):
@@ -86,7 +86,7 @@ def test_several_side_by_side(work):
     assert 'tiny' in page and 'stopped' in page and 'finished' in page
 
 
-def test_written_anew_and_moved(work):
+def test_report_of_a_moved_work_dir(work):
     """And the commands that the page gives do what it says."""
     shutil.copytree(work / 'work_dirs/tiny', work / 'moved')
     (work / 'moved/report.html').unlink()

@@ -121,10 +121,9 @@ def test_average_precision_through_test_py(source, tmp_path, resize, kernel_size
     done = run_tool('test.py', 'c.py', 'tf.pth', cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (result,) = read_results(tmp_path)
-    print(result.metrics)
-    assert len(result.metrics) == 12 and result.images == 79
-    assert result.metrics['mAP'] == pytest.approx(expected, abs=tolerance)
-    assert f'{result.metrics["mAP"]:.4f}' in done.stdout
+    assert len(result.numbers.bbox.stats) == 12 and result.images == 79
+    assert result.numbers.bbox.stats['mAP'] == pytest.approx(expected, abs=tolerance)
+    assert f'{result.numbers.bbox.stats["mAP"]:.4f}' in done.stdout
 
 
 def test_backbone_weights_of_slim():

@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from mixdet.benchmark.timing import environment, interleave
 from mixdet.cli.main import run_tool, user_input
 from mixdet.errors import UserError
-from mixdet.evaluation.coco import evaluate_boxes
+from mixdet.evaluation.coco import evaluate_coco
 
 BACKENDS = ('pycocotools', 'faster-coco-eval')
 
@@ -36,7 +36,7 @@ def main() -> None:
         ids = truth.getCatIds(), truth.getImgIds()
     with user_input(args.detections), open(args.detections) as file:
         rows = json.load(file)
-        evaluations = {name: partial(evaluate_boxes, truth, rows, *ids, name) for name in BACKENDS}
+        evaluations = {name: partial(evaluate_coco, truth, rows, *ids, name) for name in BACKENDS}
         numbers = [evaluate().stats for evaluate in evaluations.values()]
     slow, fast = (timing.cpu for timing in interleave(evaluations, 0, args.rounds).values())
     print(f'{environment()}, numpy {np.__version__}')

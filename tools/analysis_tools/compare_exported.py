@@ -36,10 +36,10 @@ def main() -> None:
         results = evaluate_together(runner, {args.checkpoint: runner.model.eval(), **exported})
     print('| file | MiB | AP | AP50 | detections | boxes within, px | scores within | without a counterpart |')
     print('|---|---|---|---|---|---|---|---|')
-    for name, (metrics, difference) in results.items():
+    for name, (numbers, difference) in results.items():
         print(
-            f'| {Path(name).name} | {Path(name).stat().st_size / 2**20:.1f} | {metrics["mAP"]:.4f} '
-            f'| {metrics["mAP_50"]:.4f} | {difference.detections} | {difference.boxes:.4f} '
+            f'| {Path(name).name} | {Path(name).stat().st_size / 2**20:.1f} | {numbers.bbox.stats["mAP"]:.4f} '
+            f'| {numbers.bbox.stats["mAP_50"]:.4f} | {difference.detections} | {difference.boxes:.4f} '
             f'| {difference.scores:.1e} | {difference.unmatched} |'
         )
 

@@ -1,4 +1,4 @@
-"""An evaluation's details as files: numbers, figures and pictures."""
+"""The details of an evaluation as files: numbers, figures and pictures."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ from mixdet.evaluation.details import Details
 from mixdet.report.figures import confusion_figure, iou_figure, precision_recall_figure, save_png
 from mixdet.report.pictures import save_pictures
 
-FILE = 'details.json'
+DETAILS_FILE = 'details.json'
 WORST, BEST = 8, 4  # pictures
 
 
@@ -20,11 +20,11 @@ def write_details(details: Details, folder: Union[str, Path], samples: int = 0) 
     """Write ``details`` into ``folder``: ``details.json``, ``per_class.csv``, the figures as PNG files, and pictures of
     the worst images, the best, and the first ``samples`` of the set.
 
-    Pictures of an earlier evaluation in ``folder`` are replaced. Returns what ``details.json`` holds.
+    Pictures of an earlier evaluation in ``folder`` are replaced. Returns the content of ``details.json``.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    groups = dict(samples=details.images[:samples], worst=details.worst(WORST), best=details.best(BEST))
+    groups = dict(samples=details.images[:samples], worst=details.worst_images(WORST), best=details.best_images(BEST))
     for group in groups:
         for old in folder.glob(f'{group}_*.jpg'):
             old.unlink()
@@ -37,7 +37,7 @@ def write_details(details: Details, folder: Union[str, Path], samples: int = 0) 
         images=len(details.images),
         pictures={group: save_pictures(images, details.names, folder, group) for group, images in groups.items()},
     )
-    (folder / FILE).write_text(json.dumps(content) + '\n')
+    (folder / DETAILS_FILE).write_text(json.dumps(content) + '\n')
     with (folder / 'per_class.csv').open('w', newline='', encoding='utf-8') as file:
         writer = csv.DictWriter(file, details.classes[0], lineterminator='\n')
         writer.writeheader()
@@ -48,16 +48,16 @@ def write_details(details: Details, folder: Union[str, Path], samples: int = 0) 
 
 
 def evaluation_figures(details: dict) -> dict[str, tuple[str, Figure]]:
-    """Titles and figures of what ``write_details`` returned."""
+    """Titles and figures by name, from the content of ``details.json``."""
     return dict(
         precision_recall=('Precision and recall of each class', precision_recall_figure(details)),
-        iou=('Precision and recall by overlap', iou_figure(details)),
+        iou=('Precision and recall by IoU threshold', iou_figure(details)),
         confusion=('Confusion matrix', confusion_figure(details)),
     )
 
 
 def frequent_confusions(details: dict, count: int = 10) -> list[tuple[str, str, int]]:
-    """Pairs of classes most often taken for each other: truth, detected as, how often."""
+    """The most frequent confusions: ground truth class, detected class, boxes."""
     names = [row['name'] for row in details['classes']]
     confusion = np.array(details['confusion'])[:-1, :-1]
     np.fill_diagonal(confusion, 0)

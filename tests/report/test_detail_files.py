@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from mixdet.evaluation.coco import IOU_THRS
-from mixdet.evaluation.details import FALSE, FOUND, MISSED, Box, Details, ImageErrors
-from mixdet.report.evaluation import frequent_confusions, write_details
+from mixdet.evaluation.details import FALSE_ALARM, FOUND, MISSED, Box, Details, ImageErrors
+from mixdet.report.detail_files import frequent_confusions, write_details
 from mixdet.report.figures import POINTS, confusion_figure, line_figure, precision_recall_figure, to_svg
 from mixdet.report.pictures import COLORS, GAP, SIDE, draw_errors
 
@@ -32,12 +32,14 @@ def image(tmp_path):
     path = tmp_path / 'a.png'
     Image.fromarray(np.full((50, 100, 3), 128, np.uint8)).save(path)
     truth = [Box((10, 10, 40, 40), 0, FOUND), Box((50, 5, 95, 45), 1, MISSED)]
-    return ImageErrors(str(path), truth, [Box((10, 10, 40, 40), 0, FOUND, 0.9), Box((60, 20, 70, 48), 0, FALSE, 0.4)])
+    return ImageErrors(
+        str(path), truth, [Box((10, 10, 40, 40), 0, FOUND, 0.9), Box((60, 20, 70, 48), 0, FALSE_ALARM, 0.4)]
+    )
 
 
 def test_files_of_an_evaluation(tmp_path, image):
     (tmp_path / 'out').mkdir()
-    (tmp_path / 'out/worst_9.jpg').write_bytes(b'of an evaluation before')
+    (tmp_path / 'out/worst_9.jpg').write_bytes(b'of an earlier evaluation')
     gone = image._replace(path=str(tmp_path / 'gone.png'))
     content = write_details(make_details(['cat', 'dog'], [gone, image]), tmp_path / 'out', samples=2)
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == [
@@ -46,7 +48,7 @@ def test_files_of_an_evaluation(tmp_path, image):
     ]  # fmt: skip
     assert json.loads((tmp_path / 'out/details.json').read_text()) == content
     (record,) = content['pictures']['worst']
-    assert record['counts'] == {FOUND: 1, 'confused': 0, MISSED: 1, FALSE: 1} and record['f1'] == 0.5
+    assert record['counts'] == {'found': 1, 'confused': 0, 'missed': 1, 'false alarm': 1} and record['f1'] == 0.5
     with (tmp_path / 'out/per_class.csv').open() as file:
         assert [row['AP'] for row in csv.DictReader(file)] == ['0.5', '0.5']
     assert frequent_confusions(content) == [('dog', 'cat', 3), ('cat', 'dog', 2)]
@@ -58,15 +60,28 @@ def near(pixels, color):
     return int((np.abs(pixels.astype(int) - wanted).max(-1) < 25).sum())
 
 
-def test_boxes_stand_on_their_side_in_their_colour(image):
+def test_boxes_are_drawn_on_their_side_in_their_colour(image):
     picture = draw_errors(image, ['cat', 'dog'])
     assert picture.size == (2 * SIDE + GAP, SIDE // 2)
     pixels = np.array(picture)
     left, right = pixels[:, :SIDE], pixels[:, SIDE + GAP :]
-    assert near(left, COLORS[FOUND]) > 300 and near(left, COLORS[MISSED]) > 300 and not near(left, COLORS[FALSE])
-    assert near(right, COLORS[FOUND]) > 300 and near(right, COLORS[FALSE]) > 200 and not near(right, COLORS[MISSED])
+    assert near(left, COLORS[FOUND]) > 300 and near(left, COLORS[MISSED]) > 300 and not near(left, COLORS[FALSE_ALARM])
+    assert (
+        near(right, COLORS[FOUND]) > 300 and near(right, COLORS[FALSE_ALARM]) > 200 and not near(right, COLORS[MISSED])
+    )
     top = right[int(10 * 4.8)]  # the upper edge of the box found: 10..40 of 100 px, drawn 4.8 times as large
     assert near(top[None, 48:192], COLORS[FOUND]) > 100 and not near(top[None, 200:260], COLORS[FOUND])
+
+
+def test_labels_of_small_boxes(image):
+    """A small ground truth box that was found has none, a detection always has: also one of score 1."""
+    corners = (50, 20, 55, 25)  # 24 px wide as drawn
+    found = image._replace(truth=[Box(corners, 0, FOUND)], detections=[Box(corners, 0, FOUND, 1.0)])
+    pixels = np.array(draw_errors(found, ['cat']))
+    above = pixels[80:92]  # where a label is, 14 px high, above y = 20 * 4.8
+    assert not near(above[:, :SIDE], COLORS[FOUND]) and near(above[:, SIDE + GAP :], COLORS[FOUND]) > 100
+    missed = image._replace(truth=[Box(corners, 0, MISSED)], detections=[])
+    assert near(np.array(draw_errors(missed, ['cat']))[80:92, :SIDE], COLORS[MISSED]) > 100
 
 
 @pytest.mark.parametrize('mode', ['L', 'RGBA', 'P'])
@@ -75,7 +90,7 @@ def test_images_of_any_kind_can_be_drawn(image, tmp_path, mode):
     assert draw_errors(image._replace(path=str(tmp_path / 'b.png')), ['cat', 'dog']).height == SIDE
 
 
-def test_svg_takes_the_pages_colours_and_names_nothing_outside():
+def test_svg_takes_the_pages_colours_and_refers_to_nothing_outside():
     svg = to_svg(line_figure({'loss': ([1, 2, 3], [3.0, float('nan'), 1.0]), 'cls': ([1], [1])}, 'x', 'y'), 'a < b')
     assert svg.startswith('<svg viewBox=') and '<title>a &lt; b</title>' in svg and svg.rstrip().endswith('</svg>')
     assert 'currentColor' in svg and 'var(--line)' in svg and '<metadata>' not in svg and 'DejaVu' not in svg
