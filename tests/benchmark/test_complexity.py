@@ -93,4 +93,4 @@ def test_operations_that_cannot_be_counted_are_named():
             x = x.flatten(2).permute(2, 0, 1).repeat(1, 1, 3)[..., :8]
             return self.attention(x, x, x)[0]
 
-    assert count_complexity(Attention(), (4, 4)).notes == ('not counted: the operation of 1 MultiheadAttention',)
+    assert count_complexity(Attention(), (4, 4)).notes == ('not counted: the multiply-adds of 1 MultiheadAttention',)

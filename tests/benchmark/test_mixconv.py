@@ -23,20 +23,20 @@ def test_baseline_is_what_timm_computes():
     assert torch.equal(layer(x), peer(x))
 
 
-def test_measures_every_form_and_reports_them(tmp_path):
+def test_measures_and_reports_every_implementation(tmp_path):
     if not native.load():
         pytest.skip('no C++ compiler')
-    results = [mixconv.measure(CASE, mixconv.FORMS, 0.0)]
-    assert set(results[0].forward) == set(results[0].training) == set(mixconv.FORMS)
+    results = [mixconv.time_mixconv(CASE, mixconv.CPU_IMPLEMENTATIONS, 0.0)]
+    assert set(results[0].forward) == set(results[0].training) == set(mixconv.CPU_IMPLEMENTATIONS)
     assert mixconv.ratios(results, mixconv.BASELINE, 'forward') == [1.0]
-    page = mixconv.markdown(results)
+    page = mixconv.mixconv_markdown(results)
     assert '24@10 k357 s2 b1' in page and torch.__version__ in page
     pytest.importorskip('matplotlib')
-    mixconv.plot(results, tmp_path / 'mixconv.png')
+    mixconv.plot_mixconv(results, tmp_path / 'mixconv.png')
     assert (tmp_path / 'mixconv.png').read_bytes().startswith(b'\x89PNG')
 
 
-def test_a_wrong_form_is_not_timed(monkeypatch):
+def test_a_wrong_implementation_is_not_timed(monkeypatch):
     monkeypatch.setattr(implementations, 'padded', lambda layer, x: implementations.split(layer, x) * 1.001)
     with pytest.raises(UserError, match=r'padded is wrong by 1\.0e-03 .* 24@10 k357 s2 b1'):
-        mixconv.measure(CASE, ['padded'], 0.0)
+        mixconv.time_mixconv(CASE, {'padded': mixconv.Implementation('padded', True)}, 0.0)

@@ -14,26 +14,26 @@ SIZE = (64, 64)
 
 @pytest.fixture(scope='module')
 def model():
-    return peers.settle(tiny_detector(kernel_sizes=(3, 5)), torch.randn(4, 3, *SIZE))
+    return peers.calibrate_norms(tiny_detector(kernel_sizes=(3, 5)), torch.randn(4, 3, *SIZE))
 
 
-def test_batch_norms_are_settled(model):
+def test_batch_norms_are_calibrated(model):
     """Untrained, the features of this network are a thousandth of that."""
-    features = peers.outputs(model.backbone, torch.randn(1, 3, *SIZE))
+    features = peers.network_outputs(model.backbone, torch.randn(1, 3, *SIZE))
     assert all(0.2 < feature.std() < 3 for feature in features)
     assert not any(module.training for module in model.modules())
 
 
-def test_all_forms_of_a_network_are_checked(model):
+def test_all_peers_that_compute_the_same_are_checked(model):
     pytest.importorskip('onnxruntime')
     compared = [
-        peers.alternative('ours', model, True, same=True),
-        peers.fused('ours', model, same=True),
-        peers.split('ours', model),
-        peers.onnxruntime('ours', model),
-        peers.alternative('another', tiny_detector(), False),
+        peers.eager_peer('ours', model, True, same_network=True),
+        peers.fused_peer('ours', model, same_network=True),
+        peers.split_peer('ours', model),
+        peers.onnxruntime_peer('ours', model),
+        peers.eager_peer('another', tiny_detector(), False),
     ]
-    found = peers.differences(model, compared, torch.randn(2, 3, *SIZE))
+    found = peers.float64_errors(model, compared, torch.randn(2, 3, *SIZE))
     assert list(found) == ['ours', 'ours, fused', 'ours, split NCHW', 'ours, ONNX Runtime']
     assert all(0 < error < peers.TOLERANCE for error in found.values())
 
@@ -43,11 +43,17 @@ def test_another_function_is_refused(model):
     wrong.backbone.stem[0].conv.padding = (0, 0)
     wrong.backbone.stem[0].conv.weight.data *= 1.01
     for other, message in (
-        (peers.alternative('padded', wrong, False, same=True), 'padded is wrong by|padded gives other'),
-        (peers.alternative('backbone', model.backbone, False, same=True), 'backbone gives other outputs'),
+        (
+            peers.eager_peer('padded', wrong, False, same_network=True),
+            'padded is wrong by|padded gives outputs of other shapes',
+        ),
+        (
+            peers.eager_peer('backbone', model.backbone, False, same_network=True),
+            'backbone gives outputs of other shapes',
+        ),
     ):
         with pytest.raises(UserError, match=message):
-            peers.differences(model, [other], torch.randn(1, 3, *SIZE))
+            peers.float64_errors(model, [other], torch.randn(1, 3, *SIZE))
 
 
 @pytest.mark.parametrize('padding', ['symmetric', 'same'])
@@ -56,21 +62,21 @@ def test_timm_gives_what_ours_gives(padding, out_indices):
     import_timm()
     cfg = dict(arch='s', padding=padding, out_indices=out_indices)
     backbone = MixNet(**cfg)
-    peer = peers.timm_mixnet(backbone, cfg, torch.randn(2, 3, *SIZE))
+    peer = peers.timm_peer(backbone, cfg, torch.randn(2, 3, *SIZE))
     assert peer.name == f"timm's {'tf_' if padding == 'same' else ''}mixnet_s, NCHW"
-    found = peers.differences(backbone.eval(), [peer], torch.randn(1, 3, *SIZE))
+    found = peers.float64_errors(backbone.eval(), [peer], torch.randn(1, 3, *SIZE))
     assert list(found) == [peer.name]
 
 
 def test_timm_has_no_other_backbone(model):
     with pytest.raises(UserError, match='the backbone here is a MobileNetV2'):
-        peers.timm_mixnet(model.backbone, {}, torch.randn(1, 3, *SIZE))
+        peers.timm_peer(model.backbone, {}, torch.randn(1, 3, *SIZE))
 
 
 def test_mmdetections_own_ssdlite_can_predict():
     from helpers import detector_batch
 
-    peer = peers.build(load_config(peers.mmdet_config())).eval()
+    peer = peers.build_detector(load_config(peers.mmdet_ssdlite_config())).eval()
     peer.test_cfg.score_thr = 0.0
     peer.bbox_head.test_cfg.score_thr = 0.0
     with torch.no_grad():

@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from mixdet.layers import split_channels
-from mixdet.reproduction.ablations import explore, plot, write_csv
+from mixdet.reproduction.ablations import plot_costs, variant_costs, write_costs_csv
 
 # (expansion, channels, repeats, stride): table 2 of the MobileNetV2 paper
 TABLE = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
@@ -23,7 +23,7 @@ def depthwise_layers(size):
 
 
 def test_one_layer_at_a_time_as_counted_by_hand():
-    costs = {cost.variant: cost for cost in explore('mobilenetv2', 5, 224, rounds=0)}
+    costs = {cost.variant: cost for cost in variant_costs('mobilenetv2', 5, 224, rounds=0)}
     for i, (channels, side, _) in enumerate(depthwise_layers(224), 1):
         whole = channels * (9 * 9 - 3 * 3)
         mixed = sum(n * (k * k - 9) for n, k in zip(split_channels(channels, 4), (3, 5, 7, 9)))
@@ -34,7 +34,7 @@ def test_one_layer_at_a_time_as_counted_by_hand():
 
 
 def test_splits_and_dilation_as_counted_by_hand():
-    costs = {cost.variant: cost for cost in explore('mobilenetv2', 6, 224, rounds=0)}
+    costs = {cost.variant: cost for cost in variant_costs('mobilenetv2', 6, 224, rounds=0)}
     for variant, split in (('mixconv357', 'equal'), ('mixconv357-exp', 'exponential'), ('mixconv357-dilated', 'equal')):
         params = macs = 0
         for channels, side, stride in depthwise_layers(224):
@@ -45,13 +45,13 @@ def test_splits_and_dilation_as_counted_by_hand():
 
 
 @pytest.mark.parametrize(('network', 'figure'), [('mobilenetv1', 4), ('mobilenetv2', 5), ('mobilenetv2', 6)])
-def test_table_and_plot(network, figure, tmp_path):
-    costs = explore(network, figure, 64, rounds=1, results={'mixconv35': 0.22})
+def test_csv_and_plot(network, figure, tmp_path):
+    costs = variant_costs(network, figure, 64, rounds=1, results={'mixconv35': 0.22})
     assert all(cost.latency_ms > 0 for cost in costs) and costs[0].delta_ms == 0
     assert all((cost.ap == 0.22) == (cost.variant == 'mixconv35') for cost in costs)
-    write_csv(costs, tmp_path / 'c.csv')
+    write_costs_csv(costs, tmp_path / 'c.csv')
     with (tmp_path / 'c.csv').open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row['delta_macs']) for row in rows] == [cost.delta_macs for cost in costs]
-    plot(costs, network, figure, tmp_path / 'c.png')
+    plot_costs(costs, network, figure, tmp_path / 'c.png')
     assert (tmp_path / 'c.png').read_bytes().startswith(b'\x89PNG')

@@ -8,8 +8,17 @@ from mixdet.benchmark.complexity import Complexity
 from mixdet.errors import UserError
 from mixdet.evaluation.results import Result
 from mixdet.reproduction.paper import TABLE1
-from mixdet.reproduction.plots import plot_table1
-from mixdet.reproduction.table1 import ROWS, Row, find_config, merge_results, row_name, table, to_csv, to_markdown
+from mixdet.reproduction.table1 import (
+    ROW_NAMES,
+    Table1Row,
+    find_config,
+    markdown_table,
+    merge_results,
+    row_name,
+    table1_csv,
+    table_cells,
+)
+from mixdet.reproduction.table1_plot import plot_table1
 
 CONFIGS = ROOT / 'configs'
 
@@ -19,7 +28,7 @@ def make_rows():
     for name in ('mobilenetv2-baseline3x3', 'mobilenetv2-mixconv357', 'mixnet-s'):
         cost = Complexity(5_000_000, 800_000_000, ())
         rows.append(
-            Row(name, find_config(CONFIGS, name), cost, cost, TABLE1.get(name), {'cpu': 12.5}),
+            Table1Row(name, find_config(CONFIGS, name), cost, cost, TABLE1.get(name), {'cpu': 12.5}),
         )
     return rows
 
@@ -29,7 +38,7 @@ def result(row, ap, annotations='data/coco/annotations/instances_val2017.json', 
 
 
 def test_every_row_has_its_config():
-    for name in ROWS:
+    for name in ROW_NAMES:
         assert row_name(find_config(CONFIGS, name)) == name
     in1k = find_config(CONFIGS, 'mobilenetv2-baseline3x3-in1k')
     assert find_config(CONFIGS, str(in1k)) == in1k
@@ -38,11 +47,13 @@ def test_every_row_has_its_config():
 
 
 def test_nothing_of_the_papers_stands_in_our_column():
-    heads, cells = table(make_rows())
+    heads, cells = table_cells(make_rows())
     assert [line[-1] for line in cells] == ['not trained'] * 3
     column = heads.index('mAP (paper)')
     assert [line[column] for line in cells] == ['21.5', '22.3', '-']
-    assert to_markdown(heads, cells).splitlines()[2].startswith('| mobilenetv2-baseline3x3 | 4.35M | 5.00M | 0.79G |')
+    assert (
+        markdown_table(heads, cells).splitlines()[2].startswith('| mobilenetv2-baseline3x3 | 4.35M | 5.00M | 0.79G |')
+    )
 
 
 def test_results_are_merged_by_config_and_data():
@@ -56,14 +67,14 @@ def test_results_are_merged_by_config_and_data():
         Result('somebody_elses', 'x.pth', cells, 87, {'mAP': 0.9}, {}),
     ]
     merge_results(rows, evaluations)
-    heads, lines = table(rows)
+    heads, lines = table_cells(rows)
     assert heads[-2:] == ['AP ours: coco/instances_val2017, 5000 images', 'AP ours: blood/val, 87 images']
     assert [line[-2:] for line in lines] == [
         ['20.0', '50.0'],
         ['not trained', '55.0 ± 7.1 (2 seeds)'],
         ['not trained', 'not trained'],
     ]
-    records = list(csv.DictReader(io.StringIO(to_csv(rows))))
+    records = list(csv.DictReader(io.StringIO(table1_csv(rows))))
     assert [record['ap'] for record in records] == ['0.2', '0.5', '0.5', '0.6', '']
     assert records[0]['paper_map'] == '21.5' and records[-1]['paper_map'] == ''
     assert records[0]['latency_ms_cpu'] == '12.5'

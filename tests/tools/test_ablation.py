@@ -16,7 +16,7 @@ def test_configs_of_a_figure(tmp_path):
     assert cfg.model.backbone.layer_kernel_sizes == {9: (3, 5, 7, 9)} and cfg.model.backbone.kernel_sizes == 3
     assert len(list((tmp_path / 'out').glob('*.py'))) == len(variants('mobilenetv2', 5))
     done = run_tool('ablation_configs.py', 'out', '--figure', '5', cwd=tmp_path)  # that file has been changed
-    assert done.returncode == 2 and 'exists already and is another config' in done.stderr
+    assert done.returncode == 2 and 'already exists with other contents' in done.stderr
     assert (tmp_path / 'out' / name).read_text() == text
 
 

@@ -9,7 +9,7 @@ CONFIG = ROOT / 'configs/ssdlite_mobilenetv2/ssdlite_mobilenetv2-baseline3x3_8xb
 
 def test_benchmark_mixconv_writes_its_tables(tmp_path):
     done = run_tool(
-        'analysis_tools/benchmark_mixconv.py', '--forms', 'padded', '--kernels', 'k35', '--strides', 2, '--batches', 1,
+        'analysis_tools/benchmark_mixconv.py', '--impls', 'padded', '--kernels', 'k35', '--strides', 2, '--batches', 1,
         '--seconds', 0, '--out', 'speed.md', cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -40,8 +40,8 @@ def test_benchmarks_refuse_what_they_cannot_do(tmp_path):
         (('analysis_tools/benchmark_mixconv.py', '--threads', 0), 'must be at least 1'),
         (('analysis_tools/benchmark_mixconv.py', '--out', 'no/speed.md'), 'the folder no does not exist'),
         (
-            ('analysis_tools/benchmark_mixconv.py', '--forms', 'triton'),
-            "'triton' is not for --device cpu, which has: split NCHW",
+            ('analysis_tools/benchmark_mixconv.py', '--impls', 'triton'),
+            "'triton' is not for --device cpu, choose from: split NCHW",
         ),
     ):
         done = run_tool(*arguments, cwd=tmp_path)
@@ -82,4 +82,4 @@ def test_benchmark_of_a_test_refuses_what_it_cannot_read(tmp_path):
     done = run_tool(
         'analysis_tools/benchmark_evaluation.py', CONFIG, '--ann', 'none.json', '--images', '.', cwd=tmp_path
     )
-    assert done.returncode == 2 and done.stderr.startswith('error: --ann none.json is no annotation file')
+    assert done.returncode == 2 and done.stderr.startswith('error: --ann none.json is not a COCO annotation file')

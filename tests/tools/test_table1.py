@@ -29,7 +29,7 @@ def test_training_fills_the_table_and_is_not_repeated(tmp_path):
     (record,) = csv.DictReader((tmp_path / 'work_dirs/table1/table1.csv').open())
     assert record['data'] == 'set/val, 4 images' and 0 <= float(record['ap']) <= 1
     done = run_tool('table1.py', *arguments, cwd=tmp_path)
-    assert done.returncode == 0 and 'done already' in done.stdout and 'epoch 1/1' not in done.stdout
+    assert done.returncode == 0 and 'already trained and evaluated' in done.stdout and 'epoch 1/1' not in done.stdout
 
 
 def test_wrong_arguments(tmp_path):
