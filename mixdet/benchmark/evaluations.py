@@ -115,13 +115,13 @@ def time_evaluations(
 def evaluations_markdown(times: dict[str, EvaluationTimes], images: int, few: int) -> str:
     """A table of the medians; ratios are over the last evaluation.
 
-    The time of each further image is that of all ``images`` less that of ``few``; start-up is what remains.
+    What all ``images`` take longer than the first ``few`` is the time of each further image; the rest is start-up.
     """
     rows = {}
     for name, (on_all, on_few) in times.items():
         for clock in ProcessTime._fields:
             total, short = (statistics.median(getattr(once, clock) for once in part) for part in (on_all, on_few))
-            per_image = (total - short) / max(images - few, 1)
+            per_image = (total - short) / (images - few)
             rows[name, clock] = (1e3 * total / images, short - few * per_image, 1e3 * per_image)
     last = list(times)[-1]
     lines = [
