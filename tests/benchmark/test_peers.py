@@ -38,7 +38,7 @@ def test_all_peers_that_compute_the_same_are_checked(model):
         peers.onnxruntime_peer('ours', model),
         peers.eager_peer('another', tiny_detector(), False),
     ]
-    found = peers.float64_errors(model, compared, images(2))
+    found = peers.float64_errors(model, compared, images(8))
     assert list(found) == ['ours', 'ours, fused', 'ours, split NCHW', 'ours, ONNX Runtime']
     assert all(0 < error < peers.TOLERANCE for error in found.values())
 
@@ -64,18 +64,19 @@ def test_another_function_is_refused(model):
     for network, message in ((wrong, 'ours is wrong by'), (other_size, 'ours gives outputs of other shapes')):
         peer = peers.eager_peer('ours', network, False, same_network=True)
         with pytest.raises(UserError, match=message):
-            peers.float64_errors(model, [peer], images(1))
+            peers.float64_errors(model, [peer], images(8))
 
 
 @pytest.mark.parametrize('padding', ['symmetric', 'same'])
 @pytest.mark.parametrize('out_indices', [('expansion', 'head'), (0, 1, 2, 3), (2,)])
 def test_timm_gives_what_ours_gives(padding, out_indices):
     import_timm()
+    torch.manual_seed(0)
     cfg = dict(arch='s', padding=padding, out_indices=out_indices)
     backbone = MixNet(**cfg)
     peer = peers.timm_peer(backbone, cfg, images(2))
     assert peer.name == f"timm's {'tf_' if padding == 'same' else ''}mixnet_s, NCHW"
-    found = peers.float64_errors(backbone.eval(), [peer], images(1))
+    found = peers.float64_errors(backbone.eval(), [peer], images(8))
     assert list(found) == [peer.name]
 
 

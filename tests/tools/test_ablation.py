@@ -32,6 +32,12 @@ def test_explorer(tmp_path):
     }  # fmt: skip
 
 
+def test_explorer_with_arguments_out_of_range(tmp_path):
+    for arguments in (['--rounds', -1], ['--size', 0]):
+        done = run_tool('analysis_tools/kernel_explorer.py', *arguments, cwd=tmp_path)
+        assert done.returncode == 2 and done.stderr == 'error: --size must be at least 1, --rounds at least 0\n'
+
+
 def test_explorer_with_a_broken_result_file(tmp_path):
     (tmp_path / 'ap.json').write_text('[1]')
     done = run_tool('analysis_tools/kernel_explorer.py', '--results', 'ap.json', cwd=tmp_path)

@@ -56,8 +56,9 @@ def main() -> None:
     size = tuple(args.shape)
     backbone_only = args.backbone or 'timm' in args.against
     with user_input(args.config):
-        compared, model = _peers(args.config, args.against, backbone_only, torch.randn(8, 3, *size))
-        errors = peers.float64_errors(model, compared, torch.randn(1, 3, *size))
+        noise, other_noise = torch.randn(2, 8, 3, *size, generator=torch.Generator().manual_seed(0))
+        compared, model = _peers(args.config, args.against, backbone_only, noise)
+        errors = peers.float64_errors(model, compared, other_noise)
         for name, error in errors.items():
             print(f'{name}: within {error:.1e} of float64', flush=True)
         timings, memory = measure_networks(compared, size, args.batches, args.train_batch, args.seconds)
