@@ -1,5 +1,7 @@
 """Two ways to count parameters and multiply-adds: what a user trains, and the rule of the paper's Table 1."""
 
+import copy
+
 from mmengine.config import Config
 
 from mixdet.benchmark.complexity import Complexity, count_complexity
@@ -13,9 +15,9 @@ BOX_BRANCH = 'bbox_head.reg_convs'  # not counted by the paper
 def count_config(cfg: Config, input_size: tuple[int, int] = (320, 320), convention: str = 'real') -> Complexity:
     """Count the detector of ``cfg`` by one of two conventions.
 
-    'real' counts every parameter and every convolution of the detector as it is trained. 'paper' is the rule that
-    reproduces all twenty size figures of the paper's Table 1 to the last printed digit: convolution weights only, 91
-    class outputs, no box branch. The paper does not state its rule; this one was found by fitting.
+    'real' counts every parameter, convolution and linear layer of the detector as it is trained. 'paper' is the rule
+    that reproduces all twenty size figures of the paper's Table 1 to the last printed digit: convolution weights only,
+    91 class outputs, no box branch. The paper does not state its rule; this one was found by fitting.
 
     Args:
         cfg: a config with a ``model``.
@@ -27,7 +29,7 @@ def count_config(cfg: Config, input_size: tuple[int, int] = (320, 320), conventi
     """
     if convention not in CONVENTIONS:
         raise ValueError(f'convention={convention!r}: must be one of {CONVENTIONS}')
-    model_cfg = Config(dict(model=cfg.model)).model
+    model_cfg = copy.deepcopy(cfg.model)
     if convention == 'real':
         return count_complexity(MODELS.build(model_cfg), input_size)
     if model_cfg.get('bbox_head', {}).get('type') != 'mixdet.SSDLiteHead':

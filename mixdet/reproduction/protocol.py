@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from mixdet.datasets.annotations import read_coco
 from mixdet.datasets.issues import Report
+from mixdet.engine.config import load_config
 from mixdet.errors import UserError
 from mixdet.evaluation.results import FOLDER
 
@@ -42,15 +43,17 @@ def protocol_config(path: Path, data: DatasetPaths, seed: int, schedule: Optiona
         schedule: replaces the config's own (8 x 24 images, 600 epochs of COCO).
 
     Raises:
-        UserError: if an annotation file is missing or has no categories.
+        UserError: if the config cannot be read, or an annotation file is missing or has no categories.
     """
-    cfg = Config.fromfile(path)
+    cfg = load_config(str(path))
     root = Path(data.root).resolve()
     for ann in (data.train_ann, data.val_ann):
         if not (root / ann).is_file():
             raise UserError(f'annotation file {root / ann} does not exist; set --data-root, --train-ann and --val-ann')
     categories = read_coco(root / data.train_ann, Report(data.train_ann), masks=False)['categories']
     classes = tuple(category['name'] for category in categories)
+    if not classes:
+        raise UserError(f'annotation file {root / data.train_ann} has no categories')
     common = dict(data_root=f'{root}/', metainfo=dict(classes=classes))
     train, val = cfg.train_dataloader, cfg.val_dataloader
     train.dataset.dataset.update(common, ann_file=data.train_ann, data_prefix=dict(img=data.train_images))

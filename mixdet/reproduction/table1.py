@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Optional, Union
 
 import torch
-from mmengine.config import Config
 
 from mixdet.benchmark.complexity import Complexity
 from mixdet.benchmark.latency import measure_latency
+from mixdet.engine.config import load_config
 from mixdet.errors import UserError
 from mixdet.evaluation.results import Result
 from mixdet.registry import MODELS
@@ -58,23 +58,20 @@ def find_config(configs: Path, name: str) -> Path:
     return found[0]
 
 
-def build_rows(paths: Iterable[Path], rounds: int = 10) -> list[Table1Row]:
-    """Build and count the detectors of these configs, and time them on the CPU and on the GPU if there is one.
+def count_row(path: Path) -> Table1Row:
+    """The row of the config in ``path``, counted. Raises UserError if it cannot be read, ValueError if not SSDLite."""
+    cfg = load_config(str(path))
+    name = row_name(path)
+    return Table1Row(name, path, count_config(cfg), count_config(cfg, convention='paper'), TABLE1.get(name))
 
-    Latency is the median of ``rounds`` passes on one image; 0 for none.
-    """
-    rows, models = [], {}
-    for path in paths:
-        cfg = Config.fromfile(path)
-        name = row_name(path)
-        rows.append(Table1Row(name, path, count_config(cfg), count_config(cfg, convention='paper'), TABLE1.get(name)))
-        models[name] = MODELS.build(cfg.model)
+
+def add_latency(rows: Sequence[Table1Row], rounds: int) -> None:
+    """Time the detectors of ``rows`` on the CPU, and on the GPU if there is one: the median of ``rounds`` passes."""
+    models = {str(row.config): MODELS.build(load_config(str(row.config)).model) for row in rows}
     for device in ['cpu', *(['cuda'] if torch.cuda.is_available() else [])]:
         times = measure_latency(models, device=device, rounds=rounds)
         for row in rows:
-            if row.name in times:
-                row.latency[device] = times[row.name]
-    return rows
+            row.latency[device] = times[str(row.config)]
 
 
 def row_name(config: Union[str, Path]) -> str:

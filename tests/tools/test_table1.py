@@ -37,6 +37,13 @@ def test_training_fills_the_table_and_is_not_repeated(tmp_path):
     assert done.returncode == 0 and 'already trained and evaluated' in done.stdout and 'epoch 1/1' not in done.stdout
 
 
+def test_a_config_of_another_network(tmp_path):
+    (tmp_path / 'retina.py').write_text("_base_ = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'\n")
+    done = run_tool('table1.py', '--rows', 'retina.py', cwd=tmp_path)
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
+    assert done.stderr.startswith("error: retina.py: convention='paper' is defined for mixdet.SSDLiteHead only")
+
+
 def test_wrong_arguments(tmp_path):
     for arguments, message in (
         (['--rows', 'mobilenetv9'], '--rows mobilenetv9: must be'),
