@@ -47,5 +47,6 @@ def test_without_rounds_nothing_runs():
 def test_off_the_cpu_each_run_is_waited_for(monkeypatch, device, waits):
     waited = []
     monkeypatch.setattr(torch.cuda, 'synchronize', lambda: waited.append(1))
-    measure_latency({'a': nn.Conv2d(3, 2, 1)}, (8, 8), device, rounds=2)
-    assert len(waited) == waits  # with the run that warms up
+    model = nn.Conv2d(3, 2, 1)
+    measure_latency({'a': model}, (8, 8), device, rounds=2)
+    assert model.weight.device.type == device and len(waited) == waits  # with the run that warms up
