@@ -125,7 +125,7 @@ def evaluations_markdown(times: dict[str, EvaluationTimes], images: int, few: in
             rows[name, clock] = (1e3 * total / images, short - few * per_image, 1e3 * per_image)
     last = list(times)[-1]
     lines = [
-        f'{images} images, {len(times[last].on_all)} rounds, on {environment()}. ms per image.',
+        f'{images} images, {len(times[last].on_all)} round(s), on {environment()}. ms per image.',
         '',
         f'| | | whole evaluation | over {last} | start-up and summary, s | each further image | over {last} |',
         '|---|---|---|---|---|---|---|',

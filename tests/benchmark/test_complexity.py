@@ -105,13 +105,13 @@ def test_layers_are_named_in_order_of_running():
     ],
 )
 def test_mmdets_own_detectors(tmp_path, config, params, notes):
-    """Parameters as torch counts them; multiply-adds against the ResNet-50 part written out from its paper."""
+    """Parameters as PyTorch counts them; multiply-adds of ResNet-50 against the figure in its paper."""
     (tmp_path / 'c.py').write_text(f"_base_ = 'mmdet::{config}.py'\nmodel = dict(backbone=dict(init_cfg=None))\n")
     result = count_complexity(MODELS.build(Config.fromfile(tmp_path / 'c.py').model), (256, 320))
     assert result.params == params
     assert [note.split(':')[0] for note in result.notes] == notes
     backbone = sum(layer.macs for layer in result.layers if layer.name.startswith('backbone'))
-    # He et al. 2016 give 3.8 thousand million at 224x224 with the stride in the first 1x1 (caffe style), torch's
+    # He et al. 2016 give 3.8 billion at 224x224 with the stride in the first 1x1 (caffe style), torch's
     # variant with the stride in the 3x3 has 4.1; both without the 1000-way classifier, and per pixel
     expected = (3.86e9 if 'caffe' in config else 4.09e9) - 2048 * 1000
     assert backbone == pytest.approx(expected * (256 * 320) / 224**2, rel=0.01)

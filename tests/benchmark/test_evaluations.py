@@ -58,7 +58,7 @@ def test_evaluations_take_turns(monkeypatch, tmp_path):
 
 
 def test_start_up_is_told_from_images():
-    """Two seconds, and 10 ms an image; MMDetection's needs 20 ms."""
+    """Starting up takes two seconds, an image 10 ms and in MMDetection 20 ms."""
     times = {
         name: evaluations.EvaluationTimes(
             [evaluations.ProcessTime(2 + 100 * each, 1 + 100 * each)] * 3,

@@ -1,4 +1,4 @@
-"""What of the benchmark for GPUs can be tested without one."""
+"""The parts of the GPU benchmark that can be tested without a GPU."""
 
 import pytest
 import torch

@@ -23,7 +23,7 @@ def model():
 
 
 def test_batch_norms_are_calibrated(model):
-    """Untrained, the features of this network are a thousandth of that."""
+    """Without it the features of this network are a thousand times smaller."""
     features = peers.network_outputs(model.backbone, images(1, seed=1))
     assert all(0.2 < feature.std() < 3 for feature in features)
     assert not any(module.training or module._forward_pre_hooks for module in model.modules())
@@ -80,7 +80,7 @@ def test_timm_gives_what_ours_gives(padding, out_indices):
     assert list(found) == [peer.name]
 
 
-def test_timm_keeps_no_feature_of_an_image():
+def test_the_peer_of_timm_keeps_no_features():
     import_timm()
     cfg = dict(arch='s', out_indices=('expansion',))
     peer = peers.timm_peer(MixNet(**cfg), cfg, images(2))
@@ -88,7 +88,7 @@ def test_timm_keeps_no_feature_of_an_image():
     assert peer.model.expansion is None
 
 
-def test_timm_has_no_other_backbone(model):
+def test_the_peer_of_timm_needs_a_mixnet(model):
     with pytest.raises(UserError, match='the backbone here is a MobileNetV2'):
         peers.timm_peer(model.backbone, {}, images(1))
 

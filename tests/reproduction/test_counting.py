@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mixdet.reproduction.counting import CONVENTIONS, count_config
 from mixdet.reproduction.paper import TABLE1
 
-# millions and thousand millions, unrounded, by the rule that reproduces the paper
+# millions and billions, unrounded, by the rule that reproduces the paper
 UNROUNDED = {
     'mobilenetv1-baseline3x3': (5.1240, 1.3142),
     'mobilenetv1-depthwise5x5': (5.2033, 1.3773),

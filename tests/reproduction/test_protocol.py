@@ -91,7 +91,7 @@ def calls(monkeypatch, tmp_path):
     return calls
 
 
-def test_goes_on_where_it_stopped(data, calls, tmp_path):
+def test_continues_where_it_stopped(data, calls, tmp_path):
     cfg, work_dir = protocol_config(ROW, data, 0, ShortSchedule(SMALL, 2)), tmp_path / 'w'
     train_and_test(cfg, 'net', work_dir, ROOT / 'tools')
     assert calls == [['train.py', 'net.py', 'w'], ['test.py', 'net.py', 'epoch_2.pth', 'w']]
@@ -118,7 +118,7 @@ def test_other_settings_are_not_mixed_in(data, calls, tmp_path):
         train_and_test(protocol_config(ROW, data, 0, ShortSchedule(SMALL, 3)), 'net', tmp_path / 'w', ROOT / 'tools')
 
 
-def test_an_interrupt_is_one_of_the_whole_series(data, monkeypatch, tmp_path):
+def test_an_interrupt_ends_the_whole_series(data, monkeypatch, tmp_path):
     monkeypatch.setattr(protocol.subprocess, 'run', lambda command: subprocess.CompletedProcess(command, 130))
     with pytest.raises(KeyboardInterrupt):
         train_and_test(protocol_config(ROW, data, 0, ShortSchedule(SMALL, 2)), 'net', tmp_path / 'w', ROOT / 'tools')

@@ -70,7 +70,7 @@ def test_every_row_has_its_config():
         find_config(CONFIGS, 'mobilenetv3')
 
 
-def test_nothing_of_the_papers_stands_in_our_column():
+def test_our_column_has_no_result_of_the_paper():
     heads, cells = table_cells(make_rows())
     assert [line[-1] for line in cells] == ['not trained'] * 3
     column = heads.index('mAP (paper)')

@@ -29,7 +29,7 @@ def test_benchmark_mixconv_writes_its_tables(tmp_path):
     assert done.stdout.count('forward') == 7
 
 
-def test_benchmark_evaluation(tmp_path):
+def test_benchmark_coco_eval(tmp_path):
     pytest.importorskip('faster_coco_eval')
     annotations = shared_path('data', 'bccd', 'annotations', 'instances_val.json')
     boxes = json.loads(annotations.read_text())['annotations']
@@ -90,7 +90,7 @@ def test_benchmark_of_backbones_writes_their_operators(tiny_config):
     assert (folder / 'operators.md').read_text().count('| operator itself | ms | share |') == 3
 
 
-def test_benchmark_on_a_gpu_that_is_not_there(tmp_path):
+def test_benchmark_without_a_gpu(tmp_path):
     if torch.cuda.is_available():
         pytest.skip('there is one')
     done = run_tool('analysis_tools/benchmark_mixconv.py', '--device', 'cuda', cwd=tmp_path)
@@ -98,7 +98,7 @@ def test_benchmark_on_a_gpu_that_is_not_there(tmp_path):
     assert done.stderr.splitlines()[-1].startswith('error: --device cuda: PyTorch finds no CUDA GPU')
 
 
-def test_benchmark_of_a_test_refuses_what_it_cannot_read(tmp_path):
+def test_benchmark_evaluation_needs_annotations(tmp_path):
     (tmp_path / 'none.json').write_text('{}')
     done = run_tool(
         'analysis_tools/benchmark_evaluation.py', CONFIG, '--ann', 'none.json', '--images', '.', cwd=tmp_path
