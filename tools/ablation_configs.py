@@ -33,7 +33,7 @@ def main() -> None:
     }
     taken = [path for path, text in configs.items() if path.exists() and path.read_text() != text]
     if taken:
-        raise UserError(f'{taken[0]} exists already and is another config; choose another folder')
+        raise UserError(f'{taken[0]} already exists with other contents; choose another folder')
     folder.mkdir(parents=True, exist_ok=True)
     for path, text in configs.items():
         path.write_text(text)

@@ -1,7 +1,7 @@
 """Parameters and multiply-adds, counted from the layers that run."""
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Union
 
 import torch
 from mmengine.model import BaseModel
@@ -10,9 +10,15 @@ from torch.nn.modules.conv import _ConvNd
 
 from mixdet.layers.modes import evaluation_mode
 
+Layer = Union[_ConvNd, nn.Linear]
+
 
 class LayerCost(NamedTuple):
-    """One convolution or linear layer: its weights, and its multiply-adds for one image over all its runs."""
+    """One convolution or linear layer.
+
+    ``kind``: its class. ``weights``: their number, without the bias. ``macs``: multiply-adds for one image, over all
+    runs of the layer.
+    """
 
     name: str
     kind: str
@@ -23,8 +29,8 @@ class LayerCost(NamedTuple):
 class Complexity(NamedTuple):
     """What a model costs on one image.
 
-    ``params``: parameters. ``macs``: multiply-adds of convolutions and linear layers. ``layers``: each that ran, in
-    order. ``notes``: what is not in ``macs``, or depends on the image, one line each.
+    ``params``: number of parameters. ``macs``: multiply-adds of convolutions and linear layers. ``layers``: those
+    that ran, in order. ``notes``: what ``macs`` leaves out, or what depends on the image, one line each.
     """
 
     params: int
@@ -37,16 +43,16 @@ def count_complexity(model: nn.Module, input_size: tuple[int, int] = (320, 320))
     """Count ``model`` on one image of ``input_size`` (height, width), px.
 
     A convolution's multiply-adds are its output elements times its weights per output channel; batch-norm, activations
-    and additions are not counted. A layer that runs twice counts twice, one that does not run not at all.
+    and additions are not counted. A layer that runs twice counts twice, a layer that does not run is not counted.
 
     ``model`` may be a plain module or a detector of MMDetection, whose raw forward (``mode='tensor'``) is run.
     """
-    macs: dict[nn.Module, int] = {}
+    macs: dict[Layer, int] = {}
 
-    def add(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-        per_output = module.in_features if isinstance(module, nn.Linear) else math.prod(module.weight.shape[1:])
+    def add(module: Layer, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        per_element = module.in_features if isinstance(module, nn.Linear) else math.prod(module.weight.shape[1:])
         elements = inputs[0].numel() if getattr(module, 'transposed', False) else output.numel()
-        macs[module] = macs.get(module, 0) + elements * per_output
+        macs[module] = macs.get(module, 0) + elements * per_element
 
     counted = (_ConvNd, nn.Linear)
     hooks = [module.register_forward_hook(add) for module in model.modules() if isinstance(module, counted)]
@@ -79,15 +85,15 @@ def run_network(model: nn.Module, input_size: tuple[int, int]) -> None:
 
 
 def _notes(model: nn.Module) -> list[str]:
-    """What the count leaves out: layers with weights of their own that are no convolution, linear layer or norm."""
+    """What the count leaves out: modules with weights of their own that are no convolution, linear layer or norm."""
     notes = []
     if hasattr(model, 'roi_head'):
         notes.append('roi_head depends on the image: counted for the proposals that a black image gives')
-    known = (_ConvNd, nn.Linear, nn.Embedding)  # norms and PReLU have no matrices
+    known = (_ConvNd, nn.Linear, nn.Embedding)  # the weights of norms and of PReLU are vectors
     others: dict[str, int] = {}
     for module in model.modules():
         own = [parameter for parameter in module.parameters(recurse=False) if parameter.dim() > 1]
         if own and not isinstance(module, known):
             others[type(module).__name__] = others.get(type(module).__name__, 0) + 1
-    notes += [f'not counted: the operation of {count} {name}' for name, count in others.items()]
+    notes += [f'not counted: the multiply-adds of {count} {name}' for name, count in others.items()]
     return notes

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +14,8 @@ import torch
 from mmengine.config import Config
 from mmengine.utils import get_installed_path
 
-from mixdet.benchmark.peers import build, mmdet_config, settle
-from mixdet.benchmark.timing import environment
+from mixdet.benchmark.machine import environment
+from mixdet.benchmark.peers import build_detector, calibrate_norms, mmdet_ssdlite_config
 from mixdet.errors import UserError
 
 # MMDetection's own tool; mixdet is imported for mmcv's operators, which mmcv-lite lacks
@@ -25,40 +25,48 @@ MMDET_TOOL = (
 )
 
 
-class Run(NamedTuple):
-    """A process: seconds on the clock, and of the processor."""
+class ProcessTime(NamedTuple):
+    """Seconds that a process took: wall-clock time, and CPU time of all its threads."""
 
     wall: float
     cpu: float
 
 
 class Evaluation(NamedTuple):
-    """``command`` tests ``images`` images; ``short``, the same, only the first ``few`` of them."""
+    """Two commands that test a detector: on all images, and on the first few, which shows the time to start up."""
 
     name: str
-    command: list[str]
-    short: list[str]
+    on_all: list[str]
+    on_few: list[str]
 
 
-def prepare(
+class EvaluationTimes(NamedTuple):
+    """The times of both commands of an ``Evaluation``, one of each per round."""
+
+    on_all: list[ProcessTime]
+    on_few: list[ProcessTime]
+
+
+def write_evaluation(
     name: str, cfg: Config, tool: Sequence[str], folder: Path, ann_file: Path, images: Path, test_cfg: dict, few: int
 ) -> Evaluation:
-    """Write configs and a checkpoint of random weights into ``folder`` and return how to test them.
+    """Write configs and a checkpoint of random weights into ``folder``, and return the commands that test them.
 
     Args:
-        name: of the evaluation; its files carry it.
-        cfg: the config, changed in place: it reads these images in batches of ``few``, in the process itself.
+        name: of the evaluation and its files.
+        cfg: the config, changed in place: it will read these images in batches of ``few``, without worker processes.
         tool: the command that takes config and checkpoint.
         folder: for the files.
         ann_file, images: annotations in COCO's format and the folder of their images.
-        test_cfg: what NMS keeps, the same for all that are compared.
-        few: see ``Evaluation``.
+        test_cfg: the settings of NMS, the same for all detectors that are compared.
+        few: the number of images in the short evaluation.
     """
     size = next((t['scale'] for t in cfg.test_dataloader.dataset.pipeline if 'scale' in t), (320, 320))
     cfg.model.test_cfg = test_cfg
     if str(cfg.model.bbox_head.type).endswith('SSDHead'):
         cfg.model.bbox_head.type = 'mixdet.SSDHead'
-    model = settle(build(cfg), torch.randn(8, 3, *size[::-1], generator=torch.Generator().manual_seed(0)))
+    noise = torch.randn(8, 3, *size[::-1], generator=torch.Generator().manual_seed(0))
+    model = calibrate_norms(build_detector(cfg), noise)
     checkpoint = folder / f'{name}.pth'
     torch.save(dict(state_dict=model.state_dict(), meta={}), checkpoint)
     loader = cfg.test_dataloader
@@ -74,8 +82,8 @@ def prepare(
     return Evaluation(name, *commands)
 
 
-def run(command: list[str], folder: Path, threads: int) -> Run:
-    """Start ``command`` in ``folder`` and wait for it. Raises UserError with its last line if it fails."""
+def time_process(command: list[str], folder: Path, threads: int) -> ProcessTime:
+    """Run ``command`` in ``folder`` to its end. Raises UserError with the last line of its output if it fails."""
     start = time.perf_counter()
     with tempfile.TemporaryFile('w+', errors='replace') as log:
         environ = {**os.environ, 'OMP_NUM_THREADS': str(threads), 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
@@ -87,50 +95,53 @@ def run(command: list[str], folder: Path, threads: int) -> Run:
             log.seek(0)
             lines = log.read().strip().splitlines() or ['no output']
             raise UserError(f'{" ".join(command[-4:])} failed: {lines[-1]}')
-    return Run(wall, usage.ru_utime + usage.ru_stime)
+    return ProcessTime(wall, usage.ru_utime + usage.ru_stime)
 
 
-def measure(
-    evaluations: Sequence[Evaluation], folder: Path, rounds: int, threads: int, progress=lambda line: None
-) -> dict[str, tuple[list[Run], list[Run]]]:
-    """Run all ``evaluations``, whole and short, in turn, ``rounds`` times: name -> runs of each."""
-    runs: dict[str, tuple[list[Run], list[Run]]] = {each.name: ([], []) for each in evaluations}
-    for number in range(rounds):
+def time_evaluations(
+    evaluations: Sequence[Evaluation], folder: Path, rounds: int, threads: int, progress: Callable[[str], object]
+) -> dict[str, EvaluationTimes]:
+    """Run both commands of all ``evaluations`` in turn, ``rounds`` times; ``progress`` gets a line for each."""
+    times = {each.name: EvaluationTimes([], []) for each in evaluations}
+    for number in range(1, rounds + 1):
         for each in evaluations:
-            for command, kept in zip((each.command, each.short), runs[each.name]):
-                kept.append(run(command, folder, threads))
-            whole = runs[each.name][0][-1]
-            progress(f'round {number + 1}: {each.name}: {whole.wall:.1f} s, {whole.cpu:.1f} s of the processor')
-    return runs
+            whole = time_process(each.on_all, folder, threads)
+            times[each.name].on_all.append(whole)
+            times[each.name].on_few.append(time_process(each.on_few, folder, threads))
+            progress(f'round {number}: {each.name}: {whole.wall:.1f} s, {whole.cpu:.1f} s of CPU time')
+    return times
 
 
-def markdown(runs: dict[str, tuple[list[Run], list[Run]]], images: int, few: int) -> str:
-    """The medians as a page; the last evaluation is the 1 of the ratios. Start-up is what ``few`` images leave over."""
+def evaluations_markdown(times: dict[str, EvaluationTimes], images: int, few: int) -> str:
+    """A table of the medians; ratios are over the last evaluation.
+
+    What all ``images`` take longer than the first ``few`` is the time of each further image; the rest is start-up.
+    """
     rows = {}
-    for name, (whole, short) in runs.items():
-        for clock in ('wall', 'cpu'):
-            total, start = (statistics.median(getattr(once, clock) for once in part) for part in (whole, short))
-            each = (total - start) / max(images - few, 1)
-            rows[name, clock] = (1e3 * total / images, start - few * each, 1e3 * each)
-    last = list(runs)[-1]
+    for name, (on_all, on_few) in times.items():
+        for clock in ProcessTime._fields:
+            total, short = (statistics.median(getattr(once, clock) for once in part) for part in (on_all, on_few))
+            per_image = (total - short) / (images - few)
+            rows[name, clock] = (1e3 * total / images, short - few * per_image, 1e3 * per_image)
+    last = list(times)[-1]
     lines = [
-        f'{images} images, {len(next(iter(runs.values()))[0])} rounds, on {environment()}. ms an image.',
+        f'{images} images, {len(times[last].on_all)} round(s), on {environment()}. ms per image.',
         '',
-        f'| | | whole test | over {last} | start-up and summary, s | each further image | over {last} |',
+        f'| | | whole evaluation | over {last} | start-up and summary, s | each further image | over {last} |',
         '|---|---|---|---|---|---|---|',
     ]
-    for (name, clock), (total, start, each) in rows.items():
+    for (name, clock), (per_image_overall, start_up, per_image) in rows.items():
         base = rows[last, clock]
-        ratio = f'{each / base[2]:.2f}' if base[2] > 0 else '-'
+        ratio = f'{per_image / base[2]:.2f}' if base[2] > 0 else '-'
         lines.append(
-            f'| {name} | {"clock" if clock == "wall" else "processor"} | {total:.1f} | {total / base[0]:.2f} | '
-            f'{start:.1f} | {each:.1f} | {ratio} |'
+            f'| {name} | {"wall-clock" if clock == "wall" else "CPU"} time | {per_image_overall:.1f} | '
+            f'{per_image_overall / base[0]:.2f} | {start_up:.1f} | {per_image:.1f} | {ratio} |'
         )
     return '\n'.join(lines) + '\n'
 
 
 def mmdet_evaluation() -> tuple[str, list[str]]:
-    """Config and command of MMDetection's own SSDLite-MobileNetV2 in MMDetection's own tool."""
+    """Config and command for MMDetection's own SSDLite-MobileNetV2 in MMDetection's own test tool."""
     if not Path(get_installed_path('mmdet'), '.mim', 'tools', 'test.py').is_file():
         raise UserError('the installed mmdet has no .mim/tools/test.py; install it with pip or mim')
-    return mmdet_config(), [sys.executable, '-c', MMDET_TOOL]
+    return mmdet_ssdlite_config(), [sys.executable, '-c', MMDET_TOOL]

@@ -1,4 +1,4 @@
-"""How long networks take, compared in one run."""
+"""How long networks take on one image, compared in one run."""
 
 import contextlib
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mixdet.benchmark.complexity import run_network
-from mixdet.benchmark.timing import interleave
+from mixdet.benchmark.timing import time_in_turns
 from mixdet.layers.modes import evaluation_mode
 
 
@@ -17,19 +17,19 @@ def measure_latency(
 ) -> dict[str, float]:
     """Median milliseconds of each model's network on one image (height, width), without decoding and NMS.
 
-    The models take turns, so that whatever else the machine does slows all of them alike: ratios hold better than
-    the figures. No rounds, no figures.
+    The models take turns, so that other load on the machine slows all of them alike: their ratios are more reliable
+    than the figures themselves. With ``rounds=0`` nothing is measured, and the result is empty.
     """
     if not rounds:
         return {}
-    runs = {name: partial(_run, model.to(device), input_size, device) for name, model in models.items()}
+    runs = {name: partial(_run_once, model.to(device), input_size, device) for name, model in models.items()}
     with contextlib.ExitStack() as modes:
         for model in models.values():
             modes.enter_context(evaluation_mode(model))
-        return {name: timing.wall for name, timing in interleave(runs, seconds=0, rounds=rounds).items()}
+        return {name: timing.wall for name, timing in time_in_turns(runs, seconds=0, rounds=rounds).items()}
 
 
-def _run(model: nn.Module, input_size: tuple[int, int], device: str) -> None:
+def _run_once(model: nn.Module, input_size: tuple[int, int], device: str) -> None:
     with torch.inference_mode():
         run_network(model, input_size)
     if device != 'cpu':

@@ -1,35 +1,32 @@
-"""How fast each form of the mixed convolution is on a GPU, beside the time that moving its bytes takes."""
+"""How fast each implementation of MixConv2d is on a GPU, beside the time that moving its bytes takes."""
 
-import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple, Optional
+from collections.abc import Callable, Mapping, Sequence
+from typing import Optional
 
 import torch
-from torch import nn
 
-from mixdet.benchmark import mixconv
-from mixdet.benchmark.mixconv import BASELINE, KERNELS, PARTS, Case, Result, layer_table, ratios
-from mixdet.benchmark.timing import environment
+from mixdet.benchmark.mixconv import (
+    BASELINE,
+    DIRECTIONS,
+    KERNELS,
+    Case,
+    CaseTimings,
+    Implementation,
+    layer_table,
+    ratios,
+    time_mixconv,
+)
+from mixdet.benchmark.timing import Timer
 from mixdet.layers import MixConv2d
 
 DTYPES = {'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
 CACHE = 256 * 2**20  # bytes; more than the cache of a GPU
 
-
-class Form(NamedTuple):
-    """``impl`` in a memory format, with ``torch.backends.cudnn.depthwise_kernel`` if named, or by torch.compile."""
-
-    impl: str
-    channels_last: bool
-    depthwise: Optional[str] = None
-    compiled: bool = False
-
-
-FORMS = {
-    f'{name}{suffix}': Form(impl, channels_last, depthwise, compiled)
-    for name, impl, depthwise, compiled in (
+CUDA_IMPLEMENTATIONS = {
+    f'{name}{suffix}': Implementation(impl, channels_last, depthwise_kernel, compiled)
+    for name, impl, depthwise_kernel, compiled in (
         ('split', 'split', None, False),
         ('split by PyTorch', 'split', 'native', False),
         ('split by cuDNN', 'split', 'cudnn', False),
@@ -39,56 +36,23 @@ FORMS = {
     )
     for channels_last, suffix in ((False, ' NCHW'), (True, ''))
     # older PyTorch has no such choice
-    if depthwise is None or hasattr(torch.backends.cudnn, 'depthwise_kernel')
+    if depthwise_kernel is None or hasattr(torch.backends.cudnn, 'depthwise_kernel')
 }
 
 
-def measure(
-    case: Case, forms: Iterable[str], seconds: float, dtype: torch.dtype, device: str = 'cuda', timer=None
-) -> Result:
-    """:func:`mixconv.measure` on a GPU; ``timer`` is an :class:`EventTimer` for all cases.
-
-    Raises:
-        UserError: if a form is not within mixconv.TOLERANCE of float64.
-    """
-    # float32 is not to be rounded to TF32, and cuDNN may look for its fastest kernel
-    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
-        return mixconv.measure(case, forms, seconds, device, dtype, prepare, setting, timer or EventTimer())
-
-
-def prepare(layer: MixConv2d, name: str) -> tuple[nn.Module, bool]:
-    """``layer`` as the form ``name`` of FORMS, and whether its input is channels_last."""
-    form = FORMS[name]
-    layer.impl = form.impl
-    return torch.compile(layer, fullgraph=True, dynamic=False) if form.compiled else layer, form.channels_last
-
-
-@contextlib.contextmanager
-def setting(name: str) -> Iterator[None]:
-    """PyTorch's choice of depthwise kernels as the form ``name`` wants it."""
-    kernel = FORMS[name].depthwise
-    if kernel:
-        before, torch.backends.cudnn.depthwise_kernel = torch.backends.cudnn.depthwise_kernel, kernel
-    try:
-        yield
-    finally:
-        if kernel:
-            torch.backends.cudnn.depthwise_kernel = before
-
-
 class EventTimer:
-    """Times a call by CUDA events, with caches full of other data; beside it the CPU time that launching it took.
+    """Times a call by CUDA events with cold caches, and the CPU time that launching it takes.
 
-    Overwriting the caches keeps the GPU busy while the call is being launched, so that the first figure is the GPU's
-    alone as long as the second one is small.
+    The caches are overwritten before each call, which keeps the GPU busy while the call is launched: the first time
+    is the GPU's alone as long as the second is small.
     """
 
     def __init__(self) -> None:
-        self.other = torch.empty(CACHE, dtype=torch.uint8, device='cuda')
+        self.other_data = torch.empty(CACHE, dtype=torch.uint8, device='cuda')
         self.events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
 
     def __call__(self, function: Callable[[], object]) -> tuple[float, float]:
-        self.other.zero_()
+        self.other_data.zero_()
         start, end = self.events
         start.record()
         before = time.process_time()
@@ -99,7 +63,25 @@ class EventTimer:
         return start.elapsed_time(end), 1e3 * launched
 
 
-def bandwidth(timer: Callable, device: str = 'cuda', size: int = 2**30, repeats: int = 20) -> float:
+def time_mixconv_on_gpu(
+    case: Case,
+    implementations: Mapping[str, Implementation],
+    seconds: float,
+    dtype: torch.dtype,
+    device: str = 'cuda',
+    timer: Optional[Timer] = None,
+) -> CaseTimings:
+    """:func:`time_mixconv` on a GPU; ``timer`` is an :class:`EventTimer`, which may serve all cases.
+
+    Raises:
+        UserError: if the error of an implementation exceeds ``mixconv.TOLERANCE``.
+    """
+    # float32 must not be rounded to TF32, and cuDNN may look for its fastest kernel
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
+        return time_mixconv(case, implementations, seconds, device, dtype, timer or EventTimer())
+
+
+def copy_speed(timer: Timer, device: str = 'cuda', size: int = 2**30, repeats: int = 20) -> float:
     """Bytes that a copy of ``size`` bytes reads and writes in a millisecond, median."""
     source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
@@ -108,10 +90,10 @@ def bandwidth(timer: Callable, device: str = 'cuda', size: int = 2**30, repeats:
 
 
 def bytes_moved(case: Case, dtype: torch.dtype) -> dict[str, int]:
-    """The fewest bytes for a forward pass and for one with its backward pass, everything read and written once.
+    """The fewest bytes for a forward pass, and for one with its backward pass, everything read and written once.
 
     Forward reads input and weights and writes the output. Backward reads the output's gradient, the input and the
-    weights, and writes the gradients of both.
+    weights, and writes the gradients of input and weights.
     """
     out_size = -(-case.size // case.stride)
     x, out = (case.batch * case.channels * size**2 for size in (case.size, out_size))
@@ -123,30 +105,15 @@ def bytes_moved(case: Case, dtype: torch.dtype) -> dict[str, int]:
     }
 
 
-def gpu(speed_of_copies: float) -> str:
-    """The GPU and the versions that a measurement was made with, in one line."""
-    try:
-        import triton
-
-        kernels = f'Triton {triton.__version__}'
-    except ImportError:
-        kernels = 'no Triton'
-    return (
-        f'{torch.cuda.get_device_name()}, copies at {speed_of_copies / 1e9:.2f} TB/s, CUDA {torch.version.cuda}, '
-        f'cuDNN {torch.backends.cudnn.version()}, {kernels}; {environment()}'
-    )
-
-
-def markdown(results: dict[str, list[Result]], speed_of_copies: float, machine: str) -> str:
-    """The results of each dtype as a page of Markdown; ``machine`` from :func:`gpu`."""
+def mixconv_cuda_markdown(results: Mapping[str, Sequence[CaseTimings]], bytes_per_ms: float, machine: str) -> str:
+    """The results of each dtype in Markdown; ``bytes_per_ms`` from :func:`copy_speed`."""
     lines = [
-        f'Measured on {machine}. Forms without a note are channels_last; caches cold, float32 without TF32.',
+        f'Measured on {machine}. Implementations without a note are channels_last; caches cold, float32 without TF32.',
         'The floor is the time to move every byte once at the speed of a copy.',
     ]
     for dtype, measured in results.items():
-        forms = list(measured[0].forward)
         floors = [
-            {part: moved / speed_of_copies for part, moved in bytes_moved(result.case, DTYPES[dtype]).items()}
+            {direction: moved / bytes_per_ms for direction, moved in bytes_moved(result.case, DTYPES[dtype]).items()}
             for result in measured
         ]
         lines += [
@@ -155,18 +122,20 @@ def markdown(results: dict[str, list[Result]], speed_of_copies: float, machine: 
             '',
             f'In {len(measured)} layers, median (worst): time over that of {BASELINE}; floor over time.',
             '',
-            '| form | forward | of the floor | forward + backward | of the floor | launching forward, ms CPU |',
+            '| implementation | forward | of the floor | forward + backward | of the floor '
+            '| launching forward, ms CPU |',
             '|---|---|---|---|---|---|',
         ]
-        for form in forms:
+        for name in measured[0].forward:
             cells = []
-            for part in PARTS:
-                over = ratios(measured, form, part)
-                reached = [f[part] / getattr(result, part)[form].wall for f, result in zip(floors, measured)]
+            for direction in DIRECTIONS:
+                over = ratios(measured, name, direction)
+                times = [getattr(result, direction)[name].wall for result in measured]
+                reached = [floor[direction] / time for floor, time in zip(floors, times)]
                 cells.append(f'{statistics.median(over):.2f} ({max(over):.2f})')
                 cells.append(f'{statistics.median(reached):.0%} ({min(reached):.0%})')
-            launch = statistics.median(result.forward[form].cpu for result in measured)
-            lines.append(f'| {form} | {" | ".join(cells)} | {launch:.3f} |')
-        for part in PARTS:
-            lines += layer_table(measured, part, (floor[part] for floor in floors))
+            launch = statistics.median(result.forward[name].cpu for result in measured)
+            lines.append(f'| {name} | {" | ".join(cells)} | {launch:.3f} |')
+        for direction in DIRECTIONS:
+            lines += layer_table(measured, direction, (floor[direction] for floor in floors))
     return '\n'.join(lines) + '\n'

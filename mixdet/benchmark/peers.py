@@ -1,9 +1,9 @@
-"""What a detector's speed is compared with, and whether that computes the same."""
+"""The networks whose speed is compared, and a check that those which should compute the same do."""
 
 import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Union
 
 import torch
 from mmdet.models import BaseDetector
@@ -22,26 +22,40 @@ from mixdet.registry import MODELS
 from mixdet.weights import fill
 from mixdet.weights.pytorch import timm_entries
 
-TOLERANCE = 1e-3  # of an output's largest value, against float64; with random weights rounding alone gives up to 1e-4
+if TYPE_CHECKING:
+    from timm.models import EfficientNet
+
+# relative to the largest value of an output in float64; over eight images rounding alone gave up to 3e-4 with random
+# weights, over one image up to 1.2e-3
+TOLERANCE = 1e-3
 MMDET_SSDLITE = ('.mim', 'configs', 'ssd', 'ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py')
 
 
-class Alternative(NamedTuple):
-    """One way to compute a network: a detector, or a backbone alone.
+class Peer(NamedTuple):
+    """One of the networks that are compared: a detector or a backbone, and how it is computed.
 
-    ``run`` takes images (N, 3, H, W), in channels_last or not; ``model`` is what a training step trains, None where
-    there is none; ``same``: whether it has to give what the first alternative gives.
+    Attributes:
+        name: the label in tables and pictures.
+        run: computes the network from images (N, 3, H, W).
+        model: the module that a training step trains; None for inference only.
+        channels_last: the memory format of its images.
+        same_network: whether its outputs must equal those of the network that is benchmarked.
     """
 
     name: str
-    run: Callable[[Tensor], object]
+    run: Callable[[Tensor], Any]
     model: Optional[nn.Module]
     channels_last: bool
-    same: bool
+    same_network: bool
+
+    @property
+    def in_pytorch(self) -> bool:
+        """Whether PyTorch computes it, whose profiler then sees its memory and operators."""
+        return not isinstance(self.run, OnnxNetwork)
 
 
-def build(cfg: Config) -> nn.Module:
-    """The detector of ``cfg`` with random weights; MMDetection's SSD gets a head that predicts."""
+def build_detector(cfg: Config) -> nn.Module:
+    """The detector of ``cfg`` with random weights; MMDetection's SSD gets mixdet's head, whose inference works."""
     torch.manual_seed(0)
     model = copy.deepcopy(cfg.model)
     head = model.get('bbox_head')
@@ -50,127 +64,138 @@ def build(cfg: Config) -> nn.Module:
     return MODELS.build(model)
 
 
-def mmdet_config() -> str:
-    """The file of MMDetection's own SSDLite-MobileNetV2. Raises UserError if the installed package has none."""
+def mmdet_ssdlite_config() -> str:
+    """The path of MMDetection's own SSDLite-MobileNetV2 config.
+
+    Raises UserError if the installed package does not contain it.
+    """
     path = Path(get_installed_path('mmdet'), *MMDET_SSDLITE)
     if not path.is_file():
         raise UserError(f'the installed mmdet has no {Path(*MMDET_SSDLITE)}; give the config of a checkout instead')
     return str(path)
 
 
-def outputs(model: Callable, x: Tensor) -> list[Tensor]:
-    """All tensors that a detector's network, or a backbone, gives for images (N, 3, H, W)."""
-    return list(_flat(model(x, mode='tensor') if isinstance(model, BaseDetector) else model(x)))
+def network_outputs(model: Callable, x: Tensor) -> list[Tensor]:
+    """All output tensors of a detector's network, or of a backbone, for images (N, 3, H, W)."""
+    return list(_tensors(model(x, mode='tensor') if isinstance(model, BaseDetector) else model(x)))
 
 
-def _flat(value) -> Iterator[Tensor]:
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors in nested lists and tuples."""
     if isinstance(value, Tensor):
         yield value
     else:
         for part in value:
-            yield from _flat(part)
+            yield from _tensors(part)
 
 
 @torch.no_grad()
-def settle(model: nn.Module, x: Tensor) -> nn.Module:
-    """Give the batch-norms statistics of images ``x``: with untrained ones activations vanish from layer to layer.
+def calibrate_norms(model: nn.Module, x: Tensor) -> nn.Module:
+    """Set the batch-norm statistics from images ``x``: with untrained ones activations vanish from layer to layer.
 
-    Half of each mean is left in: what varies in random layers is small beside it, and to take all away would turn
-    their rounding errors into the result.
+    Half of each mean is left in: in random layers the variation is small beside the mean, and subtracting all of it
+    would leave little but rounding errors.
     """
 
-    def measure(norm: nn.Module, inputs: tuple) -> None:
+    def set_statistics(norm: _BatchNorm, inputs: tuple[Tensor, ...]) -> None:
+        assert norm.running_mean is not None and norm.running_var is not None
         values = inputs[0].transpose(0, 1).flatten(1)
         norm.running_mean.copy_(values.mean(1) / 2)
         norm.running_var.copy_((values - norm.running_mean[:, None]).square().mean(1))
 
-    norms = (module for module in model.modules() if isinstance(module, _BatchNorm))
-    hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
-    outputs(model.eval(), x)
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    hooks = [norm.register_forward_pre_hook(set_statistics) for norm in norms]
+    network_outputs(model.eval(), x)
     for hook in hooks:
         hook.remove()
     return model
 
 
-def alternative(
-    name: str, model: nn.Module, channels_last: bool, same: bool = False, trains: bool = True
-) -> Alternative:
-    """``model`` as it is, in that layout."""
-    model = model.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format).eval()
-    return Alternative(name, lambda x: outputs(model, x), model if trains else None, channels_last, same)
+def _in_memory_format(model: nn.Module, channels_last: bool) -> nn.Module:
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    return model.to(memory_format=memory_format)  # type: ignore[call-overload]  # PyTorch's stub lacks this overload
 
 
-def fused(name: str, model: nn.Module, same: bool) -> Alternative:
-    """``model`` made for inference; ``same``: it is the network that others are checked against."""
-    return alternative(f'{name}, fused', fuse(model), channels_last=True, same=same, trains=False)
+def eager_peer(
+    name: str, model: nn.Module, channels_last: bool, same_network: bool = False, trains: bool = True
+) -> Peer:
+    """``model`` as it is, in that memory format."""
+    model = _in_memory_format(model, channels_last).eval()
+    return Peer(name, lambda x: network_outputs(model, x), model if trains else None, channels_last, same_network)
 
 
-def split(name: str, model: nn.Module) -> Alternative:
+def fused_peer(name: str, model: nn.Module, same_network: bool) -> Peer:
+    """``model`` fused for inference, in channels_last."""
+    return eager_peer(f'{name}, fused', fuse(model), True, same_network, trains=False)
+
+
+def split_peer(name: str, model: nn.Module) -> Peer:
     """``model`` as stock PyTorch and timm compute it: group by group and a concatenation, NCHW."""
-    return alternative(f'{name}, split NCHW', set_mixconv_impl(copy.deepcopy(model), 'split'), False, same=True)
+    return eager_peer(f'{name}, split NCHW', set_mixconv_impl(copy.deepcopy(model), 'split'), False, same_network=True)
 
 
-def onnxruntime(name: str, model: nn.Module) -> Alternative:
-    """``model`` through ONNX Runtime on as many threads as PyTorch has. Raises UserError if that is missing."""
-    return Alternative(f'{name}, ONNX Runtime', OnnxNetwork(fuse(model, 'export')), None, False, same=True)
+def onnxruntime_peer(name: str, model: nn.Module) -> Peer:
+    """``model`` in ONNX Runtime, with as many threads as PyTorch. Raises UserError if that is not installed."""
+    return Peer(f'{name}, ONNX Runtime', OnnxNetwork(fuse(model, 'export')), None, False, same_network=True)
 
 
 class OnnxNetwork:
-    """A network in ONNX Runtime; each shape of input has a graph of its own, exported when it is first met."""
+    """A network in ONNX Runtime; each input shape has a graph of its own, exported on its first use."""
 
     def __init__(self, model: nn.Module) -> None:
         try:
             import onnxruntime
-            import onnxscript  # noqa: F401  (what torch writes ONNX with)
+            import onnxscript  # noqa: F401  (torch.onnx needs it)
         except ImportError as error:
             raise UserError(f"--against onnxruntime: {error}; pip install -e '.[onnx]'") from error
         self.runtime = onnxruntime
-        self.network = _Outputs(model)
-        self.sessions: dict = {}
+        self.network = _FlatOutputs(model)
+        self.sessions: dict[torch.Size, Any] = {}
 
     def __call__(self, x: Tensor) -> list[Tensor]:
         if x.shape not in self.sessions:
             self.sessions[x.shape] = self._session(x)
         return [torch.from_numpy(out) for out in self.sessions[x.shape].run(None, {'image': x.numpy()})]
 
-    def _session(self, x: Tensor):
+    def _session(self, x: Tensor) -> Any:
         with quiet():
             program = torch.onnx.export(
                 self.network, (x,), dynamo=True, opset_version=OPSET, input_names=['image'], verbose=False
             )
+        assert program is not None  # with dynamo=True
         options = self.runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        # its threads would go on spinning in the others' turns
+        # its threads would keep spinning while the other networks are timed
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         graph = program.model_proto.SerializeToString()
         return self.runtime.InferenceSession(graph, options, providers=['CPUExecutionProvider'])
 
 
-class _Outputs(nn.Module):
+class _FlatOutputs(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return tuple(outputs(self.model, x))
+        return tuple(network_outputs(self.model, x))
 
 
-def timm_mixnet(backbone: nn.Module, cfg: dict, x: Tensor) -> Alternative:
-    """timm's MixNet in eager NCHW with the outputs of ``backbone``, which takes over its weights.
+def timm_peer(backbone: nn.Module, cfg: dict, x: Tensor) -> Peer:
+    """timm's MixNet in eager NCHW with the outputs of ``backbone``, into which its weights are copied.
 
     Args:
-        backbone: our MixNet.
+        backbone: a MixNet of mixdet.
         cfg: its config.
-        x: images for the statistics of its batch-norms.
+        x: images for the statistics of timm's batch-norms.
 
     Raises:
-        UserError: if it is another network, or one that timm has not, or timm is missing.
+        UserError: if the backbone is not a MixNet, or timm is not installed.
     """
     if not isinstance(backbone, MixNet):
         raise UserError(f'--against timm: timm has the MixNets, and the backbone here is a {type(backbone).__name__}')
     try:
         import timm
-    except Exception as error:  # a torchvision built for another torch fails in its own ways
+    except Exception as error:  # a torchvision built for another torch raises various errors
         raise UserError(f'--against timm: timm cannot be imported ({error}); pip install timm torchvision') from error
     name = f'{"tf_" * (cfg.get("padding") == "same")}mixnet_{cfg.get("arch", "s")}'
     model = timm.create_model(name)
@@ -178,63 +203,72 @@ def timm_mixnet(backbone: nn.Module, cfg: dict, x: Tensor) -> Alternative:
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             module.eps = eps
-    peer = settle(TimmMixNet(model, backbone), x)
-    kept = {key: value.numpy() for key, value in model.state_dict().items()}
-    fill(backbone, timm_entries(backbone), kept, allow=('classifier.*', 'conv_head.*', 'bn2.*', 'blocks.*'))
-    return alternative(f"timm's {name}, NCHW", peer, False, same=True)
+    network = calibrate_norms(TimmMixNet(model, backbone), x)
+    weights = {key: value.numpy() for key, value in model.state_dict().items()}
+    fill(backbone, timm_entries(backbone), weights, allow=('classifier.*', 'conv_head.*', 'bn2.*', 'blocks.*'))
+    return eager_peer(f"timm's {name}, NCHW", network, False, same_network=True)
 
 
 class TimmMixNet(nn.Module):
-    """timm's MixNet ``model``, in its own modules, as deep as ``backbone`` and with that one's outputs."""
+    """timm's MixNet ``model``, made of its own modules, cut to the depth and outputs of ``backbone``."""
 
-    def __init__(self, model: nn.Module, backbone: MixNet) -> None:
+    def __init__(self, model: 'EfficientNet', backbone: MixNet) -> None:
         super().__init__()
-        ours = [*backbone.stem[1:], *(block for stage in backbone.stages for block in stage)]
+        stages = [list(stage.children()) for stage in backbone.stages]
+        ours = [*list(backbone.stem)[1:], *(block for stage in stages for block in stage)]
+        blocks = [block for stage in model.blocks for block in stage][: len(ours)]
         self.stem = nn.Sequential(model.conv_stem, model.bn1)
-        self.blocks = nn.ModuleList(
-            block for _, block in zip(ours, (block for stage in model.blocks for block in stage))
-        )
+        self.blocks = nn.ModuleList(blocks)
         self.head = nn.Sequential(model.conv_head, model.bn2) if backbone.head is not None else None
         self.out_indices = backbone.out_indices
-        self.ends = {ours.index(stage[-1]): i for i, stage in enumerate(backbone.stages)}
+        self.stage_of_last_block = {ours.index(stage[-1]): i for i, stage in enumerate(stages)}
         self.expansion: Optional[Tensor] = None
         if EXPANSION in self.out_indices:
-            wide = self.blocks[ours.index(backbone.stages[-1][0])]
-            wide.bn1.register_forward_hook(lambda module, inputs, output: setattr(self, EXPANSION, output))
+            blocks[ours.index(stages[-1][0])].bn1.register_forward_hook(self._keep_expansion)
+
+    def _keep_expansion(self, norm: nn.Module, inputs: tuple, output: Tensor) -> None:
+        self.expansion = output
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """As our MixNet's."""
-        features = {}
+        """The outputs of mixdet's MixNet for images (N, 3, H, W)."""
+        features: dict[Union[int, str], Tensor] = {}
         x = self.stem(x)
         for i, block in enumerate(self.blocks):
             x = block(x)
-            if i in self.ends:
-                features[self.ends[i]] = x
+            if i in self.stage_of_last_block:
+                features[self.stage_of_last_block[i]] = x
         if self.head is not None:
             features[HEAD] = self.head(x)
-        features[EXPANSION], self.expansion = self.expansion, None
+        if self.expansion is not None:
+            features[EXPANSION], self.expansion = self.expansion, None
         return tuple(features[i] for i in self.out_indices)
 
 
 @torch.no_grad()
-def differences(model: nn.Module, alternatives: list[Alternative], x: Tensor) -> dict[str, float]:
-    """How far each alternative that has to give the same is from ``model`` in float64, relative to the largest value.
+def float64_errors(model: nn.Module, peers: list[Peer], x: Tensor) -> dict[str, float]:
+    """The largest difference of each peer with ``same_network`` from ``model`` in float64, relative to the largest
+    value of the output.
+
+    Args:
+        model: the network.
+        peers: those without ``same_network`` are left out.
+        x: several images (N, 3, H, W); the largest value of a single image may be small.
 
     Raises:
-        UserError: if one is not within ``TOLERANCE``, or its outputs are others.
+        UserError: if one exceeds ``TOLERANCE``, or has outputs of other shapes.
     """
-    exact = set_mixconv_impl(copy.deepcopy(model), 'split').to(memory_format=torch.contiguous_format).double().eval()
-    expected = outputs(exact, x.double())
-    found = {}
-    for other in alternatives:
-        if not other.same:
+    exact = _in_memory_format(set_mixconv_impl(copy.deepcopy(model), 'split'), channels_last=False).double().eval()
+    expected = network_outputs(exact, x.double())
+    errors = {}
+    for peer in peers:
+        if not peer.same_network:
             continue
-        actual = list(other.run(x.to(memory_format=torch.channels_last) if other.channels_last else x))
+        actual = peer.run(x.to(memory_format=torch.channels_last) if peer.channels_last else x)
         if [tuple(out.shape) for out in actual] != [tuple(out.shape) for out in expected]:
-            raise UserError(f'{other.name} gives other outputs than the network it should compute')
-        found[other.name] = max(
+            raise UserError(f'{peer.name} gives outputs of other shapes than the network it should compute')
+        errors[peer.name] = max(
             ((out - wanted).abs().max() / wanted.abs().max()).item() for out, wanted in zip(actual, expected)
         )
-        if not found[other.name] < TOLERANCE:
-            raise UserError(f'{other.name} is wrong by {found[other.name]:.1e} of the largest value')
-    return found
+        if not errors[peer.name] < TOLERANCE:
+            raise UserError(f'{peer.name} is wrong by {errors[peer.name]:.1e} of the largest value')
+    return errors

@@ -1,19 +1,20 @@
-"""Timing alternatives against one another on a machine that others use too."""
+"""Timing functions against one another on a machine that is also used by others."""
 
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-import torch
-
-from mixdet.layers.cpu import cpu_name
+# calls a function once and returns two times in ms, such as wall_and_cpu_time
+Timer = Callable[[Callable[[], object]], tuple[float, float]]
 
 
 class Timing(NamedTuple):
-    """Milliseconds of one call: median and quartiles on the clock, and the median of CPU time over all threads."""
+    """Milliseconds of one call.
+
+    ``wall``, ``low``, ``high``: median and quartiles of the wall-clock time. ``cpu``: median of the CPU time, summed
+    over all threads.
+    """
 
     wall: float
     low: float
@@ -21,24 +22,28 @@ class Timing(NamedTuple):
     cpu: float
 
 
-def on_the_clock(function: Callable[[], object]) -> tuple[float, float]:
-    """Milliseconds of one call: on the clock, and of CPU time."""
+def wall_and_cpu_time(function: Callable[[], object]) -> tuple[float, float]:
+    """Milliseconds that one call takes: wall-clock time, and CPU time of all threads."""
     start, start_cpu = time.perf_counter(), time.process_time()
     function()
     return 1e3 * (time.perf_counter() - start), 1e3 * (time.process_time() - start_cpu)
 
 
-def interleave(
+def time_in_turns(
     functions: Mapping[str, Callable[[], object]],
     seconds: float = 1.0,
     rounds: int = 5,
-    timer: Callable[[Callable[[], object]], tuple[float, float]] = on_the_clock,
+    timer: Timer = wall_and_cpu_time,
     warmup: int = 1,
 ) -> dict[str, Timing]:
-    """Call ``functions`` in turn, over and over, so that what disturbs one disturbs all.
+    """Call all ``functions`` in turn, again and again, so that a disturbance affects all of them alike.
 
-    Each is called ``warmup`` times beforehand, in turn as well. It ends after ``seconds``, but not before ``rounds``
-    rounds. ``timer`` calls a function and returns its milliseconds.
+    Args:
+        functions: what is timed, by name.
+        seconds: how long to go on.
+        rounds: calls of each function at least, even if they take longer than ``seconds``.
+        timer: measures one call.
+        warmup: calls of each function before the measurement, also in turn.
     """
     for function in [*functions.values()] * warmup:
         function()
@@ -48,8 +53,9 @@ def interleave(
     done = 0
     while done < rounds or time.perf_counter() < end:
         for name, function in functions.items():
-            for times, measured in zip((wall[name], cpu[name]), timer(function)):
-                times.append(measured)
+            wall_ms, cpu_ms = timer(function)
+            wall[name].append(wall_ms)
+            cpu[name].append(cpu_ms)
         done += 1
     return {name: _summary(wall[name], cpu[name]) for name in functions}
 
@@ -57,16 +63,3 @@ def interleave(
 def _summary(wall: list[float], cpu: list[float]) -> Timing:
     low, median, high = statistics.quantiles(wall, n=4) if len(wall) > 1 else wall * 3
     return Timing(median, low, high, statistics.median(cpu))
-
-
-def environment() -> str:
-    """The machine, how busy it is, and the versions that a measurement was made with, in one line."""
-    load = f'load average {os.getloadavg()[0]:.1f}, ' if hasattr(os, 'getloadavg') else ''
-    cpus = f'{os.cpu_count()} x {cpu_name()}, {torch.backends.cpu.get_cpu_capability()}'
-    versions = f'Python {platform.python_version()}, torch {torch.__version__}'
-    return f'{cpus}, {torch.get_num_threads()} thread(s), {load}{versions}'
-
-
-def device_name() -> str:
-    """The name of the GPU if there is one, or of the CPU."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()

@@ -17,7 +17,7 @@ from torch import nn
 import mixdet
 from mixdet.benchmark.complexity import count_complexity
 from mixdet.benchmark.latency import measure_latency
-from mixdet.benchmark.timing import device_name
+from mixdet.benchmark.machine import device_name
 from mixdet.datasets.wrappers import unwrap_dataset, wrapped_datasets
 from mixdet.engine.wrappers import unwrap_model
 from mixdet.errors import first_line

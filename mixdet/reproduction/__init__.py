@@ -1,3 +1,4 @@
-"""What does the paper report, and what do we get? Counting rule, Table 1, ablations, protocol. May use ``benchmark``
-and below.
+"""What does the paper report, and what do we get? Counting rule, Table 1, ablations, training protocol.
+
+May use ``benchmark`` and the rooms below it.
 """

@@ -13,10 +13,11 @@ from mixdet.benchmark.latency import measure_latency
 from mixdet.registry import MODELS
 
 
-class Cost(NamedTuple):
-    """A variant's backbone on one image: parameters, multiply-adds, milliseconds; ``delta_``: less the baseline's.
+class VariantCost(NamedTuple):
+    """What a variant's backbone costs on one image: parameters, multiply-adds, milliseconds.
 
-    ``latency_ms`` is None where it was not measured, ``ap`` where no result is known.
+    ``delta_...`` are differences from the baseline. ``latency_ms`` and ``delta_ms`` are None if latency was not
+    measured, ``ap`` if no result is known.
     """
 
     variant: str
@@ -29,16 +30,16 @@ class Cost(NamedTuple):
     ap: Optional[float] = None
 
 
-def explore(
+def variant_costs(
     network: str, figure: int, input_size: int = 320, rounds: int = 10, results: Optional[Mapping[str, float]] = None
-) -> list[Cost]:
-    """The cost of every variant of ``network`` in a figure of the paper, the baseline first.
+) -> list[VariantCost]:
+    """What every variant of ``network`` in a figure of the paper costs, the baseline first.
 
     Args:
-        network, figure: as :func:`mixdet.backbones.variants.variants` takes them.
+        network, figure: see :func:`mixdet.backbones.variants.variants`.
         input_size: side of the square image, px.
-        rounds: forward passes of each variant that latency is the median of; 0 for none. Variants take turns, so that
-            a machine that grows slower is so for all of them.
+        rounds: latency is the median of this many forward passes; 0 for none. The variants take turns, so that other
+            load on the machine slows all of them alike.
         results: AP by variant.
     """
     models = {
@@ -49,7 +50,7 @@ def explore(
     latency = measure_latency(models, (input_size, input_size), rounds=rounds)
     base = counts[BASELINE]
     return [
-        Cost(
+        VariantCost(
             name,
             count.params,
             count.macs,
@@ -63,23 +64,23 @@ def explore(
     ]
 
 
-def write_csv(costs: Sequence[Cost], path: Path) -> None:
-    """One line per variant, with a header."""
+def write_costs_csv(costs: Sequence[VariantCost], path: Path) -> None:
+    """Write a header and one line per variant."""
     with path.open('w', newline='') as file:
         writer = csv.writer(file)
-        writer.writerow(Cost._fields)
+        writer.writerow(VariantCost._fields)
         writer.writerows(costs)
 
 
-def plot(costs: Sequence[Cost], network: str, figure: int, path: Path) -> None:
-    """Multiply-adds, latency and AP, as far as they are known, against kernel size or layer, as PNG."""
+def plot_costs(costs: Sequence[VariantCost], network: str, figure: int, path: Path) -> None:
+    """Draw multiply-adds, latency and AP, where all are known, against kernel size or layer into a PNG."""
     panels = [('macs', 'multiply-adds, G', 1e-9), ('latency_ms', 'latency, ms', 1.0), ('ap', 'AP', 1.0)]
     panels = [panel for panel in panels if all(getattr(cost, panel[0]) is not None for cost in costs)]
     drawing = Figure(figsize=(5.5 * len(panels), 4), layout='constrained')
     base = costs[0]
     for axes, (field, label, scale) in zip(drawing.subplots(1, len(panels), squeeze=False)[0], panels):
         for title, points in _series(costs[1:], figure).items():
-            if figure != 5:  # every series of kernel sizes begins at the baseline's
+            if figure != 5:  # every curve over kernel sizes begins at the baseline
                 points = {SWEEP[0]: base, **points}
             values = [scale * getattr(cost, field) for cost in points.values()]
             axes.plot(list(points), values, marker='o', markersize=4, label=title)
@@ -92,9 +93,9 @@ def plot(costs: Sequence[Cost], network: str, figure: int, path: Path) -> None:
     drawing.savefig(path, dpi=120)
 
 
-def _series(costs: Sequence[Cost], figure: int) -> dict[str, dict[int, Cost]]:
-    """The variants in curves: position on the x axis to cost."""
-    series: dict[str, dict[int, Cost]] = {}
+def _series(costs: Sequence[VariantCost], figure: int) -> dict[str, dict[int, VariantCost]]:
+    """The curves by title; each maps positions on the x axis, kernel size or layer, to costs."""
+    series: dict[str, dict[int, VariantCost]] = {}
     sizes = {f'mixconv{"".join(map(str, SWEEP[:n]))}': SWEEP[n - 1] for n in range(2, len(SWEEP) + 1)}
     for cost in costs:
         if figure == 5:

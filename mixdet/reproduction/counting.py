@@ -1,4 +1,6 @@
-"""The rule by which the paper's Table 1 counts parameters and multiply-adds, beside the plain one."""
+"""Two ways to count parameters and multiply-adds: what a user trains, and the rule of the paper's Table 1."""
+
+import copy
 
 from mmengine.config import Config
 
@@ -7,22 +9,27 @@ from mixdet.registry import MODELS
 
 CONVENTIONS = ('real', 'paper')
 PAPER_CLASSES = 90  # COCO's category ids, 91 outputs with the background
-PAPER_LEAVES_OUT = 'bbox_head.reg_convs'
+BOX_BRANCH = 'bbox_head.reg_convs'  # not counted by the paper
 
 
 def count_config(cfg: Config, input_size: tuple[int, int] = (320, 320), convention: str = 'real') -> Complexity:
     """Count the detector of ``cfg`` by one of two conventions.
 
-    'real' counts everything that a user of the config trains. 'paper' is the rule that reproduces all twenty size
-    figures of the paper's Table 1 to the last digit (the paper does not state it; it was found by fitting): weights of
-    convolutions only, 91 class outputs, and without the box branch.
+    'real' counts every parameter, convolution and linear layer of the detector as it is trained. 'paper' is the rule
+    that reproduces all twenty size figures of the paper's Table 1 to the last printed digit: convolution weights only,
+    91 class outputs, no box branch. The paper does not state its rule; this one was found by fitting.
+
+    Args:
+        cfg: a config with a ``model``.
+        input_size: height and width of the image, px.
+        convention: one of ``CONVENTIONS``.
 
     Raises:
-        ValueError: on another convention, or 'paper' for a detector that is not SSDLite.
+        ValueError: on an unknown convention, or 'paper' for a detector that is not SSDLite.
     """
     if convention not in CONVENTIONS:
         raise ValueError(f'convention={convention!r}: must be one of {CONVENTIONS}')
-    model_cfg = Config(dict(model=cfg.model)).model
+    model_cfg = copy.deepcopy(cfg.model)
     if convention == 'real':
         return count_complexity(MODELS.build(model_cfg), input_size)
     if model_cfg.get('bbox_head', {}).get('type') != 'mixdet.SSDLiteHead':
@@ -31,5 +38,5 @@ def count_config(cfg: Config, input_size: tuple[int, int] = (320, 320), conventi
         )
     model_cfg.bbox_head.num_classes = PAPER_CLASSES
     layers = count_complexity(MODELS.build(model_cfg), input_size).layers
-    layers = tuple(layer for layer in layers if not layer.name.startswith(PAPER_LEAVES_OUT))
+    layers = tuple(layer for layer in layers if not layer.name.startswith(BOX_BRANCH))
     return Complexity(sum(layer.weights for layer in layers), sum(layer.macs for layer in layers), layers)

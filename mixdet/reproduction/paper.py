@@ -1,4 +1,4 @@
-"""Figures printed in the paper (arXiv 1907.09595); nothing here was measured by us."""
+"""Figures printed in the paper (arXiv 1907.09595); none of them was measured here."""
 
 from typing import NamedTuple
 

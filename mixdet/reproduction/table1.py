@@ -9,61 +9,69 @@ from pathlib import Path
 from typing import Optional, Union
 
 import torch
-from mmengine.config import Config
 
 from mixdet.benchmark.complexity import Complexity
 from mixdet.benchmark.latency import measure_latency
+from mixdet.engine.config import load_config
 from mixdet.errors import UserError
 from mixdet.evaluation.results import EvaluationResult
 from mixdet.registry import MODELS
 from mixdet.reproduction.counting import count_config
 from mixdet.reproduction.paper import TABLE1, PaperRow
 
-ROWS = (*TABLE1, 'mixnet-s', 'mixnet-m', 'mixnet-l', 'mixnet-xl')
+ROW_NAMES = (*TABLE1, 'mixnet-s', 'mixnet-m', 'mixnet-l', 'mixnet-xl')
 NOT_TRAINED = 'not trained'
 
 
 @dataclass
-class Row:
-    """A config of the table. ``real`` and ``paper_count``: its cost by the two conventions of ``count_config``, where
-    the paper's is defined. ``latency``: ms by device. ``trained``: AP of each seed, by data set. ``paper``: its row
-    in the paper, if it has one."""
+class Table1Row:
+    """A config of the table.
+
+    Attributes:
+        name: such as ``mobilenetv2-mixconv357``.
+        config: its file.
+        as_trained, as_in_paper: its cost by the two conventions of :func:`count_config`, 'real' and 'paper'.
+        paper: the row of the paper's table, if it has one.
+        latency: ms by device; empty if not measured.
+        trained: AP of each seed, by data set.
+    """
 
     name: str
     config: Path
-    real: Complexity
-    paper_count: Complexity
+    as_trained: Complexity
+    as_in_paper: Complexity
     paper: Optional[PaperRow] = None
     latency: dict[str, float] = field(default_factory=dict)
     trained: dict[str, list[float]] = field(default_factory=dict)
 
 
 def find_config(configs: Path, name: str) -> Path:
-    """The config file of a row: by its name, such as ``mobilenetv2-mixconv357``, or the path of a file.
+    """The config file of a row, found in the folder ``configs`` by its name, such as ``mobilenetv2-mixconv357``.
 
-    Raises UserError if there is none.
+    ``name`` may also be the path of a config file. Raises UserError if there is no such config.
     """
     if name.endswith('.py') and Path(name).is_file():
         return Path(name)
     found = list(configs.glob(f'*/ssdlite_{name}_*coco.py'))
     if len(found) != 1:
-        raise UserError(f'--rows {name}: must be a config file, or one of {", ".join(ROWS)}')
+        raise UserError(f'--rows {name}: must be a config file, or one of {", ".join(ROW_NAMES)}')
     return found[0]
 
 
-def build_rows(paths: Iterable[Path], rounds: int = 10) -> list[Row]:
-    """Build and count the detectors of these configs, and time them on the CPU and on the GPU if there is one."""
-    rows, models = [], {}
-    for path in paths:
-        cfg = Config.fromfile(path)
-        name = row_name(path)
-        rows.append(Row(name, path, count_config(cfg), count_config(cfg, convention='paper'), TABLE1.get(name)))
-        models[name] = MODELS.build(cfg.model)
+def count_row(path: Path) -> Table1Row:
+    """The row of the config in ``path``, counted. Raises UserError if it cannot be read, ValueError if not SSDLite."""
+    cfg = load_config(str(path))
+    name = row_name(path)
+    return Table1Row(name, path, count_config(cfg), count_config(cfg, convention='paper'), TABLE1.get(name))
+
+
+def add_latency(rows: Sequence[Table1Row], rounds: int) -> None:
+    """Time the detectors of ``rows`` on the CPU, and on the GPU if there is one: the median of ``rounds`` passes."""
+    models = {str(row.config): MODELS.build(load_config(str(row.config)).model) for row in rows}
     for device in ['cpu', *(['cuda'] if torch.cuda.is_available() else [])]:
         times = measure_latency(models, device=device, rounds=rounds)
         for row in rows:
-            row.latency[device] = times[row.name]
-    return rows
+            row.latency[device] = times[str(row.config)]
 
 
 def row_name(config: Union[str, Path]) -> str:
@@ -71,8 +79,8 @@ def row_name(config: Union[str, Path]) -> str:
     return Path(config).stem.removeprefix('ssdlite_').partition('_')[0]
 
 
-def merge_results(rows: Sequence[Row], results: Iterable[EvaluationResult]) -> None:
-    """Put the AP of each evaluation into the row of its config."""
+def merge_results(rows: Sequence[Table1Row], results: Iterable[EvaluationResult]) -> None:
+    """Add the AP of each evaluation to the row of its config; evaluations of other configs are left out."""
     by_config = {row.config.stem: row for row in rows}
     for result in results:
         ap = result.numbers.bbox.stats.get('mAP')
@@ -87,8 +95,12 @@ def _data_name(result: EvaluationResult) -> str:
     return f'{folder}/{path.stem}, {result.images} images'.lstrip('/')
 
 
-def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Heads and cells. Params and MACs by the paper's convention stand beside the paper's own, and then as trained."""
+def table_cells(rows: Sequence[Table1Row]) -> tuple[list[str], list[list[str]]]:
+    """The column heads and the cells of each row.
+
+    Parameters and multiply-adds counted as in the paper stand beside the paper's own figures; those of the detector
+    as it is trained follow.
+    """
     devices = list(rows[0].latency) if rows else []
     data_sets = list(dict.fromkeys(data for row in rows for data in row.trained))
     heads = ['config', 'params (paper)', 'params, so counted', 'MACs (paper)', 'MACs, so counted', 'params', 'MACs']
@@ -101,11 +113,11 @@ def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
             [
                 row.name,
                 paper[0],
-                f'{row.paper_count.params / 1e6:.2f}M',
+                f'{row.as_in_paper.params / 1e6:.2f}M',
                 paper[1],
-                f'{row.paper_count.macs / 1e9:.2f}G',
-                f'{row.real.params / 1e6:.3f}M',
-                f'{row.real.macs / 1e9:.3f}G',
+                f'{row.as_in_paper.macs / 1e9:.2f}G',
+                f'{row.as_trained.params / 1e6:.3f}M',
+                f'{row.as_trained.macs / 1e9:.3f}G',
                 *(f'{row.latency[device]:.1f}' for device in devices),
                 f'{row.paper.map:.1f}' if row.paper else '-',
                 *(_ap(row.trained.get(data)) for data in data_sets or ['none']),
@@ -115,21 +127,21 @@ def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 
 def _ap(values: Optional[list[float]]) -> str:
-    """In percent as the paper: the mean, and over several seeds their standard deviation."""
+    """In percent, as in the paper: the mean, with the standard deviation if there are several seeds."""
     if not values:
         return NOT_TRAINED
     mean = f'{100 * statistics.mean(values):.1f}'
     return f'{mean} ± {100 * statistics.stdev(values):.1f} ({len(values)} seeds)' if len(values) > 1 else mean
 
 
-def to_markdown(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+def markdown_table(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     """A table in Markdown."""
     lines = [heads, ['---'] * len(heads), *cells]
     return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
 
 
-def to_csv(rows: Sequence[Row]) -> str:
-    """All figures unrounded, a line per row and trained seed (one line with an empty AP where there is none)."""
+def table1_csv(rows: Sequence[Table1Row]) -> str:
+    """All figures unrounded: a line for each trained seed of a row, one line with an empty AP if none is trained."""
     devices = list(rows[0].latency) if rows else []
     out = io.StringIO()
     writer = csv.writer(out, lineterminator='\n')
@@ -139,10 +151,9 @@ def to_csv(rows: Sequence[Row]) -> str:
         + ['paper_params_m', 'paper_macs_g', 'paper_map', 'data', 'ap']
     )
     for row in rows:
-        figures = [row.name, row.real.params, row.real.macs, row.paper_count.params, row.paper_count.macs]
-        figures += [row.latency[device] for device in devices]
-        figures += list(row.paper or ('', '', ''))
-        trained = [(data, ap) for data, values in row.trained.items() for ap in values]
-        for data, ap in trained or [('', '')]:
-            writer.writerow([*figures, data, ap])
+        sizes = [row.as_trained.params, row.as_trained.macs, row.as_in_paper.params, row.as_in_paper.macs]
+        latency = [row.latency[device] for device in devices]
+        paper = row.paper or ('', '', '')
+        trained = [[data, str(ap)] for data, values in row.trained.items() for ap in values]
+        writer.writerows([row.name, *sizes, *latency, *paper, *result] for result in trained or [['', '']])
     return out.getvalue()

@@ -22,6 +22,27 @@ def test_counts_by_hand():
     assert result.macs == 216 * 256 + 200 * 256 + 80
 
 
+@pytest.mark.parametrize('model', [
+    nn.Conv2d(3, 6, (1, 5), groups=3),
+    nn.Conv2d(3, 8, 3, stride=2, dilation=2),
+    nn.ConvTranspose2d(3, 6, (2, 4), stride=(1, 3), groups=3),
+    nn.Sequential(nn.Unflatten(1, (3, 1)), nn.Conv3d(3, 4, (1, 3, 2))),
+    nn.Sequential(nn.Flatten(2), nn.Conv1d(3, 5, 7, stride=3)),
+    nn.Linear(20, 7),  # over the last of four axes
+])  # fmt: skip
+def test_counts_are_those_of_pytorchs_counter(model):
+    """PyTorch counts two operations for a multiply-add, from the operators that run."""
+    flop_counter = pytest.importorskip('torch.utils.flop_counter')
+    with flop_counter.FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, 10, 20))
+    assert 2 * count_complexity(model, (10, 20)).macs == counter.get_total_flops() > 0
+
+
+def test_a_model_in_double_precision_is_counted_as_it_is():
+    model = nn.Conv2d(3, 4, 1).double()
+    assert count_complexity(model, (2, 2)).macs == 12 * 4 and model.weight.dtype == torch.float64
+
+
 def test_a_shared_layer_counts_each_time_it_runs():
     class Twice(nn.Module):
         def __init__(self):
@@ -43,6 +64,19 @@ def test_leaves_the_model_as_it_was():
     count_complexity(model, (64, 64))
     assert [module.training for module in model.modules()] == before
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_model_that_fails_is_left_as_it_was():
+    class Failing(nn.Sequential):
+        def forward(self, x):
+            super().forward(x)
+            raise RuntimeError('fails')
+
+    model = Failing(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4).eval())
+    with pytest.raises(RuntimeError, match='fails'):
+        count_complexity(model, (4, 4))
+    assert [module.training for module in model.modules()] == [True, True, False]
     assert not any(module._forward_hooks for module in model.modules())
 
 
@@ -71,13 +105,13 @@ def test_layers_are_named_in_order_of_running():
     ],
 )
 def test_mmdets_own_detectors(tmp_path, config, params, notes):
-    """Parameters as torch counts them; multiply-adds against the ResNet-50 part written out from its paper."""
+    """Parameters as PyTorch counts them; multiply-adds of ResNet-50 against the figure in its paper."""
     (tmp_path / 'c.py').write_text(f"_base_ = 'mmdet::{config}.py'\nmodel = dict(backbone=dict(init_cfg=None))\n")
     result = count_complexity(MODELS.build(Config.fromfile(tmp_path / 'c.py').model), (256, 320))
     assert result.params == params
     assert [note.split(':')[0] for note in result.notes] == notes
     backbone = sum(layer.macs for layer in result.layers if layer.name.startswith('backbone'))
-    # He et al. 2016 give 3.8 thousand million at 224x224 with the stride in the first 1x1 (caffe style), torch's
+    # He et al. 2016 give 3.8 billion at 224x224 with the stride in the first 1x1 (caffe style), torch's
     # variant with the stride in the 3x3 has 4.1; both without the 1000-way classifier, and per pixel
     expected = (3.86e9 if 'caffe' in config else 4.09e9) - 2048 * 1000
     assert backbone == pytest.approx(expected * (256 * 320) / 224**2, rel=0.01)
@@ -87,10 +121,15 @@ def test_operations_that_cannot_be_counted_are_named():
     class Attention(nn.Module):
         def __init__(self):
             super().__init__()
-            self.attention = nn.MultiheadAttention(8, 2)
+            self.attentions = nn.ModuleList(nn.MultiheadAttention(8, 2) for _ in range(2))
+            self.counted = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.PReLU(), nn.Linear(8, 8))
+            self.positions = nn.Embedding(3, 8)
 
         def forward(self, x):
-            x = x.flatten(2).permute(2, 0, 1).repeat(1, 1, 3)[..., :8]
-            return self.attention(x, x, x)[0]
+            x = self.counted(x.flatten(2)[..., :8, None].repeat(1, 1, 1, 8))[:, :, 0]
+            for attention in self.attentions:
+                x = attention(x, x, x)[0] + self.positions.weight
+            return x
 
-    assert count_complexity(Attention(), (4, 4)).notes == ('not counted: the operation of 1 MultiheadAttention',)
+    notes = count_complexity(Attention(), (4, 4)).notes
+    assert notes == ('not counted: the multiply-adds of 2 MultiheadAttention',)

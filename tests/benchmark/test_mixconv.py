@@ -1,8 +1,11 @@
+import itertools
+
 import pytest
 import torch
 from helpers import import_timm
 
 from mixdet.benchmark import mixconv
+from mixdet.benchmark.timing import Timing
 from mixdet.errors import UserError
 from mixdet.layers import MixConv2d, implementations, native
 
@@ -21,22 +24,90 @@ def test_baseline_is_what_timm_computes():
     layer.load_state_dict({f'convs.{key}': value for key, value in peer.state_dict().items()})
     x = torch.randn(2, 24, 11, 10)
     assert torch.equal(layer(x), peer(x))
+    assert mixconv.CPU_IMPLEMENTATIONS[mixconv.BASELINE] == mixconv.Implementation('split', channels_last=False)
 
 
-def test_measures_every_form_and_reports_them(tmp_path):
+def test_every_implementation_is_measured_in_its_memory_format(monkeypatch):
     if not native.load():
         pytest.skip('no C++ compiler')
-    results = [mixconv.measure(CASE, mixconv.FORMS, 0.0)]
-    assert set(results[0].forward) == set(results[0].training) == set(mixconv.FORMS)
-    assert mixconv.ratios(results, mixconv.BASELINE, 'forward') == [1.0]
-    page = mixconv.markdown(results)
-    assert '24@10 k357 s2 b1' in page and torch.__version__ in page
-    pytest.importorskip('matplotlib')
-    mixconv.plot(results, tmp_path / 'mixconv.png')
-    assert (tmp_path / 'mixconv.png').read_bytes().startswith(b'\x89PNG')
+    seen = set()
+    forward = MixConv2d.forward
+
+    def note(layer, x):
+        if x.dtype == torch.float32:
+            channels_last = x.is_contiguous(memory_format=torch.channels_last)
+            seen.add((layer.impl, channels_last, torch.is_grad_enabled()))
+        return forward(layer, x)
+
+    monkeypatch.setattr(MixConv2d, 'forward', note)
+    timings = mixconv.time_mixconv(CASE, mixconv.CPU_IMPLEMENTATIONS, 0.0)
+    assert timings.case == CASE
+    assert list(timings.forward) == list(timings.training) == list(mixconv.CPU_IMPLEMENTATIONS)
+    assert seen == set(itertools.product(('split', 'padded', 'native'), (True, False), (True, False)))
 
 
-def test_a_wrong_form_is_not_timed(monkeypatch):
+def test_a_wrong_implementation_is_not_timed(monkeypatch):
     monkeypatch.setattr(implementations, 'padded', lambda layer, x: implementations.split(layer, x) * 1.001)
     with pytest.raises(UserError, match=r'padded is wrong by 1\.0e-03 .* 24@10 k357 s2 b1'):
-        mixconv.measure(CASE, ['padded'], 0.0)
+        mixconv.time_mixconv(CASE, {'padded': mixconv.Implementation('padded', True)}, 0.0)
+
+
+def test_wrong_gradients_are_noticed(monkeypatch):
+    class WrongGradient(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * 1.001
+
+    monkeypatch.setattr(
+        implementations, 'padded', lambda layer, x: implementations.split(layer, WrongGradient.apply(x))
+    )
+    with pytest.raises(UserError, match=r'padded is wrong by 1\.0e-03'):
+        mixconv.time_mixconv(CASE, {'padded': mixconv.Implementation('padded', True)}, 0.0)
+
+
+@pytest.fixture
+def results():
+    """Two layers; the second implementation takes half and a quarter of the baseline's time, and all its CPU time."""
+
+    def timings(wall):
+        return {
+            mixconv.BASELINE: Timing(wall=8.0, low=7.0, high=9.0, cpu=8.0),
+            'native': Timing(wall=wall, low=wall - 1, high=wall + 1, cpu=8.0),
+        }
+
+    return [mixconv.CaseTimings(case, timings(wall), timings(wall / 2)) for case, wall in zip(mixconv.cases(), (4, 2))]
+
+
+def test_ratios(results):
+    assert mixconv.ratios(results, 'native', 'forward') == [0.5, 0.25]
+    assert mixconv.ratios(results, 'native', 'training') == [0.25, 0.125]
+    assert mixconv.ratios(results, 'native', 'training', 'cpu') == mixconv.ratios(results, mixconv.BASELINE, 'forward')
+
+
+def test_table_of_layers(results):
+    lines = mixconv.mixconv_markdown(results).splitlines()
+    assert lines[2].startswith('Time over that of split NCHW in 2 layers')
+    assert lines[6] == r'| native | 0.38 (0.50) \| 1.00 (1.00) | 0.19 (0.25) \| 1.00 (1.00) |'
+    assert lines[8:13] == [
+        'Forward, ms, median [quartiles]:',
+        '',
+        '| layer | split NCHW | native |',
+        '|---|---|---|',
+        '| 144@80 k35 s1 b1 | 8 [7, 9] | 4 [3, 5] |',
+    ]
+    assert 'Forward and backward, ms, median [quartiles]:' in lines and torch.__version__ in lines[0]
+    assert mixconv.layer_table(results, 'forward', [0.5, 0.25])[3:] == [
+        '| layer | floor | split NCHW | native |',
+        '|---|---|---|---|',
+        '| 144@80 k35 s1 b1 | 0.5 | 8 [7, 9] | 4 [3, 5] |',
+        '| 144@80 k35 s1 b8 | 0.25 | 8 [7, 9] | 2 [1, 3] |',
+    ]
+
+
+def test_plot_of_layers(results, tmp_path):
+    mixconv.plot_mixconv(results, tmp_path / 'mixconv.png')
+    assert (tmp_path / 'mixconv.png').read_bytes().startswith(b'\x89PNG')

@@ -8,69 +8,95 @@ from mixdet.backbones import MixNet
 from mixdet.benchmark import peers
 from mixdet.engine.config import load_config
 from mixdet.errors import UserError
+from mixdet.layers import MixConv2d
 
 SIZE = (64, 64)
 
 
+def images(number, seed=0):
+    return torch.randn(number, 3, *SIZE, generator=torch.Generator().manual_seed(seed))
+
+
 @pytest.fixture(scope='module')
 def model():
-    return peers.settle(tiny_detector(kernel_sizes=(3, 5)), torch.randn(4, 3, *SIZE))
+    return peers.calibrate_norms(tiny_detector(kernel_sizes=(3, 5)), images(4))
 
 
-def test_batch_norms_are_settled(model):
-    """Untrained, the features of this network are a thousandth of that."""
-    features = peers.outputs(model.backbone, torch.randn(1, 3, *SIZE))
+def test_batch_norms_are_calibrated(model):
+    """Without it the features of this network are a thousand times smaller."""
+    features = peers.network_outputs(model.backbone, images(1, seed=1))
     assert all(0.2 < feature.std() < 3 for feature in features)
-    assert not any(module.training for module in model.modules())
+    assert not any(module.training or module._forward_pre_hooks for module in model.modules())
 
 
-def test_all_forms_of_a_network_are_checked(model):
+def test_all_peers_that_compute_the_same_are_checked(model):
     pytest.importorskip('onnxruntime')
     compared = [
-        peers.alternative('ours', model, True, same=True),
-        peers.fused('ours', model, same=True),
-        peers.split('ours', model),
-        peers.onnxruntime('ours', model),
-        peers.alternative('another', tiny_detector(), False),
+        peers.eager_peer('ours', model, True, same_network=True),
+        peers.fused_peer('ours', model, same_network=True),
+        peers.split_peer('ours', model),
+        peers.onnxruntime_peer('ours', model),
+        peers.eager_peer('another', tiny_detector(), False),
     ]
-    found = peers.differences(model, compared, torch.randn(2, 3, *SIZE))
+    found = peers.float64_errors(model, compared, images(8))
     assert list(found) == ['ours', 'ours, fused', 'ours, split NCHW', 'ours, ONNX Runtime']
     assert all(0 < error < peers.TOLERANCE for error in found.values())
 
 
+def test_peers_in_pytorch(model):
+    assert peers.eager_peer('ours', model, False).in_pytorch
+    network = object.__new__(peers.OnnxNetwork)
+    assert not peers.Peer('ONNX Runtime', network, None, False, True).in_pytorch
+
+
+def test_what_a_training_step_may_train(model):
+    eager, split = peers.eager_peer('ours', model, True), peers.split_peer('ours', model)
+    assert eager.model is model and split.model is not model
+    assert peers.fused_peer('ours', model, True).model is None
+    assert [layer.impl for layer in split.model.modules() if isinstance(layer, MixConv2d)][:2] == ['split', 'split']
+    assert not any(layer.impl == 'split' for layer in model.modules() if isinstance(layer, MixConv2d))
+
+
 def test_another_function_is_refused(model):
     wrong = copy.deepcopy(model)
-    wrong.backbone.stem[0].conv.padding = (0, 0)
-    wrong.backbone.stem[0].conv.weight.data *= 1.01
-    for other, message in (
-        (peers.alternative('padded', wrong, False, same=True), 'padded is wrong by|padded gives other'),
-        (peers.alternative('backbone', model.backbone, False, same=True), 'backbone gives other outputs'),
-    ):
+    wrong.bbox_head.cls_convs[0][1].weight.data *= 1.01
+    other_size = model.backbone
+    for network, message in ((wrong, 'ours is wrong by'), (other_size, 'ours gives outputs of other shapes')):
+        peer = peers.eager_peer('ours', network, False, same_network=True)
         with pytest.raises(UserError, match=message):
-            peers.differences(model, [other], torch.randn(1, 3, *SIZE))
+            peers.float64_errors(model, [peer], images(8))
 
 
 @pytest.mark.parametrize('padding', ['symmetric', 'same'])
 @pytest.mark.parametrize('out_indices', [('expansion', 'head'), (0, 1, 2, 3), (2,)])
 def test_timm_gives_what_ours_gives(padding, out_indices):
     import_timm()
+    torch.manual_seed(0)
     cfg = dict(arch='s', padding=padding, out_indices=out_indices)
     backbone = MixNet(**cfg)
-    peer = peers.timm_mixnet(backbone, cfg, torch.randn(2, 3, *SIZE))
+    peer = peers.timm_peer(backbone, cfg, images(2))
     assert peer.name == f"timm's {'tf_' if padding == 'same' else ''}mixnet_s, NCHW"
-    found = peers.differences(backbone.eval(), [peer], torch.randn(1, 3, *SIZE))
+    found = peers.float64_errors(backbone.eval(), [peer], images(8))
     assert list(found) == [peer.name]
 
 
-def test_timm_has_no_other_backbone(model):
+def test_the_peer_of_timm_keeps_no_features():
+    import_timm()
+    cfg = dict(arch='s', out_indices=('expansion',))
+    peer = peers.timm_peer(MixNet(**cfg), cfg, images(2))
+    peer.run(images(1))
+    assert peer.model.expansion is None
+
+
+def test_the_peer_of_timm_needs_a_mixnet(model):
     with pytest.raises(UserError, match='the backbone here is a MobileNetV2'):
-        peers.timm_mixnet(model.backbone, {}, torch.randn(1, 3, *SIZE))
+        peers.timm_peer(model.backbone, {}, images(1))
 
 
 def test_mmdetections_own_ssdlite_can_predict():
     from helpers import detector_batch
 
-    peer = peers.build(load_config(peers.mmdet_config())).eval()
+    peer = peers.build_detector(load_config(peers.mmdet_ssdlite_config())).eval()
     peer.test_cfg.score_thr = 0.0
     peer.bbox_head.test_cfg.score_thr = 0.0
     with torch.no_grad():

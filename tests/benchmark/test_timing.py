@@ -1,25 +1,64 @@
-import time
+from types import SimpleNamespace
 
-import torch
+import pytest
 
-from mixdet.benchmark.timing import environment, interleave
+from mixdet.benchmark import timing
+from mixdet.benchmark.timing import Timing, time_in_turns, wall_and_cpu_time
 
 
-def test_runs_take_turns_and_are_summed_up():
+@pytest.fixture
+def clock(monkeypatch):
+    """Clocks that stand still, in seconds, until a test moves them."""
+    clock = SimpleNamespace(wall=100.0, cpu=50.0)
+    clocks = SimpleNamespace(perf_counter=lambda: clock.wall, process_time=lambda: clock.cpu)
+    monkeypatch.setattr(timing, 'time', clocks)
+    return clock
+
+
+def test_wall_clock_and_cpu_time_are_told_apart(clock):
+    def work():
+        clock.wall += 0.003
+        clock.cpu += 0.005  # two threads
+
+    assert wall_and_cpu_time(work) == pytest.approx((3, 5))
+
+
+def test_functions_take_turns_and_warm_up_in_turns():
     order = []
+    functions = {name: lambda name=name: order.append(name) for name in 'ab'}
+    timed = []
+
+    def timer(function):
+        function()
+        timed.append(order[-1])
+        return 1.0, 1.0
+
+    assert list(time_in_turns(functions, 0.0, rounds=5, timer=timer, warmup=2)) == ['a', 'b']
+    assert order == ['a', 'b'] * 7 and timed == ['a', 'b'] * 5
+
+
+@pytest.mark.parametrize(('walls', 'expected'), [
+    ([30.0, 10.0, 20.0, 50.0, 40.0], Timing(wall=30.0, low=15.0, high=45.0, cpu=7.0)),
+    ([20.0, 10.0], Timing(wall=15.0, low=7.5, high=22.5, cpu=7.0)),
+    ([20.0], Timing(wall=20.0, low=20.0, high=20.0, cpu=7.0)),
+])  # fmt: skip
+def test_median_and_quartiles(walls, expected):
+    left = iter(walls)
+    cpu = iter([7.0] * 3 + [1.0, 90.0])
+    timings = time_in_turns({'f': lambda: None}, 0.0, len(walls), timer=lambda function: (next(left), next(cpu)))
+    assert timings == {'f': expected}
+
+
+def test_it_goes_on_for_the_seconds_but_does_all_rounds(clock):
+    calls = []
 
     def work():
-        order.append('work')
-        torch.randn(64, 64) @ torch.randn(64, 64)
+        calls.append(1)
+        clock.wall += 1
 
-    timings = interleave(
-        {'work': work, 'wait': lambda: (order.append('wait'), time.sleep(0.002))}, 0.0, rounds=5, warmup=2
-    )
-    assert order == ['work', 'wait'] * 7
-    assert timings['wait'].low <= timings['wait'].wall <= timings['wait'].high
-    # waiting is time on the clock, not of the processor
-    assert timings['wait'].wall >= 2 and timings['wait'].cpu < 2
-
-
-def test_environment_is_one_line_that_names_torch():
-    assert torch.__version__ in environment() and '\n' not in environment()
+    functions = {'a': work, 'b': work}
+    time_in_turns(functions, seconds=10, rounds=2, warmup=0)
+    assert len(calls) == 10  # five rounds of two seconds
+    calls.clear()
+    time_in_turns(functions, seconds=1, rounds=4, warmup=0)
+    assert len(calls) == 8

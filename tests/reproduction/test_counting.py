@@ -4,10 +4,10 @@ import pytest
 from helpers import ROOT
 from mmengine.config import Config
 
-from mixdet.reproduction.counting import count_config
+from mixdet.reproduction.counting import CONVENTIONS, count_config
 from mixdet.reproduction.paper import TABLE1
 
-# millions and thousand millions, unrounded, by the rule that reproduces the paper
+# millions and billions, unrounded, by the rule that reproduces the paper
 UNROUNDED = {
     'mobilenetv1-baseline3x3': (5.1240, 1.3142),
     'mobilenetv1-depthwise5x5': (5.2033, 1.3773),
@@ -29,6 +29,18 @@ def test_sizes_are_the_papers_to_the_last_printed_digit(name):
     params, macs = cost.params / 1e6, cost.macs / 1e9
     assert (round(params, 2), round(macs, 2)) == (TABLE1[name].params, TABLE1[name].macs)
     assert (round(params, 4), round(macs, 4)) == UNROUNDED[name]
+
+
+@pytest.mark.parametrize('convention', CONVENTIONS)
+def test_the_config_is_left_as_it_is_and_the_size_counts(convention):
+    (path,) = (ROOT / 'configs').glob('*/ssdlite_mobilenetv2-baseline3x3_8xb*_coco.py')
+    cfg = Config.fromfile(path)
+    text = cfg.pretty_text
+    small, wide = (count_config(cfg, size, convention) for size in ((160, 160), (160, 320)))
+    assert cfg.pretty_text == text
+    assert small.params == wide.params and wide.macs / small.macs == pytest.approx(2, rel=0.02)
+    assert convention == 'real' or small.params == sum(layer.weights for layer in small.layers)
+    assert small.macs == sum(layer.macs for layer in small.layers)
 
 
 def test_the_papers_convention_is_for_ssdlite():

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mixdet.datasets import make_demo_data
 from mixdet.errors import UserError
 from mixdet.reproduction import protocol
-from mixdet.reproduction.protocol import Data, protocol_config, train_and_test
+from mixdet.reproduction.protocol import DatasetPaths, ShortSchedule, protocol_config, train_and_test
 
 ROW = ROOT / 'configs/ssdlite_mobilenetv2/ssdlite_mobilenetv2-mixconv357_8xb24-600e_coco.py'
 SMALL = Config.fromfile(ROOT / 'configs/_base_/schedules/schedule_small.py')
@@ -17,7 +17,7 @@ SMALL = Config.fromfile(ROOT / 'configs/_base_/schedules/schedule_small.py')
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp('data') / 'set'
     make_demo_data(folder, {'train': 4, 'val': 2})
-    return Data(str(folder), 'annotations/train.json', 'images/train/', 'annotations/val.json', 'images/val/')
+    return DatasetPaths(str(folder), 'annotations/train.json', 'images/train/', 'annotations/val.json', 'images/val/')
 
 
 def test_own_schedule_is_kept_without_epochs(data):
@@ -33,11 +33,39 @@ def test_own_schedule_is_kept_without_epochs(data):
     assert cfg.model.backbone == original.model.backbone
 
 
+def test_the_data_set_is_read_where_it_lies(data):
+    cfg = protocol_config(ROW, data, 0)
+    train, val = cfg.train_dataloader.dataset.dataset, cfg.val_dataloader.dataset
+    assert train.data_root == val.data_root == f'{data.root}/'
+    assert (train.ann_file, train.data_prefix) == ('annotations/train.json', dict(img='images/train/'))
+    assert (val.ann_file, val.data_prefix) == ('annotations/val.json', dict(img='images/val/'))
+    assert cfg.test_dataloader == cfg.val_dataloader
+
+
+@pytest.mark.parametrize(('gpu', 'hooks'), [(False, 1), (True, 0)])
+def test_channels_last_is_for_the_cpu(data, monkeypatch, gpu, hooks):
+    monkeypatch.setattr(protocol.torch.cuda, 'is_available', lambda: gpu)
+    cfg = protocol_config(ROW, data, 0)
+    assert [hook['type'] for hook in cfg.custom_hooks].count('mixdet.ChannelsLastHook') == hooks
+
+
 def test_small_schedule_with_epochs(data):
-    cfg = protocol_config(ROW, data, 0, SMALL, epochs=7)
+    cfg = protocol_config(ROW, data, 0, ShortSchedule(SMALL, 7))
     assert cfg.train_cfg.max_epochs == cfg.param_scheduler[1].T_max == 7
     assert cfg.optim_wrapper == SMALL.optim_wrapper and SMALL.train_cfg.max_epochs == 100
     assert cfg.train_dataloader.batch_size == 8 and cfg.train_dataloader.dataset.times == 1
+    assert cfg.train_cfg.val_interval == cfg.param_scheduler[1].end == 7
+    assert cfg.default_hooks.checkpoint.interval == cfg.default_hooks.checkpoint.max_keep_ckpts == 1
+    assert cfg.default_hooks.checkpoint.save_best is None
+    assert cfg.train_dataloader.dataset.dataset.filter_cfg.min_size == 1
+
+
+def test_annotations_without_categories_are_refused(data, tmp_path):
+    (tmp_path / 'annotations').mkdir()
+    for part in ('train', 'val'):
+        (tmp_path / f'annotations/{part}.json').write_text('{"images": [], "annotations": []}')
+    with pytest.raises(UserError, match='annotations/train.json has no categories'):
+        protocol_config(ROW, data._replace(root=str(tmp_path)), 0)
 
 
 def test_missing_annotations_are_named(data):
@@ -63,8 +91,8 @@ def calls(monkeypatch, tmp_path):
     return calls
 
 
-def test_goes_on_where_it_stopped(data, calls, tmp_path):
-    cfg, work_dir = protocol_config(ROW, data, 0, SMALL, epochs=2), tmp_path / 'w'
+def test_continues_where_it_stopped(data, calls, tmp_path):
+    cfg, work_dir = protocol_config(ROW, data, 0, ShortSchedule(SMALL, 2)), tmp_path / 'w'
     train_and_test(cfg, 'net', work_dir, ROOT / 'tools')
     assert calls == [['train.py', 'net.py', 'w'], ['test.py', 'net.py', 'epoch_2.pth', 'w']]
     train_and_test(cfg, 'net', work_dir, ROOT / 'tools')  # nothing left to do
@@ -85,12 +113,18 @@ def test_goes_on_where_it_stopped(data, calls, tmp_path):
 
 
 def test_other_settings_are_not_mixed_in(data, calls, tmp_path):
-    train_and_test(protocol_config(ROW, data, 0, SMALL, epochs=2), 'net', tmp_path / 'w', ROOT / 'tools')
-    with pytest.raises(UserError, match='net.py was begun with other settings'):
-        train_and_test(protocol_config(ROW, data, 0, SMALL, epochs=3), 'net', tmp_path / 'w', ROOT / 'tools')
+    train_and_test(protocol_config(ROW, data, 0, ShortSchedule(SMALL, 2)), 'net', tmp_path / 'w', ROOT / 'tools')
+    with pytest.raises(UserError, match='net.py was written with other settings'):
+        train_and_test(protocol_config(ROW, data, 0, ShortSchedule(SMALL, 3)), 'net', tmp_path / 'w', ROOT / 'tools')
+
+
+def test_an_interrupt_ends_the_whole_series(data, monkeypatch, tmp_path):
+    monkeypatch.setattr(protocol.subprocess, 'run', lambda command: subprocess.CompletedProcess(command, 130))
+    with pytest.raises(KeyboardInterrupt):
+        train_and_test(protocol_config(ROW, data, 0, ShortSchedule(SMALL, 2)), 'net', tmp_path / 'w', ROOT / 'tools')
 
 
 def test_a_failing_tool_stops_it(data, monkeypatch, tmp_path):
     monkeypatch.setattr(protocol.subprocess, 'run', lambda command: subprocess.CompletedProcess(command, 2))
     with pytest.raises(UserError, match=r'tools/train.py failed on .*net.py \(status 2\)'):
-        train_and_test(protocol_config(ROW, data, 0, SMALL, epochs=2), 'net', tmp_path / 'w', ROOT / 'tools')
+        train_and_test(protocol_config(ROW, data, 0, ShortSchedule(SMALL, 2)), 'net', tmp_path / 'w', ROOT / 'tools')

@@ -16,7 +16,7 @@ def test_configs_of_a_figure(tmp_path):
     assert cfg.model.backbone.layer_kernel_sizes == {9: (3, 5, 7, 9)} and cfg.model.backbone.kernel_sizes == 3
     assert len(list((tmp_path / 'out').glob('*.py'))) == len(variants('mobilenetv2', 5))
     done = run_tool('ablation_configs.py', 'out', '--figure', '5', cwd=tmp_path)  # that file has been changed
-    assert done.returncode == 2 and 'exists already and is another config' in done.stderr
+    assert done.returncode == 2 and 'already exists with other contents' in done.stderr
     assert (tmp_path / 'out' / name).read_text() == text
 
 
@@ -30,6 +30,12 @@ def test_explorer(tmp_path):
     assert {path.name for path in (tmp_path / 'plots').iterdir()} == {
         'mobilenetv2_figure6.csv', 'mobilenetv2_figure6.png'
     }  # fmt: skip
+
+
+def test_explorer_with_arguments_out_of_range(tmp_path):
+    for arguments in (['--rounds', -1], ['--size', 0]):
+        done = run_tool('analysis_tools/kernel_explorer.py', *arguments, cwd=tmp_path)
+        assert done.returncode == 2 and done.stderr == 'error: --size must be at least 1, --rounds at least 0\n'
 
 
 def test_explorer_with_a_broken_result_file(tmp_path):

@@ -16,7 +16,12 @@ def test_complexity(tmp_path, convention, line):
     assert ('bbox_head.reg_convs.0.1' in done.stdout) == (convention == 'real')
 
 
-def test_complexity_of_what_is_no_config(tmp_path):
+def test_complexity_of_an_empty_image(tmp_path):
+    done = run_tool('analysis_tools/complexity.py', CONFIG, '--shape', 0, 320, cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr == 'error: --shape must be at least 1 px\n'
+
+
+def test_complexity_of_a_broken_config(tmp_path):
     (tmp_path / 'c.py').write_text("model = dict(type='mixdet.MixNet', arch='q')\n")
     done = run_tool('analysis_tools/complexity.py', 'c.py', cwd=tmp_path)
     assert done.returncode == 2 and done.stderr.startswith("error: c.py: arch='q'")

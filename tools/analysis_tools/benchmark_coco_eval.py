@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from pycocotools.coco import COCO
 
-from mixdet.benchmark.timing import environment, interleave
+from mixdet.benchmark.machine import environment
+from mixdet.benchmark.timing import time_in_turns
 from mixdet.cli.main import run_tool, user_input
 from mixdet.errors import UserError
 from mixdet.evaluation.coco import evaluate_coco
@@ -20,7 +21,7 @@ BACKENDS = ('pycocotools', 'faster-coco-eval')
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='CPU time of both evaluators of COCO boxes, in turns.')
+    parser = argparse.ArgumentParser(description='CPU time of the two evaluators of COCO boxes, run in turns.')
     parser.add_argument('annotations', help="COCO's annotation file")
     parser.add_argument('detections', help="COCO's results file, as test_evaluator.outfile_prefix=NAME writes it")
     parser.add_argument('--rounds', type=int, default=5)
@@ -38,11 +39,11 @@ def main() -> None:
         rows = json.load(file)
         evaluations = {name: partial(evaluate_coco, truth, rows, *ids, name) for name in BACKENDS}
         numbers = [evaluate().stats for evaluate in evaluations.values()]
-    slow, fast = (timing.cpu for timing in interleave(evaluations, 0, args.rounds).values())
+    slow, fast = (timing.cpu for timing in time_in_turns(evaluations, 0, args.rounds).values())
     print(f'{environment()}, numpy {np.__version__}')
     print(f'{len(ids[1])} images, {len(ids[0])} classes, {len(rows)} detections; median of {args.rounds}, CPU time')
     print(f'pycocotools {slow / 1e3:.3f} s, faster-coco-eval {fast / 1e3:.3f} s, ratio {slow / fast:.1f}')
-    print(f'largest difference of the 12 numbers: {abs(numbers[0] - numbers[1]).max():.1e}')
+    print(f'largest difference between the 12 numbers: {abs(numbers[0] - numbers[1]).max():.1e}')
 
 
 if __name__ == '__main__':

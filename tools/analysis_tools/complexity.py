@@ -9,6 +9,7 @@ from rich.table import Table
 
 from mixdet.cli.main import run_tool, user_input
 from mixdet.engine.config import load_config
+from mixdet.errors import UserError
 from mixdet.reproduction.counting import CONVENTIONS, count_config
 
 
@@ -16,14 +17,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description='Count parameters and multiply-adds from the layers that run.')
     parser.add_argument('config', help='config file')
     parser.add_argument('--shape', type=int, nargs=2, default=(320, 320), metavar=('H', 'W'), help='input size, px')
-    parser.add_argument('--by-layer', action='store_true', help='a line for each convolution and linear layer')
+    parser.add_argument('--by-layer', action='store_true', help='one line for each convolution and linear layer')
     parser.add_argument(
         '--convention',
         choices=CONVENTIONS,
         default='real',
-        help="real: all parameters, all convolutions and linear layers; paper: as the paper's Table 1 counted",
+        help="real: all parameters, all convolutions and linear layers; paper: the rule of the paper's Table 1",
     )
     args = parser.parse_args()
+    if min(args.shape) < 1:
+        raise UserError('--shape must be at least 1 px')
 
     cfg = load_config(args.config)
     init_default_scope(cfg.get('default_scope', 'mmdet'))

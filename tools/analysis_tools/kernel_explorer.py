@@ -1,9 +1,10 @@
-"""What kernels cost in the paper's ablations: python tools/analysis_tools/kernel_explorer.py --figure 5 --out DIR."""
+"""The cost of kernels in the paper's ablations: python tools/analysis_tools/kernel_explorer.py --figure 5 --out DIR."""
 
 import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Optional
 
 from rich.console import Console
 from rich.table import Table
@@ -11,7 +12,7 @@ from rich.table import Table
 from mixdet.backbones.variants import FIGURES, NETWORKS
 from mixdet.cli.main import run_tool
 from mixdet.errors import UserError
-from mixdet.reproduction.ablations import Cost, explore, plot, write_csv
+from mixdet.reproduction.ablations import VariantCost, plot_costs, variant_costs, write_costs_csv
 
 
 def main() -> None:
@@ -24,28 +25,31 @@ def main() -> None:
     parser.add_argument('--out', metavar='FOLDER', help='write a CSV and a PNG there')
     args = parser.parse_args()
 
-    costs = explore(args.network, args.figure, args.size, args.rounds, _results(args.results))
-    Console(width=None if sys.stdout.isatty() else 120).print(_table(costs))
+    if args.size < 1 or args.rounds < 0:
+        raise UserError('--size must be at least 1, --rounds at least 0')
+
+    costs = variant_costs(args.network, args.figure, args.size, args.rounds, _read_results(args.results))
+    Console(width=None if sys.stdout.isatty() else 120).print(_costs_table(costs))
     if args.out:
         folder = Path(args.out)
         folder.mkdir(parents=True, exist_ok=True)
         stem = folder / f'{args.network}_figure{args.figure}'
-        write_csv(costs, stem.with_suffix('.csv'))
-        plot(costs, args.network, args.figure, stem.with_suffix('.png'))
+        write_costs_csv(costs, stem.with_suffix('.csv'))
+        plot_costs(costs, args.network, args.figure, stem.with_suffix('.png'))
         print(f'wrote {stem}.csv and {stem}.png')
 
 
-def _results(path: str) -> dict:
+def _read_results(path: Optional[str]) -> dict[str, float]:
     if not path:
         return {}
     try:
         results = json.loads(Path(path).read_text())
         return {str(name): float(ap) for name, ap in results.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f'--results {path}: must be a JSON file of variant names and AP ({error})') from error
+        raise UserError(f'--results {path}: must be a JSON file that maps variant names to AP ({error})') from error
 
 
-def _table(costs: list[Cost]) -> Table:
+def _costs_table(costs: list[VariantCost]) -> Table:
     table = Table('variant')
     for title in ('params', 'MACs', 'd params', 'd MACs', 'ms', 'd ms', 'AP'):
         table.add_column(title, justify='right')

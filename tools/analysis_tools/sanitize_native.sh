@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The native operator's tests under AddressSanitizer and UndefinedBehaviorSanitizer.
+# Runs the native operator's tests under AddressSanitizer and UndefinedBehaviorSanitizer; arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 asan=$(${CXX:-c++} -print-file-name=libasan.so)

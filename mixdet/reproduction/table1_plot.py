@@ -1,40 +1,36 @@
-"""Figures as PNG files."""
+"""The plot of Table 1."""
 
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Union
+from typing import Any, Union
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mixdet.reproduction.table1 import Row
+from mixdet.reproduction.table1 import Table1Row
 
 PANELS = {'MobileNetV1': 'mobilenetv1', 'MobileNetV2': 'mobilenetv2'}
-COCO_VAL = 'instances_val2017, 5000 images'  # where AP can be held against the paper's
+COCO_VAL = 'instances_val2017, 5000 images'  # the data set whose AP is comparable with the paper's
 
 
-def plot_table1(rows: Sequence[Row], path: Union[str, Path]) -> None:
-    """mAP against multiply-adds, a panel for each MobileNet as in the paper: the paper's points and ours.
+def plot_table1(rows: Sequence[Table1Row], path: Union[str, Path]) -> None:
+    """Draw mAP against multiply-adds into a PNG, a panel for each MobileNet as in the paper: its points and ours.
 
-    AP of other data than COCO's validation set has an axis of its own on the right; MixNets that were trained stand in
-    both panels.
+    AP on other data than COCO's validation set has its own axis on the right. Trained MixNets are in both panels.
     """
     figure = Figure(figsize=(12, 5), layout='constrained')
     data_sets = list(dict.fromkeys(data for row in rows for data in row.trained))
     for axes, (title, prefix) in zip(figure.subplots(1, 2), PANELS.items()):
         axes.set(title=title, xlabel='multiply-adds, $10^9$', ylabel='COCO mAP, %')
-        in_paper = [row for row in rows if row.name.startswith(prefix) and row.paper]
-        _scatter(
-            axes,
-            [(row.paper.macs, row.paper.map, row.name) for row in in_paper],
-            marker='o',
-            label="the paper's figures",
-        )
+        in_paper = [(row.paper, row.name) for row in rows if row.name.startswith(prefix) and row.paper]
+        points = [(paper.macs, paper.map, name) for paper, name in in_paper]
+        _scatter(axes, points, marker='o', label="the paper's figures")
         shown = [row for row in rows if row.name.startswith((prefix, 'mixnet'))]
         right = None
         for data in data_sets:
             points = [
-                (row.real.macs / 1e9, 100 * statistics.mean(row.trained[data]), row.name)
+                (row.as_trained.macs / 1e9, 100 * statistics.mean(row.trained[data]), row.name)
                 for row in shown
                 if data in row.trained
             ]
@@ -52,7 +48,7 @@ def plot_table1(rows: Sequence[Row], path: Union[str, Path]) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _scatter(axes, points: Sequence[tuple[float, float, str]], **style) -> None:
+def _scatter(axes: Axes, points: Sequence[tuple[float, float, str]], **style: Any) -> None:
     if not points:
         return
     axes.scatter([x for x, _, _ in points], [y for _, y, _ in points], **style)
