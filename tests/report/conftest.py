@@ -82,3 +82,34 @@ def work_dir(tmp_path, details):
     )  # fmt: skip
     (work_dir / REPORT_FOLDER / STATE_FILE).write_text(json.dumps(state))
     return work_dir
+
+
+def make_details(classes, images=()):
+    numbers = dict(boxes=2, AP=0.5, AP50=0.75, AP75=0.25, AP_small=-1.0, AP_medium=-1.0, AP_large=0.5)
+    curve = np.linspace(1, 0, 101)
+    confusion = np.zeros((len(classes) + 1,) * 2, int)
+    confusion[0, :2], confusion[1, 0], confusion[1, -1] = (7, 2), 3, 4
+    return Details(
+        [dict(name=name, **numbers, AR=0.6, F1=0.7, score=0.4) for name in classes],
+        np.stack([curve] * len(classes)),
+        {f'{iou:.2f}': curve for iou in IOU_THRS},
+        confusion,
+        list(images),
+        0.3,
+    )
+
+
+@pytest.fixture
+def evaluation_details():
+    """``make_details``, for tests that need the details of an evaluation."""
+    return make_details
+
+
+@pytest.fixture
+def image(tmp_path):
+    path = tmp_path / 'a.png'
+    Image.fromarray(np.full((50, 100, 3), 128, np.uint8)).save(path)
+    truth = [Box((10, 10, 40, 40), 0, FOUND), Box((50, 5, 95, 45), 1, MISSED)]
+    return ImageErrors(
+        str(path), truth, [Box((10, 10, 40, 40), 0, FOUND, 0.9), Box((60, 20, 70, 48), 0, FALSE_ALARM, 0.4)]
+    )

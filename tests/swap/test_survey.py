@@ -1,12 +1,7 @@
 import json
-import sys
-from types import SimpleNamespace
 
 import pytest
 
-from mixdet.errors import UserError
-from mixdet.swap.isolation import FAILS, _in_a_process, shorten_reason
-from mixdet.swap.offline import write_language_model
 from mixdet.swap.survey import Attempt, survey, survey_tables
 
 RETINANET = "_base_ = 'mmdet::_base_/models/retinanet_r50_fpn.py'\nmodel = dict(backbone=dict(depth={depth}))\n{more}"
@@ -51,28 +46,7 @@ def test_every_outcome_and_going_on(folder, tmp_path, monkeypatch):
     assert '| a | 3 | 2 | 0 | 1 | 0 |' in table and '- refused, 1: cannot be wired' in table
 
 
-def test_a_detector_that_hangs_or_dies_ends_alone():
-    import os
-    import time
-
-    assert _in_a_process(lambda model, pipe: time.sleep(60), {}, 1) == (FAILS, 'no result within 1 s')
-    assert _in_a_process(lambda model, pipe: os._exit(3), {}, 20) == (FAILS, 'the process ended without a result')
-
-
 def test_a_classifier_is_no_detector():
     assert Attempt('x', 'runs', strides=(4, 8, 16, 32)).pyramid and Attempt('x', 'runs', strides=(1, 4, 8)).pyramid
     assert not Attempt('x', 'runs', detector='BaseReID', strides=(32,)).pyramid
     assert not Attempt('x', 'runs', strides=(4, 4)).pyramid and not Attempt('x', 'runs').pyramid
-
-
-@pytest.mark.parametrize('missing', ['transformers', 'transformers.modeling_utils'])
-def test_stand_in_for_bert_needs_transformers(tmp_path, monkeypatch, missing):
-    monkeypatch.setitem(sys.modules, 'transformers', SimpleNamespace(BertConfig=None, BertModel=None))
-    monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(UserError, match="pip install 'transformers<4.54'"):
-        write_language_model(tmp_path)
-
-
-def test_reasons_name_no_folder_of_the_machine():
-    text = 'failed at "/build/a-1/ops/roi_align.cpp":138, mmdet/models 3/4 of /etc/x.py'
-    assert shorten_reason(text) == 'failed at "roi_align.cpp":138, mmdet/models 3/4 of x.py'
