@@ -71,7 +71,8 @@ def _tool_environment(env: dict) -> dict:
 def _tool_server() -> subprocess.Popen:
     """The server of this process of the tests; ends with it."""
     command = [sys.executable, str(ROOT / 'tests/tool_server.py')]
-    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+    one_thread = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    server = subprocess.Popen(command, env=one_thread, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
 
     @atexit.register
     def end():

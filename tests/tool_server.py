@@ -5,6 +5,7 @@ with two lines: the process id and, when the tool has ended, its exit status. No
 has none of its parent's threads, and OpenMP would wait for them for ever.
 """
 
+import contextlib
 import gc
 import importlib
 import json
@@ -14,18 +15,25 @@ import signal
 import sys
 import warnings
 
-# what most tools import
+# what tools import, and when they train (torch._dynamo, of every optimizer) or export
 MODULES = (
     'matplotlib.pyplot',
+    'mixdet.backbones',
     'mixdet.cli.runner',
     'mixdet.deploy',
     'mixdet.report.page',
+    'mixdet.ssdlite',
     'mmdet.datasets',
     'mmdet.engine.hooks',
     'mmdet.evaluation',
     'mmdet.models',
     'mmdet.visualization',
+    'rich.console',
+    'torch._dynamo',
+    'torch.onnx',
+    'torch.utils.cpp_extension',
 )
+OPTIONAL_MODULES = ('faster_coco_eval', 'onnxscript')  # not onnxruntime, which starts a thread
 
 
 def serve() -> dict:
@@ -66,6 +74,10 @@ if __name__ == '__main__':
         warnings.simplefilter('ignore')
         for module in MODULES:
             importlib.import_module(module)
+        for module in OPTIONAL_MODULES:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module)
+    assert len(os.listdir('/proc/self/task')) == 1, 'an import has started a thread'
     gc.freeze()  # else every fork copies the pages that its garbage collector marks
     request = serve()
     take_over(request)
