@@ -223,7 +223,7 @@ class Odd(nn.Conv2d):
         (nn.Sequential(MixConv2d(6, 6, (3, 5), dilated=True)), {}, 'dilated'),
         (nn.Sequential(nn.Conv2d(6, 6, 3, groups=6)), dict(kernel_sizes=4), 'must be odd'),
         (stages(), dict(where=dict(name='layer*')), 'selects none of the 4 depthwise convolutions: a, b, c, d'),
-        (stages(), dict(where=dict(names='a')), 'there is no names; known: name'),
+        (stages(), dict(where=dict(names='a')), 'unknown names; known are name, stride'),
         (nn.Sequential(nn.Conv2d(6, 6, 3, groups=6)), dict(where=dict(stage=1)), 'pass its backbone'),
     ],
 )

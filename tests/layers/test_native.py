@@ -1,3 +1,4 @@
+import contextlib
 import logging
 
 import pytest
@@ -42,16 +43,8 @@ def test_bias_and_activation_inside_the_operator(operator, activation, function,
     fused = torch.ops.mixdet.mixconv2d(x, kernels, bias, *OPTIONS, False, activation)
     assert fused.is_contiguous(memory_format=torch.channels_last) == channels_last
     torch.testing.assert_close(fused, function(plain + bias.view(-1, 1, 1)))
-    with pytest.raises(RuntimeError, match='has no gradient') if activation != 'none' else _nothing():
+    with pytest.raises(RuntimeError, match='has no gradient') if activation != 'none' else contextlib.nullcontext():
         torch.ops.mixdet.mixconv2d(x.requires_grad_(), kernels, bias, *OPTIONS, False, activation)
-
-
-class _nothing:
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        return False
 
 
 @wrong_arguments
@@ -86,7 +79,7 @@ def test_threads_share_the_work(operator, threads):
 
 
 def test_forward_differentiation_is_refused(operator):
-    """Not done in silence, which would lose the tangent."""
+    """It must raise, because the tangent would be lost silently."""
     layer = MixConv2d(6, 6, (3, 5), impl='native').requires_grad_(False)
     x = torch.randn(1, 6, 8, 8)
     with forward_ad.dual_level(), pytest.raises(RuntimeError, match='jvp is not implemented'):
@@ -101,7 +94,7 @@ def test_output_has_the_inputs_memory_format(operator):
 
 
 def attempt(caplog):
-    """Try to load as a fresh process would; what came of it, and what was said."""
+    """Load as a fresh process would: the result, and the messages."""
     with caplog.at_level(logging.WARNING, logger=native.__name__):
         caplog.clear()
         return native.load.__wrapped__(), [record.getMessage() for record in caplog.records]
@@ -147,6 +140,6 @@ def test_without_the_operator_layers_still_work(monkeypatch):
     assert torch.equal(layer(x), reference(x))
 
 
-def test_the_compiler_is_told_of_the_constant_in_its_own_way():
+def test_availability_is_a_constant_to_torch_compile():
     marked = torch.compiler.assume_constant_result(lambda: True)
     assert vars(marked) and vars(marked).items() <= vars(native.available).items()

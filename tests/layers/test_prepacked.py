@@ -112,7 +112,7 @@ def test_copies_hold_the_parameters_alone(copied):
     x = image()
     layer(x)
     twin = copied(layer)
-    assert '_arranged' in vars(layer) and '_arranged' not in vars(twin)
+    assert '_packed' in vars(layer) and '_packed' not in vars(twin)
     assert list(twin.state_dict()) == ['weight', 'bias']
     torch.testing.assert_close(twin(x), reference(x), rtol=1e-5, atol=1e-5)
 
