@@ -22,7 +22,7 @@ import torch
 from mixdet.layers import registration
 
 SWITCH = 'MIXDET_NATIVE'
-SOURCES = Path(__file__).with_name('csrc')
+MAIN_SOURCE = Path(__file__).with_name('csrc') / 'mixconv.cpp'
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 logger = logging.getLogger(__name__)
 _LIBRARY = torch.library.Library('mixdet', 'IMPL')
@@ -58,8 +58,9 @@ def _library() -> Path:
     import fcntl  # on Windows an ImportError, which load reports
 
     command = _command()
-    digest = hashlib.sha256(' '.join(command).encode())
-    for source in sorted(SOURCES.iterdir()):
+    # not where the source lies, so that another copy of it needs no compilation
+    digest = hashlib.sha256(' '.join(part for part in command if part != str(MAIN_SOURCE)).encode())
+    for source in sorted(MAIN_SOURCE.parent.iterdir()):
         digest.update(source.read_bytes())
     digest.update(f'{torch.__version__} {platform.machine()} {_cpu()}'.encode())
     cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'mixdet'
@@ -101,7 +102,7 @@ def _command() -> list[str]:
         f'-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}',
         *openmp,
         *(f'-isystem{path}' for path in include_paths()),
-        str(SOURCES / 'mixconv.cpp'),
+        str(MAIN_SOURCE),
         *(f'-L{path}' for path in library_paths()),
         *('-lc10', '-ltorch_cpu'),
         *shlex.split(os.environ.get('MIXDET_CXXFLAGS', '')),

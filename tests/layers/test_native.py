@@ -1,5 +1,7 @@
 import contextlib
 import logging
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -124,6 +126,24 @@ def test_a_cache_that_cannot_be_written(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
     loaded, messages = attempt(caplog)
     assert not loaded and len(messages) == 1 and 'file' in messages[0]
+
+
+def test_a_changed_source_is_compiled_and_another_copy_is_not(monkeypatch, tmp_path):
+    compiled = []
+
+    def compile_nothing(command, **kwargs):
+        compiled.append(command)
+        Path(command[-1]).touch()
+
+    monkeypatch.setattr(native.subprocess, 'run', compile_nothing)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    library = native._library()
+    copied = shutil.copytree(native.MAIN_SOURCE.parent, tmp_path / 'csrc')
+    monkeypatch.setattr(native, 'MAIN_SOURCE', copied / 'mixconv.cpp')
+    assert native._library() == library and len(compiled) == 1
+    (copied / 'plan.h').open('a').write('// changed')
+    assert native._library() != library
+    assert len(compiled) == 2 and str(native.MAIN_SOURCE) in compiled[1]
 
 
 def test_the_switch(monkeypatch, caplog):
