@@ -95,7 +95,7 @@ def test_output_has_the_inputs_memory_format(operator):
     assert layer(x.to(memory_format=torch.channels_last)).is_contiguous(memory_format=torch.channels_last)
 
 
-def attempt(caplog):
+def load(caplog):
     """Load as a fresh process would: the result, and the messages."""
     with caplog.at_level(logging.WARNING, logger=native.__name__):
         caplog.clear()
@@ -105,7 +105,7 @@ def attempt(caplog):
 def test_without_a_compiler_one_line_says_so(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     monkeypatch.setenv('CXX', 'no-such-compiler')
-    loaded, messages = attempt(caplog)
+    loaded, messages = load(caplog)
     assert not loaded and len(messages) == 1 and 'no-such-compiler' in messages[0] and '\n' not in messages[0]
 
 
@@ -115,7 +115,7 @@ def test_a_failing_compiler_leaves_nothing_behind(monkeypatch, tmp_path, caplog)
     compiler.chmod(0o755)
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     monkeypatch.setenv('CXX', str(compiler))
-    loaded, messages = attempt(caplog)
+    loaded, messages = load(caplog)
     assert not loaded and len(messages) == 2 and 'Compiling' in messages[0]
     assert messages[1].endswith('x.cpp:2: error: no such flag')
     assert [path.name for path in (tmp_path / 'mixdet').iterdir()] == ['lock']
@@ -124,7 +124,7 @@ def test_a_failing_compiler_leaves_nothing_behind(monkeypatch, tmp_path, caplog)
 def test_a_cache_that_cannot_be_written(monkeypatch, tmp_path, caplog):
     (tmp_path / 'file').write_text('')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
-    loaded, messages = attempt(caplog)
+    loaded, messages = load(caplog)
     assert not loaded and len(messages) == 1 and 'file' in messages[0]
 
 
@@ -146,12 +146,12 @@ def test_a_changed_source_is_compiled_and_another_copy_is_not(monkeypatch, tmp_p
     assert len(compiled) == 2 and str(native.MAIN_SOURCE) in compiled[1]
 
 
-def test_the_switch(monkeypatch, caplog):
+def test_it_can_be_switched_off(monkeypatch, caplog):
     monkeypatch.setenv(native.SWITCH, '0')
-    assert attempt(caplog) == (False, [])
+    assert load(caplog) == (False, [])
 
 
-def test_without_the_operator_layers_still_work(monkeypatch):
+def test_without_the_operator_layers_use_split(monkeypatch):
     monkeypatch.setattr(native, 'available', lambda: False)
     layer = MixConv2d(6, 6, (3, 5), impl='native')
     x = torch.randn(1, 6, 8, 8)
