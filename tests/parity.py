@@ -1,4 +1,4 @@
-"""Comparing the forms of the mixed convolution with one another."""
+"""Comparing the implementations of the mixed convolution with one another."""
 
 import copy
 
@@ -8,9 +8,9 @@ import torch
 from mixdet.layers import MixConv2d, implementations, set_mixconv_impl
 
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
-OPTIONS = ([2, 1], [1, 1, 2, 2], [1, 1, 1, 1])  # stride, padding and dilation of operator_weights()
+OPTIONS = ([2, 1], [1, 1, 2, 2], [1, 1, 1, 1])  # stride, padding and dilation for operator_weights()
 
-# what an operator must refuse, and what it says
+# arguments that an operator must refuse, and its message
 wrong_arguments = pytest.mark.parametrize(
     ('change', 'message'),
     [
@@ -49,7 +49,7 @@ def assert_refused(operator, change, message, device='cpu'):
 
 
 def assert_autocasts(layer, reference, x, dtype):
-    """Under autocast ``layer`` computes in ``dtype``, its parameters get gradients of their own type."""
+    """Under autocast ``layer`` computes in ``dtype``, and its parameters get gradients in their own type."""
     expected = reference(x)
     with torch.autocast(x.device.type, dtype=dtype):
         actual = layer(x)
@@ -63,20 +63,20 @@ def assert_autocasts(layer, reference, x, dtype):
 
 
 def pair(impl, *args, dtype=torch.float64, device='cpu', **kwargs):
-    """A layer in form ``impl`` and the same in form 'split'."""
+    """A layer with the implementation ``impl``, and the same layer with 'split'."""
     layer = MixConv2d(*args, impl=impl, **kwargs).to(device, dtype)
     for parameter in layer.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return layer, set_mixconv_impl(copy.deepcopy(layer), 'split')
 
 
-def ran(layer, x):
-    """What ``layer`` computes with, and its output."""
+def run(layer, x):
+    """The implementation that ``layer`` chooses, and its output."""
     return implementations.choose(layer, x), layer(x)
 
 
 def assert_close(actual, expected, dtype):
-    # relative to the largest value: a sum of many terms is only as exact as the largest of them
+    # relative to the largest value, because the error of a sum depends on its largest terms
     scale = expected.detach().abs().max().clamp(min=1.0).double().item()
     torch.testing.assert_close(actual.double(), expected.double(), rtol=0, atol=TOLERANCE[dtype] * scale)
 

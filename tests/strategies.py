@@ -3,27 +3,16 @@
 from hypothesis import assume
 from hypothesis import strategies as st
 
-ODD = st.sampled_from([1, 3, 5, 7, 9])
-
 
 @st.composite
-def requests(draw):
-    """Arguments of a ``MixConv2d`` that is possible."""
-    kernels = draw(st.lists(st.one_of(ODD, st.tuples(ODD, ODD)), min_size=1, max_size=4))
+def mixconv_arguments(draw, sizes=(1, 3, 5, 7, 9)):
+    """Arguments of a ``MixConv2d`` that are possible, with kernels of ``sizes``."""
+    size = st.sampled_from(sizes)
+    kernels = draw(st.lists(st.one_of(size, st.tuples(size, size)), min_size=1, max_size=4))
     channels = draw(st.integers(len(kernels), 12))
     split = draw(st.sampled_from(['equal', 'exponential', 'list']))
     if split == 'list':
-        cuts = sorted(
-            draw(
-                st.lists(
-                    st.integers(1, channels - 1), unique=True, min_size=len(kernels) - 1, max_size=len(kernels) - 1
-                )
-            )
-            if channels > 1
-            else []
-        )
-        assume(len(cuts) == len(kernels) - 1)
-        split = [b - a for a, b in zip([0, *cuts], [*cuts, channels])]
+        split = draw(channel_lists(channels, len(kernels)))
     elif split == 'exponential':
         assume(channels >> (len(kernels) - 1) >= 1)
     return dict(
@@ -36,4 +25,14 @@ def requests(draw):
         bias=draw(st.booleans()),
         split=split,
         dilated=draw(st.booleans()),
-    )  # fmt: skip
+    )
+
+
+@st.composite
+def channel_lists(draw, channels, groups):
+    """``groups`` positive integers that add up to ``channels``."""
+    cuts = []
+    if groups > 1:
+        cuts = draw(st.sets(st.integers(1, channels - 1), min_size=groups - 1, max_size=groups - 1))
+    bounds = [0, *sorted(cuts), channels]
+    return [b - a for a, b in zip(bounds, bounds[1:])]

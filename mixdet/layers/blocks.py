@@ -16,7 +16,7 @@ from mixdet.layers.padding import check_padding
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
-    """``channels`` rounded to a multiple of ``divisor``, never below 90 % of it (as in the MobileNetV2 code)."""
+    """``channels`` rounded to a multiple of ``divisor``, but never below 90 % of ``channels`` (MobileNetV2's code)."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded if rounded >= 0.9 * channels else rounded + divisor
 
@@ -25,8 +25,8 @@ class ConvNormAct(ConvModule):
     """Convolution, normalisation, activation; (N, C, H, W) -> (N, C', H / s, W / s).
 
     mmcv's ``ConvModule`` with these changes: 1x1 convolutions are ``PointwiseConv2d``, padding is 'symmetric' or
-    'same', and it counts as initialised once it is built, because MMEngine would otherwise let
-    ``ConvModule.init_weights`` overwrite what an ``init_cfg`` of the network around it (truncated normal, say) has set.
+    'same', and it counts as initialised once it is built: otherwise MMEngine would let ``ConvModule.init_weights``
+    overwrite what the ``init_cfg`` of the network that contains it (truncated normal, say) has set.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class ConvNormAct(ConvModule):
             conv_cfg=dict(type=conv_type),
             norm_cfg=norm_cfg,
             act_cfg=act_cfg,
-            inplace=False,  # the gradients of ReLU6 and SiLU need their input: in place autograd copies it first
+            inplace=False,  # ReLU6's and SiLU's gradients need their input, which autograd would copy if in place
         )
         self.is_init = True
 
@@ -83,7 +83,7 @@ class MixConvNormAct(ConvModule):
             conv_cfg=dict(type='mixdet.MixConv2d', split=split, dilated=dilated),
             norm_cfg=norm_cfg,
             act_cfg=act_cfg,
-            inplace=False,  # the gradients of ReLU6 and SiLU need their input: in place autograd copies it first
+            inplace=False,  # ReLU6's and SiLU's gradients need their input, which autograd would copy if in place
         )
         self.is_init = True
 
@@ -94,10 +94,10 @@ class SqueezeExcite(nn.Module):
     Two 1x1 convolutions with bias, as in the official MixNet code.
     """
 
-    def __init__(self, channels: int, squeeze_channels: int, act_cfg: dict) -> None:
+    def __init__(self, channels: int, squeeze_channels: int, act_cfg: Optional[dict]) -> None:
         super().__init__()
         self.reduce = nn.Conv2d(channels, squeeze_channels, 1)
-        self.act = build_activation_layer(act_cfg)
+        self.act = nn.Identity() if act_cfg is None else build_activation_layer(act_cfg)
         self.expand = nn.Conv2d(squeeze_channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ class SqueezeExcite(nn.Module):
 
 
 class DepthwiseSeparable(BaseModule):
-    """MobileNetV1's layer: depthwise, then pointwise, both activated; (N, C, H, W) -> (N, C', H / s, W / s)."""
+    """MobileNetV1's layer: depthwise, then 1x1, each with an activation; (N, C, H, W) -> (N, C', H / s, W / s)."""
 
     def __init__(
         self,
@@ -139,16 +139,17 @@ class DepthwiseSeparable(BaseModule):
 class InvertedResidual(BaseModule):
     """MobileNetV2's and MixNet's block; (N, C, H, W) -> (N, C', H / s, W / s).
 
-    1x1 expansion (left out where ``expand_ratio`` is 1), mixed depthwise convolution, squeeze-and-excitation, linear
-    1x1 projection, and the input added where the shape is kept.
+    1x1 expansion (none if ``expand_ratio`` is 1), mixed depthwise convolution, squeeze-and-excitation, linear 1x1
+    projection, and a shortcut if input and output have the same shape.
 
     Args:
         in_channels, out_channels: channels C and C'.
         kernel_sizes, stride, split, dilated, padding: of the depthwise convolution, see ``MixConv2d``.
         expand_ratio: width of the expansion over ``in_channels``.
-        se_ratio: squeeze width over ``in_channels`` (the block's input, not its expansion); 0 for none.
-        expand_groups, project_groups: groups of the two 1x1 convolutions. MixNet groups some of them in its official
-            code; the paper's text does not mention it.
+        se_ratio: squeeze width over ``in_channels`` (the block's input, not its expansion); 0 for no
+            squeeze-and-excitation.
+        expand_groups, project_groups: groups of the two 1x1 convolutions. MixNet's official code groups some of them,
+            which the paper's text does not mention.
         norm_cfg, act_cfg, with_cp: as everywhere in MMDetection.
     """
 
@@ -185,7 +186,7 @@ class InvertedResidual(BaseModule):
         self.project = ConvNormAct(width, out_channels, groups=project_groups, norm_cfg=norm_cfg)
 
     def expansion(self, x: Tensor) -> Tensor:
-        """The block's wide features before its depthwise convolution, (N, expand_ratio * C, H, W)."""
+        """The block's expanded features, before its depthwise convolution: (N, expand_ratio * C, H, W)."""
         return x if self.expand is None else self.expand(x)
 
     def finish(self, x: Tensor, expanded: Tensor) -> Tensor:

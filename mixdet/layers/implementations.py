@@ -1,13 +1,14 @@
-"""The ways to compute a mixed convolution: the same result and gradients from the same parameters.
+"""The implementations of a mixed convolution: the same result and gradients from the same parameters.
 
 ``split``: PyTorch's convolution group by group, then a concatenation; the reference, works everywhere.
-``padded``: one convolution, every kernel padded with zeros to the largest.
+``padded``: one convolution, with every kernel padded with zeros to the size of the largest.
 ``native``: one C++ operator for the CPU, see :mod:`mixdet.layers.native`.
 ``triton``: one operator of Triton kernels for CUDA, see :mod:`mixdet.layers.triton_ops`.
-``auto``: what was measured to be the fastest, see :func:`choose`.
+``auto``: the fastest according to our measurements, see :func:`choose`.
 """
 
-from typing import Optional
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Optional
 from weakref import WeakKeyDictionary
 
 import torch
@@ -17,44 +18,48 @@ from torch import Tensor, nn
 from mixdet.layers import native, triton_ops
 from mixdet.layers.padding import pad_same, same_padding
 
-ACTIVATIONS = {'relu': nn.ReLU, 'relu6': nn.ReLU6}  # that the operators can apply to their result
+if TYPE_CHECKING:
+    from mixdet.layers.mixconv import GroupConv, MixConv2d
+
+ACTIVATIONS = {'relu': nn.ReLU, 'relu6': nn.ReLU6}  # activations that the operators can apply to their result
 OPERATORS = {'native': 'mixconv2d', 'triton': 'mixconv2d_triton'}
 IMPLS = ('auto', 'split', 'padded', *OPERATORS)
 # torch before 2.1 has neither
 is_compiling = getattr(getattr(torch, 'compiler', None), 'is_compiling', lambda: False)
 _in_functorch = getattr(torch._C, '_are_functorch_transforms_active', lambda: False)
-_ASSEMBLED: WeakKeyDictionary = WeakKeyDictionary()  # beside the layers, so that they copy and pickle as they are
+# the assembled weights of layers; not their attributes, so that layers are copied and pickled without them
+_ASSEMBLED: WeakKeyDictionary = WeakKeyDictionary()
 
 
 def check_impl(impl: str) -> str:
-    """Return ``impl``, or raise ValueError if there is no such form."""
+    """Return ``impl``, or raise ValueError if there is no such implementation."""
     if impl not in IMPLS:
         raise ValueError(f'impl={impl!r}: must be one of {IMPLS}')
     return impl
 
 
-def compute(layer: nn.Module, x: Tensor) -> Tensor:
-    """The mixed convolution ``layer`` of ``x``, and its activation if it has one, in the form that `choose` names."""
-    form = choose(layer, x)
-    if form in OPERATORS:
+def compute(layer: 'MixConv2d', x: Tensor) -> Tensor:
+    """The mixed convolution ``layer`` of ``x``, and its activation if it has one, by the implementation of `choose`."""
+    impl = choose(layer, x)
+    if impl in OPERATORS:
         if layer.activation is not None and not _needs_grad(layer, x):
-            return operator(layer, x, form, layer.activation)
-        out = operator(layer, x, form)
+            return operator(layer, x, impl, layer.activation)
+        out = operator(layer, x, impl)
     else:
-        out = {'split': split, 'padded': padded}[form](layer, x)
+        out = {'split': split, 'padded': padded}[impl](layer, x)
     return out if layer.activation is None else getattr(F, layer.activation)(out)
 
 
-def choose(layer: nn.Module, x: Tensor) -> str:
-    """The form that runs: ``layer.impl``, unless it cannot run here, or for 'auto' the fastest.
+def choose(layer: 'MixConv2d', x: Tensor) -> str:
+    """The implementation that runs: ``layer.impl`` unless it cannot run here; for 'auto' the fastest.
 
-    On a CPU that is 'native', except for a vanilla 3x3 layer in training: PyTorch has a fast weight gradient of its own
-    for that kernel alone, and is the faster one in NCHW or with a stride (docs/speed.md). Elsewhere it is 'split', on
-    CUDA too: 'triton' has not been measured on a GPU.
+    On a CPU 'auto' is 'native', except for a vanilla 3x3 layer in training: for that kernel alone PyTorch has a fast
+    weight gradient of its own, and is faster in NCHW or with a stride (docs/speed.md). On other devices 'auto' is
+    'split', on CUDA too, because 'triton' has not been measured on a GPU.
 
-    'native' becomes 'split' where there is no compiler and off the CPU, 'triton' where there is no Triton and off CUDA
-    (but see :func:`triton_ops.available`); both do in exports, in torch.func transforms, and where somebody has put
-    hooks or replacements on the group convolutions, which must then be called.
+    'native' becomes 'split' without a compiler and off the CPU, 'triton' without Triton and off CUDA (but see
+    :func:`triton_ops.available`). Both become 'split' in exports, in torch.func transforms, and if the group
+    convolutions have hooks or have been replaced, because then these must be called.
     """
     if exporting():
         return 'split'
@@ -82,38 +87,39 @@ def choose(layer: nn.Module, x: Tensor) -> str:
 
 
 def exporting() -> bool:
-    """Whether a graph of plain operators is wanted: export, tracing, torch.func."""
+    """Whether the graph must hold plain operators only: in exports, traces and torch.func transforms."""
     if is_compiling():
-        # PyTorch that cannot tell an export from a compilation gets the form that suits both
+        # a PyTorch that cannot tell an export from a compilation gets plain operators in both
         return torch.compiler.is_exporting() if hasattr(torch.compiler, 'is_exporting') else True
-    return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export() or _in_functorch()
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]  # public, but missing in torch.jit's __all__
+    return tracing or torch.onnx.is_in_onnx_export() or _in_functorch()
 
 
-def _needs_grad(layer: nn.Module, x: Tensor) -> bool:
+def _needs_grad(layer: 'MixConv2d', x: Tensor) -> bool:
     return torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in layer.parameters()))
 
 
-def split(layer: nn.Module, x: Tensor) -> Tensor:
+def split(layer: 'MixConv2d', x: Tensor) -> Tensor:
     """Group by group."""
     if len(layer.convs) == 1:
         return _convolve(layer, layer.convs[0], x)
-    groups = torch.split(x, layer.in_splits, dim=1)
+    groups = torch.split(x, list(layer.in_splits), dim=1)
     return torch.cat([_convolve(layer, conv, group) for conv, group in zip(layer.convs, groups)], dim=1)
 
 
-def _convolve(layer: nn.Module, conv: nn.Conv2d, x: Tensor) -> Tensor:
+def _convolve(layer: 'MixConv2d', conv: nn.Conv2d, x: Tensor) -> Tensor:
     if layer.padding == 'same':
         x = pad_same(x, conv.kernel_size, conv.stride, conv.dilation)
     return conv(x)
 
 
-def operator(layer: nn.Module, x: Tensor, form: str, activation: str = 'none') -> Tensor:
-    """All groups in one call of the operator of ``form``, in the memory format of ``x``."""
+def operator(layer: 'MixConv2d', x: Tensor, impl: str, activation: str = 'none') -> Tensor:
+    """All groups in one call of the operator of ``impl``, in the memory format of ``x``."""
     convs = layer.convs
     if layer.out_channels != layer.in_channels:
         x = x.repeat_interleave(layer.out_channels // layer.in_channels, dim=1)
     same = layer.padding == 'same'
-    return getattr(torch.ops.mixdet, OPERATORS[form])(
+    return getattr(torch.ops.mixdet, OPERATORS[impl])(
         x,
         [conv.weight for conv in convs],
         _bias(layer),
@@ -125,12 +131,13 @@ def operator(layer: nn.Module, x: Tensor, form: str, activation: str = 'none') -
     )
 
 
-def _bias(layer: nn.Module) -> Optional[Tensor]:
-    return None if layer.convs[0].bias is None else torch.cat([conv.bias for conv in layer.convs])
+def _bias(layer: 'MixConv2d') -> Optional[Tensor]:
+    biases = [conv.bias for conv in layer.convs if conv.bias is not None]
+    return torch.cat(biases) if biases else None
 
 
-def padded(layer: nn.Module, x: Tensor) -> Tensor:
-    """One convolution with all kernels in the middle of one that holds the largest."""
+def padded(layer: 'MixConv2d', x: Tensor) -> Tensor:
+    """One convolution, with every kernel amid the zeros of one that is large enough for all."""
     if len(layer.convs) == 1:
         return split(layer, x)
     size = tuple(x.shape[2:])
@@ -138,21 +145,24 @@ def padded(layer: nn.Module, x: Tensor) -> Tensor:
     before = tuple(map(max, zip(*pads)))
     places = [tuple(b - p for b, p in zip(before, pad)) for pad in pads]
     weight, bias = _assembled(layer, places)
-    after = [max(_output_size(layer, size, i) * s - s + weight.shape[2 + i] - size[i] - before[i], 0)
-             for i, s in enumerate(layer.stride)]  # fmt: skip
-    if tuple(after) != before:
-        x, before = F.pad(x, (before[1], after[1], before[0], after[0])), 0
-    return F.conv2d(x, weight, bias, layer.stride, before, 1, layer.in_channels)
+    after = [
+        max(_output_size(layer, size, i) * s - s + weight.shape[2 + i] - size[i] - before[i], 0)
+        for i, s in enumerate(layer.stride)
+    ]
+    if tuple(after) == before:
+        return F.conv2d(x, weight, bias, layer.stride, before, 1, layer.in_channels)
+    x = F.pad(x, (before[1], after[1], before[0], after[0]))
+    return F.conv2d(x, weight, bias, layer.stride, 0, 1, layer.in_channels)
 
 
-def _pads_before(layer: nn.Module, conv: nn.Conv2d, size: tuple[int, int]) -> tuple[int, int]:
+def _pads_before(layer: 'MixConv2d', conv: 'GroupConv', size: Sequence[int]) -> tuple[int, ...]:
     """Padding before the first row and column of an input of ``size`` px."""
     if layer.padding != 'same':
         return conv.padding
     return tuple(same_padding(*axis)[0] for axis in zip(size, conv.kernel_size, conv.stride, conv.dilation))
 
 
-def _output_size(layer: nn.Module, size: tuple[int, int], axis: int) -> int:
+def _output_size(layer: 'MixConv2d', size: Sequence[int], axis: int) -> int:
     conv = layer.convs[0]
     if layer.padding == 'same':
         return -(-size[axis] // conv.stride[axis])
@@ -160,10 +170,10 @@ def _output_size(layer: nn.Module, size: tuple[int, int], axis: int) -> int:
     return (size[axis] + 2 * conv.padding[axis] - extent) // conv.stride[axis] + 1
 
 
-def _assembled(layer: nn.Module, places: list[tuple[int, int]]) -> tuple[Tensor, Optional[Tensor]]:
-    """Weight and bias of the one convolution; kept where no gradient is wanted, until a parameter changes.
+def _assembled(layer: 'MixConv2d', places: list[tuple[int, ...]]) -> tuple[Tensor, Optional[Tensor]]:
+    """What :func:`assemble` returns; where no gradient is wanted it is kept until a parameter changes.
 
-    Parameters are compared by value: EMA and others write through ``.data``, which version counters do not see.
+    Parameters are compared by value, because EMA and others write to ``.data``, which version counters do not count.
     """
     if is_compiling() or (torch.is_grad_enabled() and any(parameter.requires_grad for parameter in layer.parameters())):
         return assemble(layer, places)
@@ -180,8 +190,8 @@ def _equal(a: Tensor, b: Tensor) -> bool:
     return a.device == b.device and a.dtype == b.dtype and torch.equal(a, b)
 
 
-def assemble(layer: nn.Module, places: list[tuple[int, int]]) -> tuple[Tensor, Optional[Tensor]]:
-    """Weight and bias of one convolution with every group's kernel at its (row, column) of ``places``."""
+def assemble(layer: 'MixConv2d', places: Sequence[Sequence[int]]) -> tuple[Tensor, Optional[Tensor]]:
+    """Weight and bias of one convolution, which has the kernel of every group at its (row, column) in ``places``."""
     extents = [
         tuple(p + d * (k - 1) + 1 for p, k, d in zip(place, conv.kernel_size, conv.dilation))
         for place, conv in zip(places, layer.convs)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from operator import index
-from typing import Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from torch import Tensor, nn
 
@@ -11,25 +11,36 @@ from mixdet.layers import implementations
 from mixdet.layers.padding import PADDINGS
 from mixdet.registry import MODELS
 
-Size = Union[int, tuple[int, int]]
+Size = Union[int, Sequence[int]]  # a sequence is a pair (height, width)
 KernelSizes = Union[int, Sequence[Size]]
 Split = Union[str, Sequence[int]]
+
+if TYPE_CHECKING:
+
+    class GroupConv(nn.Conv2d):
+        """A group's ``nn.Conv2d`` as ``MixConv2d`` builds it: all its sizes are pairs (height, width)."""
+
+        kernel_size: tuple[int, int]
+        stride: tuple[int, int]
+        padding: tuple[int, int]
+        dilation: tuple[int, int]
 
 
 def split_channels(channels: int, groups: int, split: Split = 'equal') -> tuple[int, ...]:
     """Channels of each MixConv group (paper sec. 3.2, "channel partition").
 
     Args:
-        channels: channels to share out.
+        channels: number of channels to split.
         groups: number of groups.
         split: 'equal' gives the remainder to the first group, as the official code and timm do (32 in 3: 12, 10, 10);
-            'exponential' gives group i about 2^-i of the channels (32 in 4: 16, 8, 4, 4); a sequence names them.
+            'exponential' gives group i about 2^-i of the channels (32 in 4: 16, 8, 4, 4); a sequence gives the channels
+            of each group.
 
     Raises:
-        ValueError: if a group would be empty or the named sizes do not add up.
+        ValueError: if a group would be empty, or the given channels do not add up.
     """
     if groups > channels:
-        raise ValueError(f'kernel_size has {groups} groups but there are only {channels} channels to share')
+        raise ValueError(f'kernel_size has {groups} groups but there are only {channels} channels to split')
     if isinstance(split, str):
         if split == 'equal':
             sizes = [channels // groups] * groups
@@ -40,9 +51,9 @@ def split_channels(channels: int, groups: int, split: Split = 'equal') -> tuple[
         else:
             raise ValueError(f"split={split!r}: must be 'equal', 'exponential' or a list of channels per group")
     else:
-        sizes = [_integer(size, 'split') for size in split]
+        sizes = [_integer('split', size) for size in split]
         if len(sizes) != groups or sum(sizes) != channels:
-            raise ValueError(f'split={sizes}: must name {groups} groups that add up to {channels} channels')
+            raise ValueError(f'split={sizes}: must give {groups} groups that add up to {channels} channels')
     if min(sizes) < 1:
         raise ValueError(f'split={split!r} of {channels} channels in {groups} groups leaves a group empty: {sizes}')
     return tuple(sizes)
@@ -51,35 +62,35 @@ def split_channels(channels: int, groups: int, split: Split = 'equal') -> tuple[
 def parse_kernel_sizes(kernel_size: KernelSizes) -> tuple[tuple[int, int], ...]:
     """``kernel_size`` as one (height, width) pair per group.
 
-    An int is one group, a vanilla depthwise convolution; a sequence holds one entry per group, an int or, for a
+    An int is one group, a vanilla depthwise convolution; a sequence has one entry per group: an int or, for a
     non-square kernel, a pair. Raises ValueError unless every size is odd and positive.
     """
     entries = kernel_size if isinstance(kernel_size, Sequence) else (kernel_size,)
     if isinstance(kernel_size, str) or not entries:
         raise ValueError(f'kernel_size={kernel_size!r}: must be an odd int or a sequence of them, one per group')
-    sizes = tuple(_pair(entry, 'kernel_size') for entry in entries)
+    sizes = tuple(_pair('kernel_size', entry) for entry in entries)
     if any(k < 1 or k % 2 == 0 for size in sizes for k in size):
         raise ValueError(f'kernel_size={kernel_size!r}: every size must be odd and positive')
     return sizes
 
 
-def _integer(value, name: str) -> int:
+def _integer(name: str, value: Any) -> int:
     try:
         return index(value)
     except TypeError:
         raise ValueError(f'{name}={value!r}: must be an integer') from None
 
 
-def _pair(value, name: str) -> tuple[int, int]:
+def _pair(name: str, value: Any) -> tuple[int, int]:
     if not isinstance(value, Sequence) or isinstance(value, str):
         value = (value, value)
     if len(value) != 2:
         raise ValueError(f'{name}={value!r}: must be an integer or a pair (height, width)')
-    return _integer(value[0], name), _integer(value[1], name)
+    return _integer(name, value[0]), _integer(name, value[1])
 
 
 def _dilate(kernel: int) -> tuple[int, int]:
-    """(kernel, dilation) that covers ``kernel`` pixels with at most three taps."""
+    """(kernel, dilation) that spans ``kernel`` pixels with at most three taps."""
     return (3, (kernel - 1) // 2) if kernel > 1 else (1, 1)
 
 
@@ -91,34 +102,39 @@ class MixConv2d(nn.Module):
     i of the output holds the m outputs of each channel of group i of the input. With one group this is an ordinary
     depthwise convolution. Source: paper sec. 3.1-3.4 and its official code.
 
-    Can be used by itself, through mmcv's ``build_conv_layer`` and in ``ConvModule`` with
+    It can be used directly, through mmcv's ``build_conv_layer``, and in ``ConvModule`` with
     ``conv_cfg=dict(type='mixdet.MixConv2d')``.
+
+    Attributes:
+        convs: an ``nn.ModuleList`` with the convolution of each group.
+        in_splits (tuple[int]): input channels of each group.
 
     Args:
         in_channels: input channels C.
         out_channels: output channels, a multiple of ``in_channels``.
         kernel_size: odd int, or a sequence with one odd size per group; a pair in that sequence is (height, width).
         stride: int or pair.
-        padding: 'symmetric' ((k - 1) / 2 on both sides, every group its own), 'same' (TensorFlow's), or the pixels
-            (int or pair) that the *first* group is padded by; other groups then get as much more or less as keeps all
-            outputs of one size.
+        padding: 'symmetric' ((k - 1) / 2 px on both sides, for each group's own k), 'same' (TensorFlow's), or the
+            padding in px (int or pair) of the *first* group, from which that of the other groups follows, as all
+            outputs must have the same size.
         dilation: int or pair, spacing between kernel elements of every group.
-        groups: only for callers that build depthwise convolutions generically: 1 (unset) or ``in_channels``.
+        groups: only for code that builds depthwise convolutions generically: 1 (unset) or ``in_channels``.
         bias: whether to learn an additive bias.
-        split: how channels are shared out, see :func:`split_channels`.
-        dilated: the dilated variant (sec. 3.4): a KxK kernel becomes 3x3 with dilation (K - 1) / 2. Where the stride
-            is not 1 the full kernels stay.
-        impl: how it is computed: 'auto', 'split', 'padded', 'native' or 'triton', see
+        split: how the channels are split into groups, see :func:`split_channels`.
+        dilated: the dilated variant (sec. 3.4): a KxK kernel becomes 3x3 with dilation (K - 1) / 2. Layers with a
+            stride keep their full kernels.
+        impl: the implementation: 'auto', 'split', 'padded', 'native' or 'triton', see
             :mod:`mixdet.layers.implementations`. Results and parameters do not depend on it;
             :func:`set_mixconv_impl` sets it for a whole model.
 
     Raises:
-        ValueError: if the request is impossible; the message names the argument.
+        ValueError: if the arguments are not possible; the message names the one at fault.
     """
 
+    convs: Sequence['GroupConv']
     transposed = False
     output_padding = (0, 0)
-    activation = None  # a key of implementations.ACTIVATIONS where one has been folded into the layer
+    activation: Optional[str] = None  # a key of implementations.ACTIVATIONS if one has been folded into the layer
 
     def __init__(
         self,
@@ -148,16 +164,16 @@ class MixConv2d(nn.Module):
         self.out_channels = out_channels
         self.groups = in_channels
         self.kernel_size = parse_kernel_sizes(kernel_size)
-        self.stride = _pair(stride, 'stride')
-        self.dilation = _pair(dilation, 'dilation')
+        self.stride = _pair('stride', stride)
+        self.dilation = _pair('dilation', dilation)
         if min(self.stride + self.dilation) < 1:
             raise ValueError(f'stride={stride}, dilation={dilation}: must be at least 1')
-        self.padding = padding if isinstance(padding, str) else _pair(padding, 'padding')
+        self.padding = padding if isinstance(padding, str) else _pair('padding', padding)
         self.dilated = dilated
         self.impl = implementations.check_impl(impl)
         self.in_splits = split_channels(in_channels, len(self.kernel_size), split)
         multiplier = out_channels // in_channels
-        self.convs = nn.ModuleList(
+        convs = [
             nn.Conv2d(
                 channels,
                 channels * multiplier,
@@ -169,11 +185,12 @@ class MixConv2d(nn.Module):
                 bias=bias,
             )
             for channels, (kernel, group_dilation) in zip(self.in_splits, map(self._taps, self.kernel_size))
-        )
+        ]
+        self.add_module('convs', nn.ModuleList(convs))
         self.init_weights()
 
     def _taps(self, kernel: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Kernel and dilation actually convolved with, for a group of the nominal size ``kernel``."""
+        """Kernel and dilation of the convolution of a group whose nominal size is ``kernel``."""
         if not self.dilated or self.stride != (1, 1):
             return kernel, self.dilation
         (kh, dh), (kw, dw) = map(_dilate, kernel)
@@ -182,11 +199,11 @@ class MixConv2d(nn.Module):
     def _group_padding(self, kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int]:
         if self.padding == 'same':
             return 0, 0  # the input is padded in forward, where its size is known
-        centred = tuple(d * (k - 1) // 2 for k, d in zip(kernel, dilation))
-        if self.padding == 'symmetric':
-            return centred
-        first, first_dilation = self._taps(self.kernel_size[0])
-        pads = tuple(p + c - d * (k - 1) // 2 for p, c, k, d in zip(self.padding, centred, first, first_dilation))
+        top, left = (d * (k - 1) // 2 for k, d in zip(kernel, dilation))
+        if isinstance(self.padding, str):
+            return top, left
+        first_top, first_left = (d * (k - 1) // 2 for k, d in zip(*self._taps(self.kernel_size[0])))
+        pads = self.padding[0] + top - first_top, self.padding[1] + left - first_left
         if min(pads) < 0:
             raise ValueError(
                 f'padding={self.padding}: too small for kernel_size={self.kernel_size}, a group would need {pads}; '
@@ -195,7 +212,7 @@ class MixConv2d(nn.Module):
         return pads
 
     def init_weights(self) -> None:
-        """He-normal weights with the fan-out of one channel, k_h * k_w * m, as in the official MixNet code."""
+        """He-normal weights with the fan-out of a single channel, k_h * k_w * m, as in the official MixNet code."""
         for conv in self.convs:
             fan_out = math.prod(conv.kernel_size) * conv.out_channels // conv.in_channels
             nn.init.normal_(conv.weight, 0, math.sqrt(2 / fan_out))
@@ -213,7 +230,10 @@ class MixConv2d(nn.Module):
 
 
 def set_mixconv_impl(model: nn.Module, impl: str) -> nn.Module:
-    """Have every ``MixConv2d`` of ``model`` computed by ``impl``; returns ``model``. Raises ValueError on another."""
+    """Set the implementation of every ``MixConv2d`` of ``model`` and return ``model``.
+
+    Raises ValueError if there is no such implementation.
+    """
     implementations.check_impl(impl)
     for module in model.modules():
         if isinstance(module, MixConv2d):

@@ -1,10 +1,13 @@
 """TensorFlow's "SAME" padding.
 
-TensorFlow chooses the padding from the input's size so that the output has ``ceil(size / stride)`` elements, and puts
-the odd pixel *after*: a stride-2 convolution on an even input gets (k - 2) / 2 before and k / 2 after (k3: 0, 1;
-k5: 1, 2), on an odd input both sides are equal. Symmetric padding gives the same shapes but samples one pixel off,
-which ruins weights trained in TensorFlow (https://www.tensorflow.org/api_docs/python/tf/nn#notes_on_padding_2).
+TensorFlow derives the padding from the input's size so that the output has ``ceil(size / stride)`` pixels, and puts an
+odd pixel *after* the input: a convolution of stride 2 pads an input of even size by (k - 3) / 2 before and (k - 1) / 2
+after (kernel 3: 0, 1; kernel 5: 1, 2), one of odd size equally on both sides. Symmetric padding gives the same shapes
+but samples one pixel off, which ruins weights trained in TensorFlow
+(https://www.tensorflow.org/api_docs/python/tf/nn#notes_on_padding_2).
 """
+
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,14 +25,14 @@ def check_padding(padding: str) -> str:
 
 
 def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
-    """Pixels that SAME padding puts before and after one axis of ``size`` pixels."""
+    """Pixels that SAME padding adds before and after an axis of ``size`` px."""
     out = -(-size // stride)
     total = max((out - 1) * stride + dilation * (kernel - 1) + 1 - size, 0)
     return total // 2, total - total // 2
 
 
-def pad_same(x: Tensor, kernel_size: tuple, stride: tuple, dilation: tuple) -> Tensor:
-    """Zero-pad ``x`` of shape (N, C, H, W) as TensorFlow's SAME does; each argument is a pair (height, width)."""
+def pad_same(x: Tensor, kernel_size: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]) -> Tensor:
+    """Zero-pad ``x`` (N, C, H, W) as TensorFlow's SAME does; the other arguments are pairs (height, width)."""
     top, bottom = same_padding(x.shape[-2], kernel_size[0], stride[0], dilation[0])
     left, right = same_padding(x.shape[-1], kernel_size[1], stride[1], dilation[1])
     return F.pad(x, (left, right, top, bottom))
@@ -39,11 +42,13 @@ def pad_same(x: Tensor, kernel_size: tuple, stride: tuple, dilation: tuple) -> T
 class Conv2dSame(nn.Conv2d):
     """``nn.Conv2d`` with TensorFlow's SAME padding; shapes (N, C, H, W) -> (N, C', ceil(H / s), ceil(W / s)).
 
-    ``padding`` is accepted and ignored so that the layer can stand wherever mmcv's ``build_conv_layer`` builds a
+    ``padding`` is accepted and ignored, so that mmcv's ``build_conv_layer`` can build the layer in place of a
     ``Conv2d``.
     """
 
-    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, **kwargs) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0, **kwargs: Any
+    ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding=0, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:

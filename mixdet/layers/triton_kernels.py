@@ -1,28 +1,29 @@
 """Triton kernels of one group of a mixed convolution; import them through :mod:`mixdet.layers.triton_ops`.
 
-Tensors are reached by their strides, so that every memory format and every slice of channels is read and written where
-it lies. ``BLOCK_C`` channels times ``BLOCK_P`` pixels are one program's; sums are in ``SUM``. Rows and columns are
-called y and x; the zero padding before the first of them is ``top`` and ``left``. Pixels are a block's last axis: so
-Triton has neighbouring threads read neighbouring pixels in NCHW, and channels where it sees that their stride is 1.
+Tensors are addressed by their strides, so any memory format and any slice of channels is read and written in place. A
+program computes a block of ``BLOCK_C`` channels times ``BLOCK_P`` pixels and sums in the type ``SUM``. Rows and columns
+are called y and x, the zero padding before the first of them ``top`` and ``left``. Pixels are a block's last axis:
+Triton then has neighbouring threads read neighbouring pixels in NCHW, and neighbouring channels if their stride is 1.
 """
 
 import triton
 import triton.language as tl
 
-_SIZES = ['src_h', 'src_w', 'out_h', 'out_w', 'top', 'left']  # a new value needs no new compilation
+# no type annotations but those that Triton reads
+_SIZES = ['src_h', 'src_w', 'out_h', 'out_w', 'top', 'left']  # not recompiled for each value
 
 
 @triton.jit(do_not_specialize=_SIZES)
-def convolve(
+def convolve(  # type: ignore[no-untyped-def]
     src, weight, bias, out, channels, src_h, src_w, out_h, out_w, top, left,
     src_stride_n, src_stride_c, src_stride_h, src_stride_w, out_stride_n, out_stride_c, out_stride_h, out_stride_w,
     KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
     DILATION_H: tl.constexpr, DILATION_W: tl.constexpr, TRANSPOSED: tl.constexpr, BIAS: tl.constexpr,
     ACTIVATION: tl.constexpr, SUM: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """The convolution of ``src``; with ``TRANSPOSED`` its gradient: from that of the output (``src``) to the input's.
+    """The convolution of ``src``; with ``TRANSPOSED`` the input's gradient, where ``src`` is the output's gradient.
 
-    Grid: blocks of an image's pixels of ``out``, blocks of channels, images.
+    Grid: blocks of pixels of an image of ``out``, blocks of channels, images.
     """
     pixel = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)[None, :]
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)[:, None]
@@ -73,17 +74,17 @@ def convolve(
 
 
 @triton.jit(do_not_specialize=[*_SIZES, 'pixels', 'share'])
-def weight_gradient(
+def weight_gradient(  # type: ignore[no-untyped-def]
     grad, src, partial, channels, src_h, src_w, out_h, out_w, top, left, pixels, share,
     grad_stride_n, grad_stride_c, grad_stride_h, grad_stride_w, src_stride_n, src_stride_c, src_stride_h, src_stride_w,
     KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
     DILATION_H: tl.constexpr, DILATION_W: tl.constexpr, SUM: tl.constexpr,
     BLOCK_T: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Sums over ``share`` of all ``pixels`` (N * H' * W') of the output, for each of them in a row of ``partial``.
+    """Partial sums of the weight gradient: row i of ``partial`` sums over the i-th ``share`` pixels of the output.
 
-    ``BLOCK_T`` holds all taps of the kernel. Grid: blocks of channels, shares. Nothing is added up between programs,
-    so the result does not depend on their order.
+    The output has ``pixels`` (N * H' * W') in all. ``BLOCK_T`` holds all taps of the kernel. Grid: blocks of channels,
+    shares. No program adds to another's sum, so the result does not depend on their order.
     """
     tap = tl.arange(0, BLOCK_T)[:, None, None]
     channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)[None, :, None]
@@ -114,5 +115,5 @@ def weight_gradient(
     tl.store(partial, total, mask=(channel < channels) & (tap < KERNEL_H * KERNEL_W))
 
 
-# whether TRITON_INTERPRET=1 was set when Triton and this module were imported: kernels run in its interpreter, on a CPU
+# whether kernels run in Triton's interpreter, on a CPU: TRITON_INTERPRET=1 was set when Triton was imported
 INTERPRETED = not any(isinstance(function, triton.JITFunction) for function in (convolve, tl.sum))

@@ -1,81 +1,87 @@
 """The mixed convolution by Triton kernels, for CUDA: ``torch.ops.mixdet.mixconv2d_triton``.
 
-The operator and its two derivatives take what those of :mod:`mixdet.layers.native` take. Each group is one launch that
-reads its slice of the channels and writes into its slice of the result: nothing is split, padded or concatenated.
+The operator and its two derivatives have the arguments of those of :mod:`mixdet.layers.native`. Each group is one
+launch, which reads its slice of the channels and writes its slice of the result: no copy splits, pads or concatenates.
 
-With ``TRITON_INTERPRET=1`` in the environment when Triton is imported the kernels run in its interpreter, on CPU
-tensors too. They have been tested in it alone: compiled for NVIDIA GPUs, but never run or measured on one.
+If ``TRITON_INTERPRET=1`` is set when Triton is imported, the kernels run in its interpreter, on CPU tensors too. They
+have been tested only there; they have been compiled for NVIDIA GPUs, but never run or measured on one.
 """
 
 import functools
 import logging
 import os
 from collections.abc import Sequence
-from typing import NamedTuple, Optional
+from types import ModuleType
+from typing import Any, NamedTuple, Optional
 
 import torch
 from torch import Tensor
 
-from mixdet.layers import schema
+from mixdet.layers import registration
 from mixdet.layers.padding import same_padding
 
+Ints = Sequence[int]
+Gradients = tuple[Any, ...]  # one for each argument of an operator; None for arguments without one
+
 ACTIVATIONS = ('none', 'relu', 'relu6')
-# elements in a program's block, and how many programs share out the sums of the weight gradient; not tuned on a GPU
+# elements of a program's block, and the number of programs among which the sums of a weight gradient are divided; not
+# tuned on a GPU
 BLOCK, GRADIENT_BLOCK, GRADIENT_PROGRAMS = 1024, 4096, 2048
 logger = logging.getLogger(__name__)
+_LIBRARY: Optional[torch.library.Library] = None  # its registrations end with it
 
 
 @functools.cache
 def load() -> bool:
-    """Whether the operator can be used; registers it. Why it cannot is said in one line, once; it never raises."""
+    """Register the operator and return whether that worked; if not, one line, once, gives the reason."""
     try:
         if not hasattr(torch.library, 'register_autograd'):
-            raise ImportError(f'it needs PyTorch 2.4, this is {torch.__version__}')
+            raise ImportError(f'PyTorch 2.4 is needed, this is {torch.__version__}')
         from mixdet.layers import triton_kernels
     except (ImportError, OSError, RuntimeError) as error:
         reason = str(error).strip().split('\n')[0]
         logger.warning(
-            'MixConv runs group by group, its Triton operator is not available: %s (pip install triton)', reason
+            'The Triton MixConv operator is not available, MixConv runs group by group: %s (pip install triton)', reason
         )
         return False
     _register(['CUDA', 'CPU'] if triton_kernels.INTERPRETED else ['CUDA'])
     return True
 
 
+@registration.constant_when_compiled
 def available(device: str) -> bool:
-    """Whether the operator runs on tensors of ``device`` ('cpu', 'cuda'); torch.compile takes the answer as it is."""
+    """Whether the operator runs on tensors of ``device`` ('cpu', 'cuda'); a constant to torch.compile."""
     if device == 'cpu' and os.environ.get('TRITON_INTERPRET') != '1':
         return False
     return device in ('cpu', 'cuda') and load() and (device == 'cuda' or _kernels().INTERPRETED)
 
 
-available._dynamo_marked_constant = True  # as in native.py
-
-
-def _kernels():
+def _kernels() -> ModuleType:
     from mixdet.layers import triton_kernels
 
     return triton_kernels
 
 
 class Group(NamedTuple):
-    """Channels that share a kernel; pairs are (height, width), ``before`` the padding in front of the first pixel."""
+    """Channels with one kernel; pairs are (height, width), ``before`` pads before the first row and column."""
 
     first: int
     channels: int
-    kernel: tuple[int, int]
-    dilation: tuple[int, int]
-    before: tuple[int, int]
+    kernel: tuple[int, ...]
+    dilation: tuple[int, ...]
+    before: tuple[int, ...]
 
     def of(self, x: Tensor) -> Tensor:
-        """Its slice of the channels of ``x``."""
+        """The group's slice of the channels of ``x``."""
         return x.narrow(1, self.first, self.channels)
 
 
-def _geometry(x: Tensor, size, kernel, stride, padding, dilation, same) -> tuple[list[Group], tuple[int, int]]:
-    """The groups and the output's (height, width) for an input of ``size``.
+def _geometry(
+    x: Tensor, size: Ints, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, same: bool
+) -> tuple[list[Group], tuple[int, ...]]:
+    """The groups, and (height, width) of the output, for an input of ``size`` px.
 
-    ``x`` is the input or the output's gradient. Raises ValueError or TypeError for what cannot be convolved.
+    ``x`` is the input or the gradient of the output. Raises ValueError or TypeError if the arguments are not possible.
     """
     count = len(kernel) // 3
     if x.dim() != 4 or not x.is_floating_point():
@@ -84,7 +90,9 @@ def _geometry(x: Tensor, size, kernel, stride, padding, dilation, same) -> tuple
         raise ValueError('mixconv2d: stride must be 2 positive numbers, dilation must be positive')
     if len(padding) != 2 * count or len(dilation) != 2 * count:
         raise ValueError(f'mixconv2d: padding and dilation must have 2 numbers for each of {count} groups')
-    groups, outputs, channels = [], set(), 0
+    groups: list[Group] = []
+    outputs: set[tuple[int, ...]] = set()
+    channels = 0
     for i in range(count):
         taps, steps, before = kernel[3 * i + 1 : 3 * i + 3], dilation[2 * i : 2 * i + 2], padding[2 * i : 2 * i + 2]
         if same:
@@ -106,15 +114,15 @@ def _geometry(x: Tensor, size, kernel, stride, padding, dilation, same) -> tuple
 
 
 def _check_alike(x: Tensor, *others: Tensor) -> None:
-    """Kernels take addresses on trust: raise unless all tensors are of one type and device, and small enough."""
+    """Raise unless all tensors have one type and device and are small enough, as kernels do not check addresses."""
     if any(other.dtype != x.dtype or other.device != x.device for other in others):
-        kinds = sorted({f'{tensor.dtype} on {tensor.device}' for tensor in (x, *others)})
-        raise TypeError(f'mixconv2d: all tensors must be of one type and device, got {", ".join(kinds)}')
+        found = sorted({f'{tensor.dtype} on {tensor.device}' for tensor in (x, *others)})
+        raise TypeError(f'mixconv2d: all tensors must be of one type and device, got {", ".join(found)}')
     pixels = x.shape[0] * x.shape[2] * x.shape[3]
     for tensor in (x, *others):
         reach = sum((length - 1) * step for length, step in zip(tensor.shape[1:], tensor.stride()[1:]))
         if max(reach, pixels) >= 2**31:
-            raise ValueError('mixconv2d: 2^31 elements of one image, or pixels of all, are more than it can count')
+            raise ValueError('mixconv2d: an image must have fewer than 2^31 elements, a batch fewer than 2^31 pixels')
 
 
 def _kernel_shapes(weight: Sequence[Tensor]) -> list[int]:
@@ -123,7 +131,16 @@ def _kernel_shapes(weight: Sequence[Tensor]) -> list[int]:
     return [size for w in weight for size in (w.shape[0], w.shape[2], w.shape[3])]
 
 
-def _forward(input, weight, bias, stride, padding, dilation, same, activation):
+def _forward(
+    input: Tensor,
+    weight: Sequence[Tensor],
+    bias: Optional[Tensor],
+    stride: Ints,
+    padding: Ints,
+    dilation: Ints,
+    same: bool,
+    activation: str,
+) -> Tensor:
     size = input.shape[2:]
     groups, output = _geometry(input, size, _kernel_shapes(weight), stride, padding, dilation, same)
     if bias is not None and bias.shape != input.shape[1:2]:
@@ -131,7 +148,7 @@ def _forward(input, weight, bias, stride, padding, dilation, same, activation):
     if activation not in ACTIVATIONS:
         raise ValueError(f'mixconv2d: activation {activation!r}: must be one of {ACTIVATIONS}')
     shape = (*input.shape[:2], *output)
-    out = torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=schema.result_layout(input))
+    out = torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=registration.result_layout(input))
     _check_alike(input, out, *weight, *([] if bias is None else [bias]))
     for group, taps in zip(groups, weight):
         part = None if bias is None else bias.narrow(0, group.first, group.channels)
@@ -139,32 +156,45 @@ def _forward(input, weight, bias, stride, padding, dilation, same, activation):
     return out
 
 
-def _input_grad(grad, weight, size, stride, padding, dilation, same):
+def _input_grad(
+    grad: Tensor, weight: Sequence[Tensor], size: Ints, stride: Ints, padding: Ints, dilation: Ints, same: bool
+) -> Tensor:
     groups, output = _geometry(grad, size, _kernel_shapes(weight), stride, padding, dilation, same)
     _check_output(grad, output)
     shape = (*grad.shape[:2], *size)
-    result = torch.empty(shape, dtype=grad.dtype, device=grad.device, memory_format=schema.result_layout(grad))
+    result = torch.empty(shape, dtype=grad.dtype, device=grad.device, memory_format=registration.result_layout(grad))
     _check_alike(grad, result, *weight)
     for group, taps in zip(groups, weight):
         _convolve(group, group.of(grad), taps, group.of(result), stride, transposed=True)
     return result
 
 
-def _weight_grad(grad, input, kernel, stride, padding, dilation, same):
+def _weight_grad(
+    grad: Tensor, input: Tensor, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, same: bool
+) -> list[Tensor]:
     groups, output = _geometry(input, input.shape[2:], kernel, stride, padding, dilation, same)
     _check_output(grad, output, input)
     _check_alike(input, grad)
     return [_weight_gradient(group, group.of(grad), group.of(input), stride) for group in groups]
 
 
-def _check_output(grad: Tensor, output: tuple[int, int], input: Optional[Tensor] = None) -> None:
+def _check_output(grad: Tensor, output: tuple[int, ...], input: Optional[Tensor] = None) -> None:
     shape = (*(grad if input is None else input).shape[:2], *output)
     if grad.shape != shape:
         raise ValueError(f'mixconv2d: the gradient has the shape {tuple(grad.shape)}, the output {shape}')
 
 
-def _convolve(group, src, weight, out, stride, bias=None, activation='none', transposed=False) -> None:
-    """Launch one group; ``src`` and ``out`` are its slices."""
+def _convolve(
+    group: Group,
+    src: Tensor,
+    weight: Tensor,
+    out: Tensor,
+    stride: Ints,
+    bias: Optional[Tensor] = None,
+    activation: str = 'none',
+    transposed: bool = False,
+) -> None:
+    """Launch the kernel for one group; ``src`` and ``out`` are the group's slices."""
     if not out.numel():
         return
     kernels = _kernels()
@@ -181,8 +211,8 @@ def _convolve(group, src, weight, out, stride, bias=None, activation='none', tra
         )  # fmt: skip
 
 
-def _weight_gradient(group: Group, grad: Tensor, src: Tensor, stride: Sequence[int]) -> Tensor:
-    """Launch one group: programs add up shares of the pixels, PyTorch adds up the shares."""
+def _weight_gradient(group: Group, grad: Tensor, src: Tensor, stride: Ints) -> Tensor:
+    """Launch the kernel for one group: each program sums over a share of the pixels, PyTorch sums over the shares."""
     kernels = _kernels()
     channels, (height, width) = grad.shape[1], group.kernel
     pixels = grad.numel() // channels
@@ -206,7 +236,7 @@ def _weight_gradient(group: Group, grad: Tensor, src: Tensor, stride: Sequence[i
 
 
 def _blocks(x: Tensor, pixels: int, elements: int) -> tuple[int, int]:
-    """How many pixels and channels of ``x`` a program takes: as many as lie side by side, then of the others."""
+    """How many pixels and channels of ``x`` a program's block has: first of those contiguous in memory, then others."""
     channels = min(_power_of_2(x.shape[1]), 32, elements) if x.stride(1) == 1 else 1
     pixels = min(_power_of_2(pixels), elements // channels)
     return pixels, min(_power_of_2(x.shape[1]), elements // pixels)
@@ -217,20 +247,20 @@ def _cdiv(a: int, b: int) -> int:
 
 
 def _power_of_2(x: int) -> int:
-    """The next one."""
+    """The smallest power of 2 that is at least ``x``."""
     return 1 << (x - 1).bit_length()
 
 
-def _sum_type(x: Tensor):
+def _sum_type(x: Tensor) -> Any:
     import triton.language as tl
 
     return tl.float64 if x.dtype == torch.float64 else tl.float32
 
 
-# The derivatives: each operator is linear in each of its two tensors, so that the three are one another's.
+# Autograd: every operator is linear in each of its two tensors, so the three are one another's derivatives.
 
 
-def _save_forward(ctx, inputs, output) -> None:
+def _save_forward(ctx: Any, inputs: tuple, output: Tensor) -> None:
     input, weight, _, *options, activation = inputs
     if activation != 'none':
         raise RuntimeError('mixconv2d: an activation inside the operator has no gradient; apply it to the result')
@@ -238,7 +268,7 @@ def _save_forward(ctx, inputs, output) -> None:
     ctx.options = options
 
 
-def _forward_backward(ctx, grad):
+def _forward_backward(ctx: Any, grad: Tensor) -> Gradients:
     input, *weight = ctx.saved_tensors
     wanted = ctx.needs_input_grad
     ops, options = torch.ops.mixdet, ctx.options
@@ -249,12 +279,12 @@ def _forward_backward(ctx, grad):
     return input_grad, weight_grad, grad.sum((0, 2, 3)) if wanted[2] else None, *[None] * 5
 
 
-def _save_input_grad(ctx, inputs, output) -> None:
+def _save_input_grad(ctx: Any, inputs: tuple, output: Tensor) -> None:
     grad, weight, _, *ctx.options = inputs
     ctx.save_for_backward(grad, *weight)
 
 
-def _input_grad_backward(ctx, grad):
+def _input_grad_backward(ctx: Any, grad: Tensor) -> Gradients:
     first, *weight = ctx.saved_tensors
     wanted = ctx.needs_input_grad
     ops, options = torch.ops.mixdet, ctx.options
@@ -265,12 +295,12 @@ def _input_grad_backward(ctx, grad):
     return first_grad, weight_grad, *[None] * 5
 
 
-def _save_weight_grad(ctx, inputs, output) -> None:
+def _save_weight_grad(ctx: Any, inputs: tuple, output: list[Tensor]) -> None:
     grad, input, ctx.kernel, *ctx.options = inputs
     ctx.save_for_backward(grad, input)
 
 
-def _weight_grad_backward(ctx, grads):
+def _weight_grad_backward(ctx: Any, grads: list[Tensor]) -> Gradients:
     grad, input = ctx.saved_tensors
     wanted = ctx.needs_input_grad
     ops, options = torch.ops.mixdet, ctx.options
@@ -280,7 +310,7 @@ def _weight_grad_backward(ctx, grads):
 
 
 def _register(keys: Sequence[str]) -> None:
-    global _LIBRARY  # what it registers goes when it goes
+    global _LIBRARY
     _LIBRARY = torch.library.Library('mixdet', 'FRAGMENT')
     options = 'int[] stride, int[] padding, int[] dilation, bool same'
     for name, arguments, result, run, save, backward in (
@@ -296,4 +326,4 @@ def _register(keys: Sequence[str]) -> None:
         for key in keys:
             _LIBRARY.impl(name, run, key)
         torch.library.register_autograd(f'mixdet::{name}', backward, setup_context=save, lib=_LIBRARY)
-    schema.register('mixconv2d_triton', _LIBRARY, ['cpu', 'cuda'])
+    registration.register('mixconv2d_triton', _LIBRARY, ['cpu', 'cuda'])

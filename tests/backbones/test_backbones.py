@@ -1,4 +1,4 @@
-"""One wall of tests for all backbones, and what is particular to each."""
+"""Tests that every backbone must pass, and tests of single ones."""
 
 import pytest
 import torch
@@ -56,7 +56,7 @@ def test_every_parameter_gets_a_gradient(name):
 
 
 @network
-def test_checkpointing_changes_nothing_but_memory(name):
+def test_checkpointing_does_not_change_gradients(name):
     x = torch.randn(2, 3, 64, 64)
     gradients = []
     for with_cp in (False, True):
@@ -69,7 +69,7 @@ def test_checkpointing_changes_nothing_but_memory(name):
 
 @network
 @pytest.mark.parametrize('frozen_stages', [-1, 0, 2, 4])
-def test_frozen_means_frozen(name, frozen_stages):
+def test_frozen_stages_do_not_change(name, frozen_stages):
     model = build(name, frozen_stages=frozen_stages).train()
     parts = [model.stem, *model.stages]
     before = [{key: value.clone() for key, value in part.state_dict().items()} for part in parts]
@@ -101,7 +101,7 @@ def test_norm_and_activation_come_from_the_config():
     assert nn.Hardswish in kinds and nn.SiLU not in kinds and nn.ReLU not in kinds
 
 
-def test_what_lies_behind_the_deepest_output_is_not_built():
+def test_stages_beyond_the_deepest_output_are_not_built():
     assert len(build('v2', out_indices=(0, 1)).stages) == 2
     assert build('v2', out_indices=(3,)).head is None
 
@@ -126,12 +126,12 @@ def test_mixnet_against_live_timm(arch):
 
 
 @pytest.mark.parametrize(('arch', 'expansion'), [('s', 720), ('m', 720), ('l', 960)])
-def test_mixnet_ssdlite_taps(arch, expansion):
+def test_mixnet_outputs_for_ssdlite(arch, expansion):
     model = MixNet(arch, out_indices=('expansion', 'head'))
     assert model.out_channels == (expansion, 1536) and model.out_strides == (16, 32)
 
 
-def test_mobilenet_ssdlite_taps():
+def test_mobilenet_outputs_for_ssdlite():
     v1, v2 = MobileNetV1(out_indices=(2, 3)), MobileNetV2(out_indices=('expansion', 'head'))
     assert (v1.out_channels, v1.out_strides) == ((512, 1024), (16, 32))
     assert (v2.out_channels, v2.out_strides) == ((576, 1280), (16, 32))
@@ -183,6 +183,6 @@ def test_layer_kernel_sizes_from_a_json_config():
         (dict(type='mixdet.MixNet', arch='xxl'), "arch='xxl'"),
     ],
 )
-def test_impossible_requests_say_so(arguments, message):
+def test_impossible_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         MODELS.build(arguments)

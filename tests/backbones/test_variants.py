@@ -5,7 +5,7 @@ from mixdet.backbones.variants import all_variants, variants
 from mixdet.registry import MODELS
 
 
-def test_figures_of_the_paper():
+def test_variants_are_those_of_the_papers_figures():
     sweep = variants('mobilenetv1', 4)
     assert sweep == variants('mobilenetv1', 1)
     assert list(sweep) == [
@@ -25,6 +25,6 @@ def test_every_variant_builds(network, cls):
 
 
 @pytest.mark.parametrize('arguments', [('resnet', 4), ('mobilenetv2', 3)])
-def test_there_are_no_others(arguments):
+def test_other_networks_and_figures_are_refused(arguments):
     with pytest.raises(ValueError, match='must be in'):
         variants(*arguments)

@@ -1,6 +1,6 @@
-"""Compile the kernels for an NVIDIA GPU of compute capability 8.0 on a machine without one: ARGUMENT is fp32, bf16...
+"""Compile the kernels for an NVIDIA GPU of compute capability 8.0, which need not be present.
 
-Prints a line for each kernel and layout.
+The argument is the element type, such as fp32 or bf16. Prints a line for each kernel and layout.
 """
 
 import importlib.util
@@ -15,7 +15,7 @@ from triton.compiler import ASTSource
 SIZES = ('src_h', 'src_w', 'out_h', 'out_w', 'top', 'left', 'pixels', 'share')
 TENSORS = ('src', 'weight', 'bias', 'out', 'grad')
 
-# the file alone: importing mixdet would import PyTorch
+# loaded as a file, because importing mixdet would import PyTorch
 path = Path(__file__).parents[2] / 'mixdet/layers/triton_kernels.py'
 spec = importlib.util.spec_from_file_location('triton_kernels', path)
 kernels = importlib.util.module_from_spec(spec)
@@ -27,10 +27,10 @@ def compile_for_gpu(kernel, dtype, channels_last, **constants):
     for name in kernel.arg_names:
         if name.endswith('stride_c' if channels_last else 'stride_w'):
             constants[name] = 1
-    kinds = {name: f'*{dtype}' for name in TENSORS}
-    kinds['partial'] = f'*{constants["SUM"].name}'
-    signature = {name: 'constexpr' if name in constants else kinds.get(name, 'i32') for name in kernel.arg_names}
-    # as Triton finds them when the tensors are of the usual sizes
+    types = {name: f'*{dtype}' for name in TENSORS}
+    types['partial'] = f'*{constants["SUM"].name}'
+    signature = {name: 'constexpr' if name in constants else types.get(name, 'i32') for name in kernel.arg_names}
+    # what Triton finds for tensors of the usual sizes
     aligned = {
         (i,): [['tt.divisibility', 16]]
         for i, name in enumerate(kernel.arg_names)

@@ -1,4 +1,4 @@
-"""The drop-in on networks of MMDetection and timm: same function, counted sizes, training, checkpoints, errors."""
+"""The drop-in on networks of MMDetection and timm: same function, sizes, training, checkpoints, errors."""
 
 import copy
 
@@ -34,7 +34,7 @@ EXPECTED_LAYERS = {
 
 
 def build(name):
-    """A network with random weights and batch-norms that do something, and kernels to grow its own into."""
+    """A network with random weights and batch-norm statistics, and the kernel sizes to grow its own to."""
     torch.manual_seed(0)
     if name in MMDET:
         config, kernel_sizes = MMDET[name]
@@ -60,7 +60,7 @@ def relative(a, b):
 
 
 @pytest.mark.parametrize('name', [*MMDET, *TIMM])
-def test_same_function_and_the_analytic_size(name):
+def test_same_function_and_size_as_computed_by_hand(name):
     network, kernel_sizes = build(name)
     original = copy.deepcopy(network)
     image = torch.randn(2, 3, *SIZE)
@@ -177,7 +177,7 @@ def test_where(where, expected):
     assert network.training and all(module.training for module in network.modules())
 
 
-def test_what_a_layer_was_stays():
+def test_type_mode_and_frozen_weights_are_kept():
     network = nn.Sequential(nn.Conv2d(6, 6, 3, padding=1, groups=6, dtype=torch.bfloat16).requires_grad_(False))
     network.eval()
     mix_depthwise(network, (3, 5))
@@ -194,7 +194,7 @@ def test_a_shared_layer_stays_shared():
     assert network['a'][0] is network['b'][0] is network['c']
 
 
-def test_cropping_is_a_choice():
+def test_kernels_are_cropped_only_on_request():
     network = nn.Sequential(nn.Conv2d(6, 6, (7, 3), padding=(3, 1), groups=6))
     weight = network[0].weight.detach().clone()
     with pytest.raises(ValueError, match=r'layer 0: a \(7, 3\) kernel does not fit .* allow_crop=True'):
@@ -207,7 +207,7 @@ def test_cropping_is_a_choice():
     assert network(torch.randn(1, 6, 9, 9)).shape == (1, 6, 9, 9)
 
 
-class Odd(nn.Conv2d):
+class Subclass(nn.Conv2d):
     pass
 
 
@@ -216,18 +216,18 @@ class Odd(nn.Conv2d):
     [
         (nn.Sequential(nn.Conv2d(3, 8, 3)), {}, 'Sequential has no depthwise convolution: there is nothing to replace'),
         (nn.Conv2d(6, 6, 3, groups=6), {}, 'is itself a convolution'),
-        (nn.Sequential(Odd(6, 6, 3, groups=6)), {}, 'layer 0: a Odd may compute more'),
+        (nn.Sequential(Subclass(6, 6, 3, groups=6)), {}, 'layer 0: a Subclass may compute more'),
         (nn.Sequential(nn.Conv2d(6, 6, 2, groups=6)), {}, 'is even'),
         (nn.Sequential(nn.Conv2d(6, 6, 3, 1, 1, groups=6, padding_mode='reflect')), {}, "padding_mode='reflect'"),
         (nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(6, 6, 3, groups=6))), {}, 'parametris'),
         (nn.Sequential(MixConv2d(6, 6, (3, 5), dilated=True)), {}, 'dilated'),
         (nn.Sequential(nn.Conv2d(6, 6, 3, groups=6)), dict(kernel_sizes=4), 'must be odd'),
         (stages(), dict(where=dict(name='layer*')), 'selects none of the 4 depthwise convolutions: a, b, c, d'),
-        (stages(), dict(where=dict(names='a')), 'there is no names; known: name'),
+        (stages(), dict(where=dict(names='a')), 'unknown names; known are name, stride'),
         (nn.Sequential(nn.Conv2d(6, 6, 3, groups=6)), dict(where=dict(stage=1)), 'pass its backbone'),
     ],
 )
-def test_what_cannot_be_done_says_so(network, arguments, message):
+def test_impossible_replacements_are_refused(network, arguments, message):
     before = copy.deepcopy(network.state_dict())
     with pytest.raises(ValueError, match=message) as error:
         mix_depthwise(network, **arguments)

@@ -1,4 +1,4 @@
-"""Every form of the mixed convolution against the one in plain PyTorch."""
+"""Every implementation of the mixed convolution against the one in plain PyTorch."""
 
 import copy
 import pickle
@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from helpers import tiny_detector
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parity import TOLERANCE, arrange, assert_autocasts, assert_close, pair, ran
-from strategies import requests
+from parity import TOLERANCE, arrange, assert_autocasts, assert_close, pair, run
+from strategies import mixconv_arguments
 
 from mixdet.layers import MixConv2d, implementations, native, set_mixconv_impl
 
-FORMS = ('padded', 'native')
-every_form = pytest.mark.parametrize('impl', FORMS)
+CPU_IMPLS = ('padded', 'native')
+every_impl = pytest.mark.parametrize('impl', CPU_IMPLS)
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -24,10 +24,10 @@ def operator():
         pytest.skip('no C++ compiler')
 
 
-@every_form
+@every_impl
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
-    requests(),
+    mixconv_arguments(),
     st.sampled_from(list(TOLERANCE)),
     st.sampled_from(['contiguous', 'channels_last', 'strided']),
     st.integers(1, 3),
@@ -36,19 +36,19 @@ def operator():
     st.booleans(),
     st.integers(0, 2**16),
 )
-def test_forms_agree(impl, request_, dtype, layout, batch, height, width, wide, seed):
+def test_agrees_with_split(impl, arguments, dtype, layout, batch, height, width, wide, seed):
     torch.manual_seed(seed)
+    channels, multiplier = arguments['in_channels'], arguments['out_channels'] // arguments['in_channels']
     if wide:  # more channels than a block of the operator
-        request_ = dict(request_, split='equal')
-        request_['out_channels'] = request_['out_channels'] // request_['in_channels'] * 72
-        request_['in_channels'] = 72
-    layer, reference = pair(impl, **request_, dtype=dtype)
-    values = torch.randn(batch, request_['in_channels'], height, width).to(dtype)
-    # half precision: against the same numbers in double, for PyTorch itself rounds between groups' sums
+        channels = 72
+        arguments = dict(arguments, in_channels=channels, out_channels=channels * multiplier, split='equal')
+    layer, reference = pair(impl, **arguments, dtype=dtype)
+    values = torch.randn(batch, channels, height, width).to(dtype)
+    # half precision is compared with the same numbers in double, because PyTorch itself rounds sums of groups
     exact = copy.deepcopy(reference).double()
     x, y = arrange(values, layout).requires_grad_(), values.double().requires_grad_()
-    form, actual = ran(layer, x)
-    assert form == impl and actual.dtype == dtype
+    chosen, actual = run(layer, x)
+    assert chosen == impl and actual.dtype == dtype
     expected = exact(y)
     assert_close(actual, expected, dtype)
     upstream = torch.randn(expected.shape).to(dtype)
@@ -56,11 +56,11 @@ def test_forms_agree(impl, request_, dtype, layout, batch, height, width, wide, 
     wanted = torch.autograd.grad(expected, [y, *exact.parameters()], upstream.double())
     for a, b in zip(gradients, wanted):
         assert a.shape == b.shape
-        # PyTorch's own half-precision gradients of a convolution carry the rounding of every sum
+        # PyTorch rounds every sum of a convolution's gradients in half precision
         assert_close(a, b, dtype) if impl == 'native' or dtype.itemsize >= 4 else assert_close(a, b, torch.bfloat16)
 
 
-@every_form
+@every_impl
 @pytest.mark.parametrize('stride', [1, 2])
 @pytest.mark.parametrize('padding', ['symmetric', 'same'])
 def test_gradients_of_first_and_second_order(impl, stride, padding):
@@ -85,7 +85,7 @@ def test_gradients_of_first_and_second_order(impl, stride, padding):
         assert_close(a, b, torch.float64)
 
 
-@every_form
+@every_impl
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_autocast(impl, dtype):
     torch.manual_seed(0)
@@ -133,7 +133,7 @@ def test_copies_pickles_and_shares_checkpoints(impl):
     ]  # fmt: skip
 
 
-@every_form
+@every_impl
 def test_changed_weights_are_seen(impl):
     layer, reference = pair(impl, 6, 6, (3, 5))
     x = torch.randn(1, 6, 7, 7, dtype=torch.double)
@@ -153,7 +153,7 @@ def test_changed_weights_are_seen(impl):
             before = after
 
 
-@every_form
+@every_impl
 def test_frozen_parameters_get_no_gradient(impl):
     layer, _ = pair(impl, 6, 6, (3, 5))
     layer.convs[0].weight.requires_grad_(False)
@@ -205,18 +205,18 @@ def test_auto_leaves_the_vanilla_3x3_to_pytorch_where_its_gradient_is_faster():
         assert implementations.choose(layer, x) == 'native'
 
 
-def test_a_whole_detector_in_every_form():
+def test_a_whole_detector_with_every_implementation():
     model = tiny_detector(kernel_sizes=(3, 5, 7)).eval()
     x = torch.randn(1, 3, 96, 96)
     with torch.no_grad():
         expected = set_mixconv_impl(model, 'split')(x, mode='tensor')
-        for impl in (*FORMS, 'auto'):
+        for impl in (*CPU_IMPLS, 'auto'):
             actual = set_mixconv_impl(model, impl)(x, mode='tensor')
             for a, b in zip((*actual[0], *actual[1]), (*expected[0], *expected[1])):
                 assert_close(a, b, torch.float32)
 
 
-def test_unknown_forms_are_refused():
+def test_unknown_implementations_are_refused():
     with pytest.raises(ValueError, match="impl='fast': must be one of"):
         MixConv2d(4, 4, 3, impl='fast')
     with pytest.raises(ValueError, match="impl='fast': must be one of"):

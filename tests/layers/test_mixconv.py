@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmcv.cnn import ConvModule, build_conv_layer
 from mmengine.model import BaseModule
-from strategies import requests
+from strategies import mixconv_arguments
 
 import mixdet  # noqa: F401  (its shims must come before mmcv's operators)
 from mixdet.layers import MixConv2d, split_channels
 
 
 def reference(x, layer, stride, dilation, padding, dilated):
-    """The paper's definition, group by group, written without the layer's own arithmetic."""
+    """The paper's definition, group by group, without the layer's own arithmetic."""
     outputs, start = [], 0
     for conv, channels, kernel in zip(layer.convs, layer.in_splits, layer.kernel_size):
         group, start = x[:, start : start + channels], start + channels
@@ -41,18 +41,18 @@ def reference(x, layer, stride, dilation, padding, dilated):
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
-@given(requests(), st.integers(1, 2), st.integers(5, 14), st.integers(5, 14), st.integers(0, 2**16))
-def test_equals_plain_convolutions_per_group(request_, batch, height, width, seed):
+@given(mixconv_arguments(), st.integers(1, 2), st.integers(5, 14), st.integers(5, 14), st.integers(0, 2**16))
+def test_equals_plain_convolutions_per_group(arguments, batch, height, width, seed):
     torch.manual_seed(seed)
-    layer = MixConv2d(**request_).double()
-    if request_['bias']:
+    layer = MixConv2d(**arguments).double()
+    if arguments['bias']:
         for conv in layer.convs:
             torch.nn.init.normal_(conv.bias)
-    x = torch.randn(batch, request_['in_channels'], height, width, dtype=torch.double, requires_grad=True)
-    pair = layer.stride
-    expected = reference(x, layer, pair, layer.dilation, request_['padding'], request_['dilated'])
+    x = torch.randn(batch, arguments['in_channels'], height, width, dtype=torch.double, requires_grad=True)
+    stride = layer.stride
+    expected = reference(x, layer, stride, layer.dilation, arguments['padding'], arguments['dilated'])
     actual = layer(x)
-    assert actual.shape == (batch, request_['out_channels'], -(-height // pair[0]), -(-width // pair[1]))
+    assert actual.shape == (batch, arguments['out_channels'], -(-height // stride[0]), -(-width // stride[1]))
     torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
 
     upstream = torch.randn_like(expected)
@@ -175,7 +175,7 @@ def test_copies_and_pickles():
         (dict(in_channels=4, out_channels=4, kernel_size=(3, 5, 7, 9), split='exponential'), 'leaves a group empty'),
     ],
 )
-def test_impossible_requests_say_so_in_one_line(arguments, message):
+def test_impossible_arguments_are_refused_in_one_line(arguments, message):
     with pytest.raises(ValueError, match=message) as error:
         MixConv2d(**arguments)
     assert '\n' not in str(error.value)

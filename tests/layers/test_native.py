@@ -1,4 +1,7 @@
+import contextlib
 import logging
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -42,16 +45,8 @@ def test_bias_and_activation_inside_the_operator(operator, activation, function,
     fused = torch.ops.mixdet.mixconv2d(x, kernels, bias, *OPTIONS, False, activation)
     assert fused.is_contiguous(memory_format=torch.channels_last) == channels_last
     torch.testing.assert_close(fused, function(plain + bias.view(-1, 1, 1)))
-    with pytest.raises(RuntimeError, match='has no gradient') if activation != 'none' else _nothing():
+    with pytest.raises(RuntimeError, match='has no gradient') if activation != 'none' else contextlib.nullcontext():
         torch.ops.mixdet.mixconv2d(x.requires_grad_(), kernels, bias, *OPTIONS, False, activation)
-
-
-class _nothing:
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        return False
 
 
 @wrong_arguments
@@ -86,7 +81,7 @@ def test_threads_share_the_work(operator, threads):
 
 
 def test_forward_differentiation_is_refused(operator):
-    """Not done in silence, which would lose the tangent."""
+    """It must raise, because the tangent would be lost silently."""
     layer = MixConv2d(6, 6, (3, 5), impl='native').requires_grad_(False)
     x = torch.randn(1, 6, 8, 8)
     with forward_ad.dual_level(), pytest.raises(RuntimeError, match='jvp is not implemented'):
@@ -100,8 +95,8 @@ def test_output_has_the_inputs_memory_format(operator):
     assert layer(x.to(memory_format=torch.channels_last)).is_contiguous(memory_format=torch.channels_last)
 
 
-def attempt(caplog):
-    """Try to load as a fresh process would; what came of it, and what was said."""
+def load(caplog):
+    """Load as a fresh process would: the result, and the messages."""
     with caplog.at_level(logging.WARNING, logger=native.__name__):
         caplog.clear()
         return native.load.__wrapped__(), [record.getMessage() for record in caplog.records]
@@ -110,7 +105,7 @@ def attempt(caplog):
 def test_without_a_compiler_one_line_says_so(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     monkeypatch.setenv('CXX', 'no-such-compiler')
-    loaded, messages = attempt(caplog)
+    loaded, messages = load(caplog)
     assert not loaded and len(messages) == 1 and 'no-such-compiler' in messages[0] and '\n' not in messages[0]
 
 
@@ -120,7 +115,7 @@ def test_a_failing_compiler_leaves_nothing_behind(monkeypatch, tmp_path, caplog)
     compiler.chmod(0o755)
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     monkeypatch.setenv('CXX', str(compiler))
-    loaded, messages = attempt(caplog)
+    loaded, messages = load(caplog)
     assert not loaded and len(messages) == 2 and 'Compiling' in messages[0]
     assert messages[1].endswith('x.cpp:2: error: no such flag')
     assert [path.name for path in (tmp_path / 'mixdet').iterdir()] == ['lock']
@@ -129,16 +124,34 @@ def test_a_failing_compiler_leaves_nothing_behind(monkeypatch, tmp_path, caplog)
 def test_a_cache_that_cannot_be_written(monkeypatch, tmp_path, caplog):
     (tmp_path / 'file').write_text('')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
-    loaded, messages = attempt(caplog)
+    loaded, messages = load(caplog)
     assert not loaded and len(messages) == 1 and 'file' in messages[0]
 
 
-def test_the_switch(monkeypatch, caplog):
+def test_a_changed_source_is_compiled_and_another_copy_is_not(monkeypatch, tmp_path):
+    compiled = []
+
+    def compile_nothing(command, **kwargs):
+        compiled.append(command)
+        Path(command[-1]).touch()
+
+    monkeypatch.setattr(native.subprocess, 'run', compile_nothing)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    library = native._library()
+    copied = shutil.copytree(native.MAIN_SOURCE.parent, tmp_path / 'csrc')
+    monkeypatch.setattr(native, 'MAIN_SOURCE', copied / 'mixconv.cpp')
+    assert native._library() == library and len(compiled) == 1
+    (copied / 'plan.h').open('a').write('// changed')
+    assert native._library() != library
+    assert len(compiled) == 2 and str(native.MAIN_SOURCE) in compiled[1]
+
+
+def test_it_can_be_switched_off(monkeypatch, caplog):
     monkeypatch.setenv(native.SWITCH, '0')
-    assert attempt(caplog) == (False, [])
+    assert load(caplog) == (False, [])
 
 
-def test_without_the_operator_layers_still_work(monkeypatch):
+def test_without_the_operator_layers_use_split(monkeypatch):
     monkeypatch.setattr(native, 'available', lambda: False)
     layer = MixConv2d(6, 6, (3, 5), impl='native')
     x = torch.randn(1, 6, 8, 8)
@@ -147,6 +160,6 @@ def test_without_the_operator_layers_still_work(monkeypatch):
     assert torch.equal(layer(x), reference(x))
 
 
-def test_the_compiler_is_told_of_the_constant_in_its_own_way():
+def test_availability_is_a_constant_to_torch_compile():
     marked = torch.compiler.assume_constant_result(lambda: True)
     assert vars(marked) and vars(marked).items() <= vars(native.available).items()

@@ -24,7 +24,7 @@ def onednn():
 
 
 def pair(in_channels=8, out_channels=16, activation=None, **geometry):
-    """A layer, and what it should compute."""
+    """A layer, and the function that it should compute."""
     torch.manual_seed(0)
     conv = nn.Conv2d(in_channels, out_channels, **(geometry or dict(kernel_size=1))).requires_grad_(False)
     layer = copy.deepcopy(conv)
@@ -48,7 +48,7 @@ def through_onednn(layer, x):
 @pytest.mark.parametrize('bias', [False, True])
 def test_is_a_convolution_and_its_activation(in_channels, out_channels, geometry, bias, activation):
     layer, reference = pair(in_channels, out_channels, activation, bias=bias, **geometry)
-    for size, batch in (((9, 11), 2), ((14, 6), 1), ((9, 11), 3)):  # for the first of which the weights are arranged
+    for size, batch in (((9, 11), 2), ((14, 6), 1), ((9, 11), 3)):  # the weights are packed for the first
         x = 4 * image(in_channels, size, batch)
         out, fast = through_onednn(layer, x)
         assert fast and out.is_contiguous(memory_format=torch.channels_last)
@@ -56,7 +56,7 @@ def test_is_a_convolution_and_its_activation(in_channels, out_channels, geometry
 
 
 @pytest.mark.parametrize('x', [image().contiguous(), image(size=(1, 1)), image(batch=0)])
-def test_other_inputs_are_convolved_as_ever(x):
+def test_other_inputs_do_not_go_through_onednn(x):
     layer, reference = pair(activation='relu6')
     out, fast = through_onednn(layer, x)
     assert not fast
@@ -112,7 +112,7 @@ def test_copies_hold_the_parameters_alone(copied):
     x = image()
     layer(x)
     twin = copied(layer)
-    assert '_arranged' in vars(layer) and '_arranged' not in vars(twin)
+    assert '_packed' in vars(layer) and '_packed' not in vars(twin)
     assert list(twin.state_dict()) == ['weight', 'bias']
     torch.testing.assert_close(twin(x), reference(x), rtol=1e-5, atol=1e-5)
 

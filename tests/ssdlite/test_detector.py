@@ -23,13 +23,13 @@ def prepared(model, size):
     return dict(batch_inputs=data['inputs'], batch_data_samples=data['data_samples'])
 
 
-def test_is_wired_from_its_backbone():
+def test_channels_follow_from_the_backbone():
     model = tiny_detector(out_indices=(2, 'head'))
     assert model.neck.in_channels == model.backbone.out_channels
     assert tuple(model.bbox_head.in_channels) == model.neck.out_channels
 
 
-def test_learns_one_batch_by_heart():
+def test_overfits_one_batch():
     model = tiny_detector()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     data = prepared(model, (96, 96))

@@ -264,8 +264,8 @@ def test_nms_of_the_best_first_is_nms_of_all(max_per_img):
     assert torch.equal(found.scores, results.scores[expected][: max_per_img if max_per_img > 0 else None])
 
 
-def test_soft_nms_scores_are_taken_over():
-    """The operator is one of those that need compiled mmcv; the error says so."""
+def test_soft_nms_replaces_scores():
+    """Without compiled mmcv operators, which it needs, the error says so."""
     from mixdet.compat.mmcv_ops import has_compiled_ops
 
     head = build_head(test_cfg=ConfigDict({**TEST_CFG, 'nms': dict(type='soft_nms', iou_threshold=0.3)}))

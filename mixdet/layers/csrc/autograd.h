@@ -1,5 +1,5 @@
-// Derivatives. The three operators are derivatives of one another (each is linear in each of its two tensors), so
-// giving all three a gradient makes every order of differentiation work.
+// Autograd. The three operators are derivatives of one another, because each is linear in each of its two tensors; with
+// gradients of all three, derivatives of any order work.
 #pragma once
 
 #include <torch/csrc/autograd/custom_function.h>
@@ -34,7 +34,7 @@ inline std::vector<Tensor> call_weight_grad(const Tensor& grad, const Tensor& x,
   return op.call(grad, x, shapes, o.stride, o.padding, o.dilation, o.same);
 }
 
-// Whether what is computed from these has to record it: for a gradient, or to refuse forward differentiation.
+// Whether autograd must record a computation from these tensors: for a gradient, or to refuse forward differentiation.
 inline bool recorded(const Tensor& first, TensorList rest, const OptionalTensor& last = std::nullopt) {
   const auto wanted = [](const Tensor& x) {
     return x.defined() && ((x.requires_grad() && at::GradMode::is_enabled()) || x._fw_grad(0).defined());
@@ -43,7 +43,7 @@ inline bool recorded(const Tensor& first, TensorList rest, const OptionalTensor&
 }
 
 inline void save(AutogradContext* ctx, const Options& o) {
-  // one entry of the map instead of four
+  // one entry in the map instead of four
   std::vector<int64_t> values{o.same};
   for (const auto& part : {o.stride, o.padding, o.dilation}) values.insert(values.end(), part.begin(), part.end());
   ctx->saved_data["options"] = std::move(values);
@@ -63,7 +63,8 @@ inline bool any_needed(AutogradContext* ctx, size_t begin, size_t count) {
   return false;
 }
 
-// The gradients of one tensor, of weights or of nothing, in the order of apply's arguments.
+// The gradients in the order of apply's arguments: of the first tensor, of `count` weights (undefined if there are
+// none), and the rest.
 inline variable_list gradients(Tensor first, const std::vector<Tensor>& weights, size_t count,
                                std::initializer_list<Tensor> rest) {
   variable_list all{std::move(first)};

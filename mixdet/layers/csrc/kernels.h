@@ -1,18 +1,18 @@
 // The arithmetic of mixed depthwise convolution on a CPU.
 //
-// Work is done on blocks of neighbouring channels. Rows of a block are copied, zero-padded, into a buffer whose
-// elements are SIMD vectors across channels; memory layout, element type and padding matter only in that copy and in
-// the one that writes results, so that the loops between them are plain multiply-adds without a condition. A vector may
-// hold channels of several groups: it has the taps of all their kernels, with weights of zero where one lacks a tap.
-// Forward and input gradient are both "gather" convolutions: out(i * out_step + phase) sums in(i * in_step + offset)
-// over taps; a stride in the input gradient only sorts the taps into phases.
+// The unit of work is a block of neighbouring channels. Its rows are copied, with zero padding, into a buffer of SIMD
+// vectors across channels. Memory layout, element type and padding matter only in that copy and in the one that writes
+// the results, so the loops between them are plain multiply-adds without conditions. A vector can hold channels of
+// several groups: it then has the taps of all their kernels, with zero weights for taps that a kernel lacks. Forward
+// and input gradient are both "gather" convolutions: out(i * out_step + phase) is a sum of in(i * in_step + offset)
+// over taps; a stride of the input gradient only sorts the taps into phases.
 #pragma once
 
 #include "plan.h"
 
 namespace mixdet {
 
-// `Tile` output pixels of a row; they stay in registers while the taps go by.
+// Computes a row, `Tile` output pixels at a time, which stay in registers during the loop over taps.
 template <typename T, int Tile, int Step>
 void convolve_row(const Vec<T>* in, int64_t first, int64_t step, const int64_t* offsets, const Vec<T>* weights,
                   int64_t taps, Vec<T> bias, Vec<T>* out, int64_t width) {
@@ -41,7 +41,7 @@ RowFunction<T> row_function(int64_t step) {
 
 constexpr int kLargestTile = 10;
 
-// The tile that computes the fewest pixels beyond `width`; the larger of two equals.
+// The function whose tiles compute the fewest pixels beyond `width`; of several, the one with the largest tile.
 template <typename T>
 RowFunction<T> row_function(int64_t width, int64_t step) {
   int best = 10;
@@ -55,8 +55,8 @@ struct Steps {
   int64_t in_h, in_w, out_h, out_w;
 };
 
-// Where the taps of a block's vectors read, for every gather from its first vector's to its last's: relative to the
-// start of a row of the buffer, which has `columns` columns.
+// Where the taps of a block's vectors read, relative to the start of a row of the buffer, which has `columns` columns:
+// one list for each gather, from that of the first vector to that of the last.
 inline std::vector<std::vector<int64_t>> offsets_of(const Plan& plan, const Block& block, int64_t top,
                                                     int64_t columns) {
   std::vector<std::vector<int64_t>> all;
@@ -68,7 +68,8 @@ inline std::vector<std::vector<int64_t>> offsets_of(const Plan& plan, const Bloc
   return all;
 }
 
-// One block of channels, rows [first, last) (in steps of steps.out_h) of one image. `bias`: of all channels, or null.
+// Computes rows [first, last) (in steps of steps.out_h) of image n, for a block of channels. `bias` is that of all
+// channels, or null.
 template <typename T, typename S>
 void gather_rows(const View<const S>& in, const View<S>& out, const Plan& plan, const Block& block, const Steps& steps,
                  const Vec<T>* weights, const T* bias, Activation activation, int64_t n, int64_t first, int64_t last) {
@@ -76,7 +77,7 @@ void gather_rows(const View<const S>& in, const View<S>& out, const Plan& plan, 
   const Window& window = block.window;
   const int64_t out_columns = (out.width + steps.out_w - 1) / steps.out_w;
   const int64_t columns = (out_columns - 1) * steps.in_w + window.width();
-  // rows outside the image are left out of the sums; columns outside are zeros in the buffer
+  // rows outside the image are left out of the sums; columns outside it are zeros in the buffer
   const int64_t top = std::clamp<int64_t>(first * steps.in_h + window.min_dy, 0, in.height);
   const int64_t bottom = std::clamp<int64_t>((last - 1) * steps.in_h + window.max_dy + 1, top, in.height);
   const int64_t plane = (bottom - top) * columns;
@@ -93,7 +94,7 @@ void gather_rows(const View<const S>& in, const View<S>& out, const Plan& plan, 
   Prefetch<const S> next(in, n, end.first_channel + end.channels, channels, top, bottom, last - first);
   const bool far = out.far();
   for (size_t p = 0; p < plan.gathers[0].phases.size(); ++p) {
-    const Phase& phase = plan.gathers[0].phases[p];  // the taps differ between gathers, x and y do not
+    const Phase& phase = plan.gathers[0].phases[p];  // gathers differ in taps, not in x and y
     const int64_t width = (out.width - phase.x + steps.out_w - 1) / steps.out_w;
     for (int64_t i = first; i < last; ++i) {
       const int64_t y = i * steps.out_h + phase.y;
@@ -107,7 +108,7 @@ void gather_rows(const View<const S>& in, const View<S>& out, const Plan& plan, 
           places = plan.gathers[gather].phases[p].places_between(-row, bottom - top - row);
         S* target = out.data + n * out.batch_step + lanes[v].first_channel * out.channel_step + y * out.row_step +
                     phase.x * out.pixel_step;
-        // the lines that the results go to are fetched while they are computed
+        // fetch the cache lines of the results while these are computed
         for (int64_t x = 0; far && x < width; ++x) __builtin_prefetch(target + x * steps.out_w * out.pixel_step, 1);
         Vec<T> added{};
         if (bias) std::memcpy(&added, bias + lanes[v].first_channel, lanes[v].channels * sizeof(T));
@@ -136,11 +137,11 @@ void correlate(const Vec<T>* x, int64_t row_step, int64_t pixel_step, const int6
       for (int k = 0; k < kTaps; ++k) local[k] += taps[k][c * step] * g;
     }
   }
-  // sums of sums: rounding errors grow with the number of terms
+  // partial sums are added up separately, because rounding errors grow with the number of terms
   for (int k = 0; k < kTaps; ++k) sums[k] += local[k];
 }
 
-// Weight gradient of one block of channels over images [first, last); adds to sums[start of a vector + tap].
+// Adds the weight gradient of a block of channels over images [first, last) to sums[start of a vector + tap].
 template <typename T, typename S>
 void weight_gradient(const View<const S>& x, const View<const S>& grad, const Plan& plan, const Block& block,
                      int64_t stride_h, int64_t stride_w, int64_t first, int64_t last, Vec<T>* sums) {
@@ -151,7 +152,7 @@ void weight_gradient(const View<const S>& x, const View<const S>& grad, const Pl
   const int64_t columns = (grad.width - 1) * stride_w + window.width();
   const int64_t strip =
       rows_at_a_time(grad.height, (columns + grad.width) * block.count * kVectorBytes, stride_h, window.height());
-  // enough pixels to make up for fetching the sums, few enough to stay in the L1 cache
+  // enough rows to make up for fetching the sums, few enough for the L1 cache
   const int64_t step = std::max<int64_t>(1, 64 / grad.width);
   auto offsets = offsets_of(plan, block, window.min_dy, columns);
   for (auto& of_gather : offsets) of_gather.resize((of_gather.size() + kTaps - 1) / kTaps * kTaps);
@@ -165,7 +166,7 @@ void weight_gradient(const View<const S>& x, const View<const S>& grad, const Pl
       load<T, S>(x, n, lanes->first_channel, channels, y * stride_h + window.min_dy, rows, window.min_dx, columns,
                  pixels);
       load<T, S>(grad, n, lanes->first_channel, channels, y, out_rows, 0, grad.width, gradients);
-      // the next block of rows, which another image may have
+      // the rows that are loaded next, perhaps those of the next image
       const int64_t next_n = y + strip < grad.height ? n : n + 1, next_y = next_n == n ? y + strip : 0;
       const int64_t next_end = next_n < last ? next_y + std::min(strip, grad.height - next_y) : next_y;
       const int64_t steps = (out_rows + step - 1) / step;

@@ -1,4 +1,4 @@
-// Mixed depthwise convolution of all groups as one PyTorch operator for the CPU, with both of its gradients.
+// Mixed depthwise convolution of all groups as one PyTorch operator for the CPU, and its two gradients.
 #include "autograd.h"
 
 namespace mixdet {

@@ -1,4 +1,4 @@
-// The operator and its two gradients on CPU tensors: checks, sharing out among threads, types.
+// The operator and its two gradients for CPU tensors: checks, distribution over threads, types.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -13,7 +13,7 @@ using at::Tensor;
 using at::TensorList;
 using OptionalTensor = std::optional<Tensor>;
 
-// stride (2); padding and dilation (2 for each group); whether padding is TensorFlow's SAME instead
+// Stride (2 numbers); padding and dilation (2 for each group); `same`: TensorFlow's SAME padding instead of `padding`.
 struct Options {
   std::vector<int64_t> stride, padding, dilation;
   bool same;
@@ -50,7 +50,7 @@ inline int64_t output_size(int64_t size, int64_t stride, int64_t padding, int64_
   return size + 2 * padding < extent ? 0 : (size + 2 * padding - extent) / stride + 1;
 }
 
-// (height, width) of the output; all groups must agree.
+// (height, width) of the output, in which all groups must agree.
 inline std::pair<int64_t, int64_t> output_size(const std::vector<Group>& groups, const Options& o, int64_t height,
                                                int64_t width) {
   std::pair<int64_t, int64_t> result{-1, -1};
@@ -114,8 +114,7 @@ using Accumulator = std::conditional_t<std::is_same_v<S, double>, double, float>
 #define MIXDET_DISPATCH(TYPE, ...) \
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, TYPE, "mixconv2d", __VA_ARGS__)
 
-// Calls function(group, its first channel's lane, lane after its last, places of its kernel) for the groups of a
-// vector.
+// Calls function(group, first lane, last lane + 1, places of the kernel's taps) for each group in a vector.
 template <typename Function>
 void for_groups(const std::vector<Group>& groups, const Lanes& lanes, const Gather& gather, Function function) {
   for (size_t g = 0; g < gather.places.size(); ++g) {
@@ -126,7 +125,7 @@ void for_groups(const std::vector<Group>& groups, const Lanes& lanes, const Gath
   }
 }
 
-// The weights of a vector of channels, [tap]; zero where a channel's kernel has not the tap, and beyond the last
+// Writes the weights of a vector of channels, [tap]: zeros for taps that a channel's kernel lacks and beyond the last
 // channel.
 template <typename T, typename S>
 void pack(const std::vector<Tensor>& weights, const std::vector<Group>& groups, const Lanes& lanes,
@@ -140,7 +139,7 @@ void pack(const std::vector<Tensor>& weights, const std::vector<Group>& groups, 
     const auto copy = [&](int64_t k, int64_t i) {
       values[places[k] * size + i] = static_cast<T>(source[i * taps + k]);
     };
-    const bool full = last - first == size;  // which is a loop of known length
+    const bool full = last - first == size;  // a loop of constant length is faster
     for (int64_t k = 0; k < taps; ++k) {
       if (full) {
         for (int i = 0; i < size; ++i) copy(k, i);
@@ -158,12 +157,12 @@ inline Activation activation_of(c10::string_view name) {
   TORCH_CHECK_VALUE(false, "mixconv2d: activation '", name, "' must be none, relu or relu6");
 }
 
-// Tasks that are worth a thread, at some 10^5 multiply-adds, when `tasks` of them hold `work`.
+// How many tasks are worth a thread (about 10^5 multiply-adds) if `tasks` of them have `work` multiply-adds.
 inline int64_t grain(int64_t tasks, int64_t work) {
   return std::max<int64_t>(1, 100000 * tasks / std::max<int64_t>(1, work));
 }
 
-// Multiply-adds of a result of this many elements in each channel.
+// Multiply-adds for a result with `elements` elements in each channel.
 inline int64_t work_of(const std::vector<Group>& groups, int64_t elements) {
   int64_t work = 0;
   for (const Group& group : groups) work += group.channels * group.taps() * elements;
@@ -198,7 +197,7 @@ inline void gather(const Tensor& in, const Tensor& out, TensorList weights, cons
       }
     });
     const Tensor added = bias ? bias->to(c10::CppTypeToScalarType<T>::value).contiguous() : Tensor();
-    // neighbouring blocks share cache lines of the image, so they come one after the other
+    // neighbouring blocks share cache lines of the image, so they are computed one after the other
     const int64_t tasks = source.batch * num_strips * num_blocks;
     const int64_t pixels = std::min(in.size(2) * in.size(3), out.size(2) * out.size(3)) * source.batch;
     at::parallel_for(0, tasks, grain(tasks, work_of(groups, pixels)), [&](int64_t begin, int64_t end) {
@@ -263,7 +262,7 @@ inline std::vector<Tensor> weight_grad_cpu(const Tensor& grad, const Tensor& x, 
     const auto gradients = view<const scalar_t>(grad);
     const Plan plan = make_plan<T>(groups, o.stride[0], o.stride[1], false, kTaps, x.size(3));
     const int64_t num_blocks = plan.blocks.size();
-    // few blocks for many threads: the images are shared out too, and their sums added in order
+    // with few blocks for many threads the images are divided too, and the sums of the parts added in order
     const int64_t threads = at::get_num_threads();
     const int64_t parts =
         threads == 1 ? 1 : std::max<int64_t>(1, std::min(pixels.batch, (2 * threads + num_blocks - 1) / num_blocks));

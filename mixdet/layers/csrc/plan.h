@@ -1,4 +1,4 @@
-// What is summed where: the taps of every group's kernel, and how the channels are shared out among SIMD vectors.
+// Which taps are summed, and how the channels are divided into SIMD vectors and blocks.
 #pragma once
 
 #include <algorithm>
@@ -12,9 +12,9 @@
 namespace mixdet {
 
 constexpr int kTaps = 9;                      // weight gradients kept in registers at a time
-constexpr int64_t kScratchBytes = 96 * 1024;  // aimed at for the rows of a block: they should stay in the L2 cache
-constexpr int64_t kBlockBytes = 256;          // of a block's channels of one pixel, at most; a row has up to
-constexpr int64_t kRowBytes = 4096;           // of them: several should stay in the L1 cache
+constexpr int64_t kScratchBytes = 96 * 1024;  // target for the rows of a block, which should stay in the L2 cache
+constexpr int64_t kBlockBytes = 256;          // maximum for one pixel of a block
+constexpr int64_t kRowBytes = 4096;           // target for a row of a block: several should stay in the L1 cache
 
 // One MixConv group. `top`, `left`: padding before the first row and column.
 struct Group {
@@ -23,14 +23,14 @@ struct Group {
   int64_t end() const { return first_channel + channels; }
 };
 
-// Where a tap reads, relative to the output's (i, j) times the input step.
+// Where a tap reads, relative to (i, j) of the output times the input step.
 struct Tap {
   int64_t dy, dx;
   bool operator<(const Tap& other) const { return std::tie(dy, dx) < std::tie(other.dy, other.dx); }
   bool operator==(const Tap& other) const { return dy == other.dy && dx == other.dx; }
 };
 
-// All that taps read around a pixel.
+// The smallest rectangle around a pixel that holds all that its taps read.
 struct Window {
   int64_t min_dy, max_dy, min_dx, max_dx;
   int64_t height() const { return max_dy - min_dy + 1; }
@@ -43,13 +43,13 @@ struct Window {
   }
 };
 
-// Output pixels (i * out_step + y, j * out_step + x), which all sum the same taps. `first`: place of the first of them
-// among the taps of all phases.
+// Output pixels (i * out_step + y, j * out_step + x), which all sum the same taps. `first`: place of the first of these
+// taps among the taps of all phases.
 struct Phase {
   int64_t y, x, first;
-  std::vector<Tap> taps;  // in order
+  std::vector<Tap> taps;  // sorted
 
-  // The places of the taps with first_row <= dy < last_row, as a range.
+  // The range of places of the taps with first_row <= dy < last_row.
   std::pair<int64_t, int64_t> places_between(int64_t first_row, int64_t last_row) const {
     const auto row = [](const Tap& tap, int64_t dy) { return tap.dy < dy; };
     const auto begin = std::lower_bound(taps.begin(), taps.end(), first_row, row);
@@ -58,16 +58,16 @@ struct Phase {
   }
 };
 
-// The taps of one kernel, or of several that share a vector of channels: each tap that one of them has.
+// The taps of one kernel, or the union of the taps of several kernels whose channels share a vector.
 struct Gather {
   int64_t first_group, taps = 0;
   std::vector<Phase> phases;
-  std::vector<std::vector<int64_t>> places;  // [group][element of its kernel]: among the taps of all phases
+  std::vector<std::vector<int64_t>> places;  // [group][element of its kernel], among the taps of all phases
   Window window;
 };
 
-// For the output, or `transposed` for the gradient of the input: its pixel i gets grad(o) * weight(k) from every
-// o * stride + k * dilation - padding = i. `range`: the groups.
+// The gather of the groups in `range` (the last included): of the output, or with `transposed` of the gradient of the
+// input, whose pixel i is the sum of grad(o) * weight(k) over all o and k with o * stride + k * dilation - padding = i.
 inline Gather make_gather(const std::vector<Group>& groups, std::pair<int64_t, int64_t> range, int64_t stride_h,
                           int64_t stride_w, bool transposed) {
   Gather gather{range.first};
@@ -111,33 +111,33 @@ inline Gather make_gather(const std::vector<Group>& groups, std::pair<int64_t, i
   return gather;
 }
 
-// The channels of one SIMD vector. `gather`: index of its taps; `start`: of its weights among those of all vectors,
-// which have one for each tap.
+// The channels of one SIMD vector. `gather`: index of the gather with its taps; `start`: index of its first weight
+// among the weights of all vectors, of which each tap has one.
 struct Lanes {
   int64_t first_channel, channels, gather, start;
 };
 
-// Vectors [first, first + count), which are read and written together: in channels_last their bytes lie side by side,
-// and an image's pixels far apart, so that the processor finds the pages of the memory once for all of them.
+// Vectors [first, first + count), which are read and written together. In channels_last they are contiguous while
+// pixels lie far apart, so the processor looks up each memory page once for all of them.
 struct Block {
   int64_t first, count;
   Window window;
 };
 
-// How the work on all channels is shared out.
+// How the work on all channels is divided.
 struct Plan {
   std::vector<Gather> gathers;
   std::vector<Lanes> lanes;
   std::vector<Block> blocks;
   int64_t size = 0;  // vectors of weights
 
-  // Where the weights of a vector start; of the one after the last, where they end.
+  // Where the weights of a vector start; for the vector after the last one, where all weights end.
   int64_t start(int64_t vector) const {
     return vector < static_cast<int64_t>(lanes.size()) ? lanes[vector].start : size;
   }
 };
 
-// `round`: to what number of taps a vector's weights are filled up; `columns`: of the pixels that are read.
+// `round`: the number of weights of each vector is rounded up to a multiple of this; `columns`: width of the input.
 template <typename T>
 Plan make_plan(const std::vector<Group>& groups, int64_t stride_h, int64_t stride_w, bool transposed, int64_t round,
                int64_t columns) {
@@ -164,7 +164,7 @@ Plan make_plan(const std::vector<Group>& groups, int64_t stride_h, int64_t strid
   return plan;
 }
 
-// Rows (in steps of the output) that are computed from one block of input rows; `row_bytes` of all its vectors.
+// How many rows (in steps of the output) to compute from one load of input rows; `row_bytes`: size of a row of a block.
 inline int64_t rows_at_a_time(int64_t rows, int64_t row_bytes, int64_t in_step, int64_t extent) {
   const int64_t fit = kScratchBytes / row_bytes - extent;
   return std::max<int64_t>(1, std::min(rows, std::max(fit / in_step, 4 * extent / in_step)));

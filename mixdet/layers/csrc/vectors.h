@@ -1,4 +1,4 @@
-// Channels as SIMD vectors, and how they are read from and written to tensors of any layout and type.
+// SIMD vectors across channels: reading them from tensors of any layout and type, and writing them to such tensors.
 #pragma once
 
 #include <algorithm>
@@ -17,8 +17,8 @@ constexpr int kVectorBytes = 32;
 #else
 constexpr int kVectorBytes = 16;
 #endif
-constexpr int kAhead = 16;                 // pixels
-constexpr int64_t kFarBytes = 512 * 1024;  // a tensor this large is not expected in a core's own caches
+constexpr int kAhead = 16;                 // distance of the prefetch, in pixels
+constexpr int64_t kFarBytes = 512 * 1024;  // a larger tensor is not expected to be in a core's own caches
 
 template <typename T>
 struct Simd {
@@ -28,7 +28,7 @@ struct Simd {
 template <typename T>
 using Vec = typename Simd<T>::Vec;
 
-// An image batch of any strides (in elements).
+// A batch of images with any strides (in elements).
 template <typename S>
 struct View {
   S* data;
@@ -37,7 +37,7 @@ struct View {
   bool far() const { return batch * channels * height * width * static_cast<int64_t>(sizeof(S)) > kFarBytes; }
 };
 
-// A buffer that each thread keeps, so that no call pays for fresh pages.
+// A buffer that each thread keeps, because new memory pages would cost time at every call.
 template <typename T>
 Vec<T>* scratch(int64_t vectors, int slot) {
   struct Buffer {
@@ -53,7 +53,7 @@ Vec<T>* scratch(int64_t vectors, int slot) {
   return buffer.data.get();
 }
 
-// Copies `count` values, fewer than 2 * Size, in pieces that are single moves.
+// Copies `count` values, fewer than 2 * Size, in pieces that a single instruction can move.
 template <int Size, typename T>
 void copy(T* to, const T* from, int count) {
   if (count & Size) {
@@ -65,7 +65,7 @@ void copy(T* to, const T* from, int count) {
 }
 
 // Copies rows [top, top + rows), columns [left, left + columns) of channels [first, first + channels) into
-// out[vector][row][column], zeros where they lie outside the image and beyond the last channel.
+// out[vector][row][column], with zeros outside the image and beyond the last channel.
 template <typename T, typename S>
 void load(const View<const S>& image, int64_t n, int64_t first, int64_t channels, int64_t top, int64_t rows,
           int64_t left, int64_t columns, Vec<T>* out) {
@@ -89,7 +89,7 @@ void load(const View<const S>& image, int64_t n, int64_t first, int64_t channels
       const S* source = origin + c * image.channel_step + y * image.row_step + (left + begin) * image.pixel_step;
       if (image.channel_step == 1 && count == lanes) {
         for (int64_t x = begin; x < end; ++x, source += image.pixel_step) {
-          // pixels lie too far apart for the processor to foresee them across pages; rows follow one another
+          // pixels lie too far apart for the processor to prefetch them across pages; the next row follows this one
           __builtin_prefetch(source + kAhead * image.pixel_step);
           if constexpr (std::is_same_v<T, S>) {
             std::memcpy(row + x, source, sizeof(Vec<T>));
@@ -121,8 +121,8 @@ void load(const View<const S>& image, int64_t n, int64_t first, int64_t channels
   }
 }
 
-// Fetches channels [first, first + channels) of rows [top, bottom) into the L2 cache, a part at each of `steps` steps:
-// in channels_last their pixels lie too far apart for the processor to do so by itself.
+// Prefetches channels [first, first + channels) of rows [top, bottom) into the L2 cache, a part at each of `steps`
+// steps: in channels_last the pixels lie too far apart for the processor to do so by itself.
 template <typename S>
 struct Prefetch {
   static constexpr int64_t kLine = 64 / sizeof(S);
@@ -142,7 +142,7 @@ struct Prefetch {
   }
 };
 
-// Writes `count` channels of a row of results; `pixel_step`: its pixels' distance in the image.
+// Writes `count` channels of a row of results; `pixel_step`: the distance between the row's pixels in the image.
 template <typename T, typename S>
 void store(const Vec<T>* row, int64_t width, int count, S* out, int64_t channel_step, int64_t pixel_step) {
   constexpr int lanes = Simd<T>::lanes;
