@@ -215,12 +215,13 @@ def keys(batch_sampler):
 
 def test_both_loaders_of_a_run_are_seeded(runner, warnings):
     made = runner()
+    made.train_loop._iter = 5
     before, val_before = made.train_loop.dataloader.dataset, made.val_loop.dataloader.dataset
     seed_loaders(made)
     for loop, dataset in ((made.train_loop, before), (made.val_loop, val_before)):
         assert isinstance(loop.dataloader, SeededLoader) and loop.dataloader.dataset.dataset is dataset
         assert keys(loop.dataloader.batch_sampler)[:2] == [(7, 0, 0, 0, 0), (7, 0, 0, 0, 1)]
-        assert not loop.dataloader.batch_sampler.endless
+        assert not loop.dataloader.batch_sampler.endless and loop.dataloader.batch_sampler.skip == 0
     assert warnings == []
     for made.train_loop._epoch in (0, 2):
         seed_epoch(made)
@@ -250,6 +251,7 @@ def test_an_iteration_based_run_continues_after_the_batches_that_are_done(runner
     batches = made.train_loop.dataloader_iterator
     assert isinstance(batches, EndlessBatches) and batches.pending == 6
     assert made.train_dataloader.batch_sampler.endless and made.train_dataloader.batch_sampler.skip == 6
+    made.train_loop._epoch = 3
     seed_epoch(made)
     assert made.train_dataloader.batch_sampler.epoch == 0  # the sampler itself counts
 
