@@ -53,7 +53,7 @@ def read_checkpoint(path: Union[str, Path]) -> dict:
     ) as error:
         raise UserError(f'checkpoint {path} is corrupt or truncated: {first_line(error)}; use another one') from error
     if not isinstance(checkpoint, dict) or not all(isinstance(key, str) for key in checkpoint):
-        raise UserError(f'checkpoint {path} holds a {type(checkpoint).__name__}, not a dict of weights')
+        raise UserError(f'checkpoint {path} holds a {type(checkpoint).__name__}, not a dict of weights by name')
     return checkpoint
 
 
@@ -72,7 +72,7 @@ def find_checkpoint(last: Path, patterns: list[Path]) -> tuple[Optional[Path], l
         latest = Path(last.read_text(encoding='utf-8').strip())
         if not latest.exists():  # the folder may have been moved
             latest = last.parent / latest.name
-        candidates = [*newer, latest, *(path for path in candidates if path not in newer and path != latest)]
+        candidates = list(dict.fromkeys([*newer, latest, *candidates]))
     damaged = []
     for path in candidates:
         try:

@@ -17,9 +17,9 @@ from typing import Any, Callable, NamedTuple, Optional
 import torch
 from mmengine.dist import get_rank
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
-from mixdet.engine.randomness import seed, seeded
+from mixdet.engine.randomness import seeded
 
 # transforms that keep images or sizes of earlier iterations, which no checkpoint holds
 STATEFUL = {'CachedMosaic', 'CachedMixUp', 'BatchSyncRandomResize'}
@@ -41,9 +41,6 @@ class SeededDataset(Dataset):
     def __getitem__(self, item: Any) -> Any:
         if not isinstance(item, SeededIndex):
             return self.dataset[item]
-        if get_worker_info() is not None:  # its generators serve nothing else
-            seed(*item.key)
-            return self.dataset[item.index]
         with seeded(*item.key):
             return self.dataset[item.index]
 
@@ -72,7 +69,7 @@ class SeededBatchSampler(Sampler[list[SeededIndex]]):
         endless: continue with the next epoch when one ends, for iteration-based loops.
     """
 
-    def __init__(self, batch_sampler: Any, key: tuple[int, ...], endless: bool = False) -> None:
+    def __init__(self, batch_sampler: Any, key: tuple[int, ...], endless: bool) -> None:
         self.batch_sampler = batch_sampler
         self.key = key
         self.endless = endless
@@ -121,23 +118,19 @@ class SeededLoader(DataLoader):
     batch_sampler: SeededBatchSampler
 
     def __init__(self, loader: DataLoader, key: tuple[int, ...], endless: bool = False) -> None:
-        options: dict[str, Any] = dict(
+        super().__init__(
+            loader.dataset if isinstance(loader.dataset, SeededDataset) else SeededDataset(loader.dataset),
+            batch_sampler=SeededBatchSampler(loader.batch_sampler, key, endless),
+            generator=torch.Generator().manual_seed(0),
             num_workers=loader.num_workers,
             collate_fn=loader.collate_fn,
             pin_memory=loader.pin_memory,
             timeout=loader.timeout,
             worker_init_fn=functools.partial(_start_worker, loader.worker_init_fn),
             multiprocessing_context=loader.multiprocessing_context,
+            prefetch_factor=loader.prefetch_factor,
             persistent_workers=loader.persistent_workers,
             pin_memory_device=loader.pin_memory_device,
-        )
-        if loader.num_workers:
-            options['prefetch_factor'] = loader.prefetch_factor
-        super().__init__(
-            loader.dataset if isinstance(loader.dataset, SeededDataset) else SeededDataset(loader.dataset),
-            batch_sampler=SeededBatchSampler(loader.batch_sampler, key, endless),
-            generator=torch.Generator().manual_seed(0),
-            **options,
         )
 
 

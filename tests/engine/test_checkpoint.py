@@ -3,13 +3,14 @@ import pickle
 import shutil
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from helpers import tiny_detector
 
 from mixdet.compat.checkpoints import SAFE_LOADING
-from mixdet.engine.checkpoint import check_fits, check_pretrained, check_related, read_checkpoint
+from mixdet.engine.checkpoint import check_fits, check_pretrained, check_related, find_checkpoint, read_checkpoint
 from mixdet.errors import UserError
 
 
@@ -48,9 +49,10 @@ def test_damaged_files_are_refused_in_one_line(saved, tmp_path, monkeypatch):
             read_checkpoint(name)
     with pytest.raises(UserError, match='gone.pth does not exist'):
         read_checkpoint('gone.pth')
-    torch.save([1, 2], 'list.pth')
-    with pytest.raises(UserError, match='holds a list'):
-        read_checkpoint('list.pth')
+    for name, content in (('list', [1, 2]), ('dict', {1: torch.zeros(1)})):
+        torch.save(content, 'other.pth')
+        with pytest.raises(UserError, match=f'^checkpoint other.pth holds a {name}, not a dict of weights by name$'):
+            read_checkpoint('other.pth')
 
 
 class Chain:
@@ -104,6 +106,92 @@ def test_hostile_files_are_refused_in_one_line(tmp_path, monkeypatch, kind):
     assert not (tmp_path / 'hacked').exists()
 
 
+def test_files_may_unpack_to_twice_their_size(tmp_path):
+    """More than that no file of torch's does, which are not compressed."""
+    path = tmp_path / 'a.pth'
+    noise = os.urandom(1000)
+
+    def error_of(zeros):
+        with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as file:
+            file.writestr('a', noise + bytes(zeros))
+        with pytest.raises(UserError) as error:
+            read_checkpoint(path)
+        return str(error.value), path.stat().st_size
+
+    packed = error_of(0)[1]
+    for zeros in (packed // 2, packed * 3 // 2):
+        message, size = error_of(zeros)
+        assert ('would unpack to' in message) == (1000 + zeros > 2 * size), message
+
+
+def save(path, age, **content):
+    """A checkpoint, saved ``age`` seconds ago."""
+    torch.save(dict(dict(meta={}, message_hub={}, state_dict={}), **content), path)
+    os.utime(path, ns=(0, 10**18 - age * 10**9))
+    return path
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Checkpoints of a run, the newest last, and the file that names the latest."""
+    paths = [save(tmp_path / f'iter_{number}.pth', age=20 - number) for number in (3, 6, 9)]
+    last = tmp_path / 'last_checkpoint'
+
+    def note(path, age):
+        last.write_text(f'{path}\n')
+        os.utime(last, ns=(0, 10**18 - age * 10**9))
+
+    note(paths[2], age=10)
+
+    def find():
+        return find_checkpoint(last, [tmp_path / 'iter_*.pth'])
+
+    return SimpleNamespace(paths=paths, last=last, note=note, find=find)
+
+
+def test_the_latest_checkpoint_is_found(run):
+    assert run.find() == (run.paths[2], [])
+    run.note(run.paths[0], age=0)  # by the user, after the others were saved
+    assert run.find() == (run.paths[0], [])
+    run.last.unlink()
+    assert run.find() == (run.paths[2], [])
+    for path in run.paths:
+        path.unlink()
+    assert run.find() == (None, [])
+
+
+def test_a_checkpoint_newer_than_the_note_is_the_latest(run):
+    run.note(run.paths[0], age=12)  # iter_3.pth; iter_6.pth was saved 14 s ago, iter_9.pth 11 s
+    assert run.find() == (run.paths[2], [])
+    run.note(run.paths[0], age=11)  # in the same tick of the clock
+    assert run.find() == (run.paths[0], [])
+
+
+def test_a_folder_that_was_moved(run, tmp_path):
+    run.note('/no/such/folder/iter_6.pth', age=0)
+    assert run.find() == (run.paths[1], [])
+
+
+def test_damaged_checkpoints_are_skipped_each_once(run):
+    for path, age in zip(run.paths[1:], (5, 4)):
+        path.write_bytes(path.read_bytes()[:-100])
+        os.utime(path, ns=(0, 10**18 - age * 10**9))
+    for age, order in ((0, (1, 2)), (7, (2, 1))):  # the note is newer than the checkpoints, and older
+        run.note(run.paths[1], age)
+        found, damaged = run.find()
+        assert found == run.paths[0] and [path for path, _ in damaged] == [run.paths[number] for number in order]
+        assert all(reason.startswith(f'checkpoint {path} is corrupt') for path, reason in damaged)
+    run.paths[0].write_bytes(b'')
+    found, damaged = run.find()
+    assert found is None and sorted(path for path, _ in damaged) == sorted(run.paths)
+
+
+def test_a_file_of_weights_cannot_be_resumed(run, tmp_path):
+    torch.save(dict(state_dict={}, meta={}), run.paths[2])
+    os.utime(run.paths[2], ns=(0, 10**18 - 11 * 10**9))
+    assert run.find() == (run.paths[1], [(run.paths[2], 'it holds weights only')])
+
+
 def test_trusted_files_are_loaded(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr('mixdet.compat.checkpoints._trusted', True)
@@ -114,32 +202,64 @@ def test_trusted_files_are_loaded(tmp_path, monkeypatch):
 
 def test_a_checkpoint_of_another_model_is_refused(saved):
     checkpoint = read_checkpoint(saved)
-    with pytest.raises(UserError, match=r'is not of this model: \d+ of its \d+ weights are missing, such as backbone'):
+    names = [name for name in tiny_detector(kernel_sizes=(3, 5)).state_dict() if 'num_batches' not in name]
+    missing = [name for name in names if name not in checkpoint['state_dict']]
+    total = len(tiny_detector(kernel_sizes=(3, 5)).state_dict())
+    with pytest.raises(UserError) as error:
         check_fits(checkpoint, tiny_detector(kernel_sizes=(3, 5)), saved)
-    with pytest.raises(UserError, match=r'weights have another shape, such as .* for '):
-        check_fits(checkpoint, tiny_detector(kernel_sizes=5), saved)
+    assert str(error.value) == (
+        f'checkpoint {saved} is not of this model: {len(missing)} of its {total} weights are missing, such as '
+        f'{missing[0]}; give the config it was trained with'
+    )
+    model = torch.nn.Conv2d(2, 3, 3)
+    weights = dict(weight=torch.zeros(3, 2, 5, 5), bias=torch.zeros(3))
+    with pytest.raises(UserError) as error:
+        check_fits(weights, model, 'a.pth')
+    assert str(error.value) == (
+        'checkpoint a.pth is not of this model: 1 weights have another shape, such as weight (3, 2, 5, 5) for '
+        '(3, 2, 3, 3); give the config it was trained with'
+    )
+
+
+def test_counters_of_batch_norm_may_be_missing(saved):
+    weights = {name: value for name, value in read_checkpoint(saved)['state_dict'].items() if 'num_batches' not in name}
+    check_fits(weights, tiny_detector(), saved)
+    with pytest.raises(UserError, match='none of the 4 weights of BatchNorm2d, such as weight'):
+        counter = dict(num_batches_tracked=torch.tensor(0))
+        check_related(counter, torch.nn.BatchNorm2d(2), saved, 'load_from')
 
 
 def test_pretrained_parts_are_checked(saved, tmp_path):
-    def start_from(checkpoint, **init_cfg):
+    def start_from(*init_cfgs):
         model = tiny_detector()
-        model.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(checkpoint), **init_cfg)
+        model.backbone.init_cfg = list(init_cfgs) if len(init_cfgs) > 1 else init_cfgs[0]
         check_pretrained(model)
+
+    def pretrained(checkpoint, **init_cfg):
+        return dict(type='Pretrained', checkpoint=str(checkpoint), **init_cfg)
 
     backbone = {
         k[len('backbone.') :]: v for k, v in read_checkpoint(saved)['state_dict'].items() if k[:8] == 'backbone'
     }
     torch.save(backbone, tmp_path / 'backbone.pth')
-    start_from(tmp_path / 'backbone.pth')
-    start_from(saved, prefix='backbone')
-    with pytest.raises(UserError, match=r'model.backbone.init_cfg: .* has none of the \d+ weights of MobileNetV2'):
-        start_from(saved)
+    start_from(pretrained(tmp_path / 'backbone.pth'))
+    start_from(pretrained(saved, prefix='backbone'))
+    start_from(pretrained('https://example.com/a.pth'))  # MMEngine will download it
+    start_from(dict(type='Kaiming', layer='Conv2d'))
+    message = (
+        r'^model.backbone.init_cfg: .* has none of the \d+ weights of MobileNetV2, such as stem.0.conv.weight; give'
+    )
+    with pytest.raises(UserError, match=message):
+        start_from(pretrained(saved))
+    with pytest.raises(UserError, match='such as bbox_head.stem.0.conv.weight; give'):
+        start_from(pretrained(saved, prefix='bbox_head'))
     with pytest.raises(UserError, match='gone.pth does not exist'):
-        start_from(tmp_path / 'gone.pth')
+        start_from(dict(type='Kaiming', layer='Conv2d'), pretrained(tmp_path / 'gone.pth'))
 
 
-def test_another_number_of_classes_is_related(saved):
+def test_a_checkpoint_with_other_classes_is_related(saved):
     checkpoint = read_checkpoint(saved)
     check_related(checkpoint, tiny_detector(kernel_sizes=5), saved, 'load_from')
-    with pytest.raises(UserError, match='load_from: checkpoint .* has none of the .* weights of Linear'):
+    check_related(checkpoint, torch.nn.ReLU(), saved, 'load_from')
+    with pytest.raises(UserError, match='load_from: checkpoint .* has none of the 2 weights of Linear'):
         check_related(checkpoint, torch.nn.Linear(2, 2), saved, 'load_from')

@@ -1,17 +1,30 @@
+import os
 import pickle
 import random
+import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
+from mmengine.config import Config
+from mmengine.dataset import DefaultSampler
+from mmengine.runner import Runner
+from tiny_training import BATCHES, config
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, get_worker_info
 
-from mixdet.engine.randomness import rng_state
-from mixdet.engine.seeded_data import EndlessBatches, SeededDataset, SeededLoader
+from mixdet.engine.randomness import rng_state, seed, set_rng_state
+from mixdet.engine.seeded_data import (
+    EndlessBatches,
+    SeededDataset,
+    SeededLoader,
+    seed_epoch,
+    seed_loaders,
+)
 
 
 class Draws(Dataset):
-    """Each sample: its index and a number from each generator."""
+    """Each sample: its index and a number of each generator."""
 
     pipeline = 'old'
 
@@ -22,54 +35,281 @@ class Draws(Dataset):
         return 10
 
 
-def loader(workers=0, **options):
+def loader(workers=0, key=(7, 0), **options):
     made = DataLoader(Draws(), 3, shuffle=True, num_workers=workers, collate_fn=list, **options)
-    return SeededLoader(made, (7, 0))
+    return SeededLoader(made, key)
 
 
-def test_workers_change_nothing_and_epochs_do():
-    def passes(made):
+@pytest.fixture(autouse=True)
+def used():
+    """Generators in a state that no loader leaves behind."""
+    seed(99)
+
+
+def test_the_number_of_workers_makes_no_difference_and_the_epoch_does():
+    def epochs(made):
         result = []
         for made.batch_sampler.epoch in range(2):
             result.append(list(made))
         return result
 
-    first, second = passes(loader())
-    assert first != second and len(first) == 4
+    first, second = epochs(loader())
     assert sorted(sample[0] for batch in first for sample in batch) == list(range(10))
-    assert passes(loader(2)) == passes(loader(2, persistent_workers=True)) == [first, second]
+    assert [len(batch) for batch in first] == [3, 3, 3, 1] and len(loader()) == 4
+    assert epochs(loader(2)) == epochs(loader(2, persistent_workers=True)) == [first, second]
 
 
-def test_a_pass_that_begins_later_has_the_same_batches():
+def test_every_place_has_its_own_seed():
+    """Of two runs, two processes, two epochs, and of all the batches and places in them."""
+    numbers = []
+    for key in ((7, 0), (7, 1), (8, 0)):
+        made = loader(key=key)
+        for made.batch_sampler.epoch in range(2):
+            numbers += [sample[1:] for batch in made for sample in batch]
+    for of_generator in zip(*numbers):
+        assert len(set(of_generator)) == len(numbers) == 60
+
+
+def test_the_key_of_a_sample_says_its_place():
+    sampler = loader().batch_sampler
+    sampler.epoch = 5
+    assert [[item.key for item in batch] for batch in sampler][1:] == [
+        [(7, 0, 5, 1, 0), (7, 0, 5, 1, 1), (7, 0, 5, 1, 2)],
+        [(7, 0, 5, 2, 0), (7, 0, 5, 2, 1), (7, 0, 5, 2, 2)],
+        [(7, 0, 5, 3, 0)],
+    ]
+
+
+def test_an_epoch_that_begins_later_has_the_same_batches():
     made = loader()
     whole = list(made)
     made.batch_sampler.skip = 3
     assert list(made) == whole[3:] and list(made) == whole
 
 
-def test_the_generators_of_the_process_are_left_alone():
-    before = rng_state()
-    for _ in loader():
+@pytest.mark.parametrize('workers', [0, 1])
+def test_the_generators_of_the_process_are_left_alone(workers):
+    state = rng_state()
+    expected = Draws()[0]
+    set_rng_state(state)
+    for _ in loader(workers):
         pass
-    after = rng_state()
-    assert before['python'] == after['python'] and torch.equal(before['torch'], after['torch'])
-    assert torch.equal(before['numpy'][1], after['numpy'][1])
+    assert Draws()[0] == expected
+
+
+def test_other_options_are_those_of_the_loader():
+    started = []
+    made = DataLoader(
+        Draws(), 3, num_workers=2, timeout=50, prefetch_factor=3, persistent_workers=True, worker_init_fn=started.append
+    )
+    seeded = SeededLoader(made, (7, 0))
+    for name in ('num_workers', 'timeout', 'prefetch_factor', 'persistent_workers', 'collate_fn', 'pin_memory'):
+        assert getattr(seeded, name) == getattr(made, name), name
+    assert seeded.multiprocessing_context is made.multiprocessing_context
+    assert SeededLoader(seeded, (7, 0)).dataset is seeded.dataset  # wrapped once
+
+
+class Signalled(Dataset):
+    """Sends the signals of a group, Ctrl-C and SIGTERM, to its worker before each sample."""
+
+    def __getitem__(self, index):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        return get_worker_info().id, index, START
+
+    def __len__(self):
+        return 4
+
+
+START = []
+
+
+@pytest.mark.skipif(not hasattr(signal, 'sigwaitinfo'), reason='not on this system')
+def test_workers_heed_no_signal_but_the_end_that_their_parent_sends():
+    made = DataLoader(Signalled(), 1, num_workers=1, collate_fn=list, worker_init_fn=START.append)
+    batches = iter(SeededLoader(made, (7, 0)))
+    assert list(batches) == [[(0, index, [0])] for index in range(4)]
+    batches = iter(loader(1))
+    next(batches)
+    (worker,) = batches._workers
+    os.kill(worker.pid, signal.SIGTERM)
+    worker.join()
+    assert worker.exitcode == 0
 
 
 def test_the_data_set_is_reached_through_its_wrapper():
     wrapped = SeededDataset(Draws())
     wrapped.pipeline = 'new'  # as MMDetection's PipelineSwitchHook does
-    assert wrapped.dataset.pipeline == 'new' and len(pickle.loads(pickle.dumps(wrapped))) == 10
+    assert wrapped.dataset.pipeline == 'new' and vars(wrapped) == dict(dataset=wrapped.dataset)
+    assert wrapped[3][0] == 3  # without a seed
+    copy = pickle.loads(pickle.dumps(wrapped))
+    assert len(copy) == 10 and copy.pipeline == 'new'
+    for name in ('missing', '__missing__'):
+        with pytest.raises(AttributeError, match=name):
+            getattr(wrapped, name)
     with pytest.raises(AttributeError):
-        wrapped.missing  # noqa: B018
+        object.__new__(SeededDataset).pipeline  # noqa: B018
 
 
-def test_an_endless_loader_goes_on_where_it_stopped():
+def test_a_special_method_of_the_data_set_is_not_the_wrappers():
+    dataset = Draws()
+    dataset.__length_hint__ = lambda: 3
+    assert not hasattr(SeededDataset(dataset), '__length_hint__')
+
+
+def test_an_endless_loader_continues_where_it_stopped():
     def endless(done):
         sampler = BatchSampler(RandomSampler(range(10)), 3, drop_last=False)
         made = DataLoader(Draws(), batch_sampler=sampler, collate_fn=list)
         return EndlessBatches(SeededLoader(made, (7, 0), endless=True), done)
 
     whole = [batch for batch, _ in zip(endless(0), range(11))]
+    for epoch in (whole[:4], whole[4:8]):
+        assert sorted(sample[0] for batch in epoch for sample in batch) == list(range(10))
+    assert whole[:3] != whole[4:7]
     later = endless(6)
     assert [next(later) for _ in range(11)] == [None] * 6 + whole[6:]
+
+
+def test_an_endless_loader_tells_its_sampler_the_epoch():
+    made = DataLoader(Draws(), 3, sampler=DefaultSampler(Draws(), seed=1), collate_fn=list)
+    batches = EndlessBatches(SeededLoader(made, (7, 0), endless=True), 0)
+    indices = [[sample[0] for sample in next(batches)] for _ in range(12)]
+    expected = []
+    for epoch in range(3):
+        sampler = DefaultSampler(Draws(), seed=1)
+        sampler.set_epoch(epoch)
+        expected += BatchSampler(sampler, 3, drop_last=False)
+    assert indices == expected
+
+
+def test_an_endless_loader_without_data_ends():
+    sampler = BatchSampler(RandomSampler(range(10)), 30, drop_last=True)  # no full batch
+    assert list(SeededLoader(DataLoader(Draws(), batch_sampler=sampler), (7, 0), endless=True)) == []
+
+
+@pytest.fixture
+def warnings():
+    return []
+
+
+@pytest.fixture
+def runner(tmp_path, monkeypatch, warnings):
+    """Makes the runner of a tiny training, as it is before the training; its warnings are collected."""
+    monkeypatch.setattr(Runner, '_log_env', lambda *args: None)
+
+    def make(change=lambda cfg: None, **options):
+        cfg = config(tmp_path, **options)
+        change(cfg)
+        made = Runner.from_cfg(cfg)
+        monkeypatch.setattr(made.logger, 'warning', warnings.append)
+        _ = made.train_loop, made.val_loop
+        return made
+
+    return make
+
+
+def keys(batch_sampler):
+    return [item.key for batch in batch_sampler for item in batch]
+
+
+def test_both_loaders_of_a_run_are_seeded(runner, warnings):
+    made = runner()
+    made.train_loop._iter = 5
+    before, val_before = made.train_loop.dataloader.dataset, made.val_loop.dataloader.dataset
+    seed_loaders(made)
+    for loop, dataset in ((made.train_loop, before), (made.val_loop, val_before)):
+        assert isinstance(loop.dataloader, SeededLoader) and loop.dataloader.dataset.dataset is dataset
+        assert keys(loop.dataloader.batch_sampler)[:2] == [(7, 0, 0, 0, 0), (7, 0, 0, 0, 1)]
+        assert not loop.dataloader.batch_sampler.endless and loop.dataloader.batch_sampler.skip == 0
+    assert warnings == []
+    for made.train_loop._epoch in (0, 2):
+        seed_epoch(made)
+        assert keys(made.train_loop.dataloader.batch_sampler)[0] == (7, 0, made.epoch, 0, 0)
+
+
+def test_the_sampler_has_the_seed_of_the_run_and_was_not_used(runner):
+    """A run that resumes has drawn its seed before it loads that of the checkpoint."""
+    made = runner()
+    made._seed = 8
+    seed_loaders(made)
+    assert made.train_dataloader.batch_sampler.sampler.seed == 8
+    assert made.train_dataloader.batch_sampler.key == (8, 0)
+
+
+def test_processes_draw_differently(runner, monkeypatch):
+    monkeypatch.setattr('mixdet.engine.seeded_data.get_rank', lambda: 3)
+    made = runner()
+    seed_loaders(made)
+    assert keys(made.train_dataloader.batch_sampler)[0] == (7, 3, 0, 0, 0)
+
+
+def test_an_iteration_based_run_continues_after_the_batches_that_are_done(runner):
+    made = runner(by_epoch=False)
+    made.train_loop._iter = 6
+    seed_loaders(made)
+    batches = made.train_loop.dataloader_iterator
+    assert isinstance(batches, EndlessBatches) and batches.pending == 6
+    assert made.train_dataloader.batch_sampler.endless and made.train_dataloader.batch_sampler.skip == 6
+    made.train_loop._epoch = 3
+    seed_epoch(made)
+    assert made.train_dataloader.batch_sampler.epoch == 0  # the sampler itself counts
+
+
+def test_a_run_without_validation(runner):
+    made = runner(lambda cfg: cfg.update(val_dataloader=None, val_cfg=None, val_evaluator=None))
+    seed_loaders(made)
+    assert isinstance(made.train_dataloader, SeededLoader) and made.val_loop is None
+
+
+def test_a_loader_that_the_user_made_is_kept(runner):
+    made = runner()
+    sampler = BatchSampler(RandomSampler(range(4 * BATCHES)), 2, drop_last=False)
+    made.train_loop.dataloader = DataLoader(Draws(), batch_sampler=sampler)
+    made.cfg.train_dataloader = None
+    seed_loaders(made)
+    assert made.train_dataloader.batch_sampler.batch_sampler is sampler
+
+
+def test_a_shortened_epoch_stays_shortened(runner):
+    made = runner(lambda cfg: cfg.train_dataloader.update(num_batch_per_epoch=2))
+    seed_loaders(made)
+    assert len(made.train_dataloader) == 2 and len(list(made.train_dataloader.batch_sampler)) == 2
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(range(4))
+
+
+@pytest.mark.parametrize('kind', ['iterable', 'without batches'])
+def test_loaders_without_places_are_left_alone(runner, warnings, kind):
+    made = runner()
+    unseeded = DataLoader(Stream()) if kind == 'iterable' else DataLoader(Draws(), batch_size=None)
+    made.train_loop.dataloader = made.val_loop.dataloader = unseeded
+    seed_loaders(made)
+    assert made.train_loop.dataloader is made.val_loop.dataloader is unseeded
+    assert warnings == ['iterable data set or no batch sampler: a resumed run will not see the same data']
+    seed_epoch(made)
+    made = runner()
+    made.val_loop.dataloader = unseeded
+    seed_loaders(made)
+    assert isinstance(made.train_dataloader, SeededLoader) and made.val_loop.dataloader is unseeded
+
+
+def test_loops_of_other_kinds_are_left_alone(runner, warnings, monkeypatch):
+    made = runner()
+    unseeded = DataLoader(Draws())
+    monkeypatch.setattr(Runner, 'train_loop', SimpleNamespace(dataloader=unseeded))
+    seed_loaders(made)
+    assert made.train_loop.dataloader is unseeded
+    assert warnings == ['SimpleNamespace: a resumed run will not see the same data']
+
+
+@pytest.mark.parametrize('name', ['CachedMosaic', 'CachedMixUp', 'BatchSyncRandomResize'])
+def test_transforms_with_a_memory_are_warned_of(runner, warnings, name):
+    made = runner()
+    made.cfg = Config(dict(train_dataloader=None, model=dict(batch_augments=[dict(type=name)])))
+    made.train_loop.dataloader = DataLoader(Draws(), 3)
+    seed_loaders(made)
+    assert warnings == [f'{name} keep a state of their own: a resumed run is not exact']
