@@ -106,7 +106,10 @@ def test_layers_are_named_in_order_of_running():
 )
 def test_mmdets_own_detectors(tmp_path, config, params, notes):
     """Parameters as PyTorch counts them; multiply-adds of ResNet-50 against the figure in its paper."""
-    (tmp_path / 'c.py').write_text(f"_base_ = 'mmdet::{config}.py'\nmodel = dict(backbone=dict(init_cfg=None))\n")
+    fewer = ', test_cfg=dict(rpn=dict(max_per_img=50))' if notes else ''  # of 1000 proposals
+    (tmp_path / 'c.py').write_text(
+        f"_base_ = 'mmdet::{config}.py'\nmodel = dict(backbone=dict(init_cfg=None){fewer})\n"
+    )
     result = count_complexity(MODELS.build(Config.fromfile(tmp_path / 'c.py').model), (256, 320))
     assert result.params == params
     assert [note.split(':')[0] for note in result.notes] == notes
