@@ -38,9 +38,14 @@ def test_counts_are_those_of_pytorchs_counter(model):
     assert 2 * count_complexity(model, (10, 20)).macs == counter.get_total_flops() > 0
 
 
-def test_a_model_in_double_precision_is_counted_as_it_is():
-    model = nn.Conv2d(3, 4, 1).double()
-    assert count_complexity(model, (2, 2)).macs == 12 * 4 and model.weight.dtype == torch.float64
+@pytest.mark.parametrize(('device', 'dtype'), [('cpu', torch.float64), ('meta', torch.float32)])
+def test_a_model_is_counted_where_and_as_it_is(device, dtype):
+    model = nn.Conv2d(3, 4, 1).to(device, dtype)
+    images = []
+    model.register_forward_pre_hook(lambda module, inputs: images.append((*inputs, torch.is_grad_enabled())))
+    assert count_complexity(model, (2, 2)).macs == 12 * 4
+    ((image, with_gradients),) = images
+    assert (image.device.type, image.dtype, with_gradients) == (device, dtype, False)
 
 
 def test_a_shared_layer_counts_each_time_it_runs():
