@@ -38,9 +38,14 @@ def test_counts_are_those_of_pytorchs_counter(model):
     assert 2 * count_complexity(model, (10, 20)).macs == counter.get_total_flops() > 0
 
 
-def test_a_model_in_double_precision_is_counted_as_it_is():
-    model = nn.Conv2d(3, 4, 1).double()
-    assert count_complexity(model, (2, 2)).macs == 12 * 4 and model.weight.dtype == torch.float64
+@pytest.mark.parametrize(('device', 'dtype'), [('cpu', torch.float64), ('meta', torch.float32)])
+def test_a_model_is_counted_where_and_as_it_is(device, dtype):
+    model = nn.Conv2d(3, 4, 1).to(device, dtype)
+    images = []
+    model.register_forward_pre_hook(lambda module, inputs: images.append((*inputs, torch.is_grad_enabled())))
+    assert count_complexity(model, (2, 2)).macs == 12 * 4
+    ((image, with_gradients),) = images
+    assert (image.device.type, image.dtype, with_gradients) == (device, dtype, False)
 
 
 def test_a_shared_layer_counts_each_time_it_runs():
@@ -106,7 +111,10 @@ def test_layers_are_named_in_order_of_running():
 )
 def test_mmdets_own_detectors(tmp_path, config, params, notes):
     """Parameters as PyTorch counts them; multiply-adds of ResNet-50 against the figure in its paper."""
-    (tmp_path / 'c.py').write_text(f"_base_ = 'mmdet::{config}.py'\nmodel = dict(backbone=dict(init_cfg=None))\n")
+    fewer = ', test_cfg=dict(rpn=dict(max_per_img=50))' if notes else ''  # of 1000 proposals
+    (tmp_path / 'c.py').write_text(
+        f"_base_ = 'mmdet::{config}.py'\nmodel = dict(backbone=dict(init_cfg=None){fewer})\n"
+    )
     result = count_complexity(MODELS.build(Config.fromfile(tmp_path / 'c.py').model), (256, 320))
     assert result.params == params
     assert [note.split(':')[0] for note in result.notes] == notes
