@@ -131,10 +131,7 @@ def class_numbers(evaluation: CocoEvaluation, classes: Sequence[str], boxes: Seq
         precision = evaluation.precision[0, :, k, 0]
         f1 = 2 * precision * RECALLS / np.maximum(precision + RECALLS, 1e-12)
         best = int(f1.argmax())
-        known = row['AP50'] >= 0
-        row.update(
-            F1=float(f1[best]) if known else -1.0, score=float(evaluation.scores[0, best, k, 0]) if known else -1.0
-        )
+        row.update(F1=float(f1[best]) if row['AP50'] >= 0 else -1.0, score=float(evaluation.scores[0, best, k, 0]))
     return rows
 
 

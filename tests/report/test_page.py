@@ -177,6 +177,15 @@ def test_masks_stand_beside_boxes(mask_run):
     assert 'at score mask AP' in classes and '0.432 0.457' in classes and '0.432 -' in classes
 
 
+def test_masks_evaluated_from_the_second_part_on(work_dir, scalars):
+    scalars(work_dir, '20260101_000001', 4, 1, 0.1, mask_ap=0.125)  # resumed; the best validation was before
+    page = Page(write_report(work_dir).read_text())
+    header = re.sub(r' +', ' ', page.text[''])
+    assert '0.280 box AP, best epoch 3' in header and '- mask AP, best epoch 3' in header
+    assert 'IoU .50:.95 0.1400 0.2800' in re.sub(r' +', ' ', page.text['results'])
+    assert 'IoU .50:.95 0.1650 -' in re.sub(r' +', ' ', page.text['results'])
+
+
 def test_comparison_with_and_without_masks(mask_run, other, tmp_path):
     runs = [read_training_run(mask_run), read_training_run(other)]
     text = write_comparison(runs, tmp_path / 'both.html').read_text()

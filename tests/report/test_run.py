@@ -1,10 +1,14 @@
 import csv
+import json
+import os
+import shutil
+from pathlib import Path
 
 import pytest
 
 from mixdet.errors import UserError
-from mixdet.evaluation.numbers import STATS
-from mixdet.report.run import read_training_run, write_results_csv
+from mixdet.evaluation.numbers import STATS, CocoNumbers
+from mixdet.report.run import REPORT_FOLDER, STATE_FILE, TrainingRun, Validation, read_training_run, write_results_csv
 
 
 def test_everything_is_read(work_dir):
@@ -82,3 +86,76 @@ def test_a_folder_without_a_training_is_an_error(tmp_path):
         read_training_run(tmp_path / 'gone')
     with pytest.raises(UserError, match='holds no training'):
         read_training_run(tmp_path)
+
+
+def log(work_dir, name, *records):
+    path = work_dir / name / 'vis_data/scalars.json'
+    path.parent.mkdir(parents=True)
+    path.write_text(''.join(f'{json.dumps(record)}\n' for record in records))
+
+
+def test_a_training_counted_in_iterations(tmp_path):
+    train = [{'iter': i, 'step': i, 'lr': 0.1, 'loss': 1 / i} for i in (10, 20, 30)]
+    log(tmp_path, '1', train[0], {'step': 10, 'coco/bbox_mAP': 0.1}, *train[1:], {'step': 30, 'coco/bbox_mAP': 0.3})
+    log(tmp_path, '2', {**train[1], 'loss': 5.0}, {'step': 20, 'coco/bbox_mAP': 0.2, 'time': 1, 'data_time': 2})
+    (tmp_path / REPORT_FOLDER).mkdir()
+    (tmp_path / REPORT_FOLDER / STATE_FILE).write_text('{"by_epoch": false}')
+    run = read_training_run(tmp_path)
+    assert run.unit == 'iteration' and run.train_curve('loss') == ([10, 20], [0.1, 5.0])
+    assert run.val == [Validation(step, CocoNumbers.from_metrics({'bbox_mAP': step / 100})) for step in (10, 20)]
+    write_results_csv(run, tmp_path / 'a.csv')
+    assert (tmp_path / 'a.csv').read_text().splitlines() == [
+        'kind,epoch,iter,lr,loss,mAP', 'train,,10,0.1,0.1,', 'train,,20,0.1,5.0,', 'val,,10,,,0.1', 'val,,20,,,0.2',
+    ]  # fmt: skip
+
+
+def test_the_best_validation_is_the_first_of_the_highest_ap():
+    def run_of(*metrics):
+        return TrainingRun(
+            Path('a'), 'a', val=[Validation(i, CocoNumbers.from_metrics(m)) for i, m in enumerate(metrics)]
+        )
+
+    assert TrainingRun(Path('a'), 'a').best_validation is TrainingRun(Path('a'), 'a').last_validation is None
+    run = run_of({'bbox_mAP': 0.1}, {'bbox_mAP': 0.3}, {'bbox_mAP': 0.3}, {'bbox_mAP': 0.2})
+    assert (run.best_validation.step, run.last_validation.step) == (1, 3)
+    assert run_of({'voc/mAP': 0.5}, {'bbox_mAP': float('nan')}, {'bbox_mAP': 0.0}).best_validation.step == 2
+    assert run_of({'bbox_mAP': 0.1, 'segm_mAP': 0.9}, {'bbox_mAP': 0.2, 'segm_mAP': 0}).best_validation.step == 1
+
+
+def test_losses_of_detectors_with_several_stages(tmp_path):
+    log(
+        tmp_path,
+        '1',
+        {'iter': 1, 'loss': 3, 's0.loss_cls': 1, 'loss_rpn': 2, 's0.acc': 50},
+        {'step': 1, 'voc/mAP': 0.5},
+    )
+    run = read_training_run(tmp_path)
+    assert run.loss_names == ['loss', 'loss_rpn', 's0.loss_cls'] and run.name == tmp_path.name
+    write_results_csv(run, tmp_path / 'a.csv')
+    header, _, val = (tmp_path / 'a.csv').read_text().splitlines()
+    assert header == 'kind,epoch,iter,lr,loss,loss_rpn,s0.loss_cls,voc/mAP' and val == 'val,1,,,,,,0.5'
+
+
+@pytest.mark.parametrize('record', ['{"loss": 1}', '{"loss": 1, "iter": "a"}', '{"mAP": 1}', '{"step": {}}', '{} {}'])
+def test_logs_of_others_are_an_error(tmp_path, record):
+    (tmp_path / '1/vis_data').mkdir(parents=True)
+    (tmp_path / '1/vis_data/scalars.json').write_text(f'{record}\n')
+    with pytest.raises(UserError, match='scalars.json is not a log of MMEngine'):
+        read_training_run(tmp_path)
+
+
+@pytest.mark.parametrize('name', ['run.json', 'details.json'])
+@pytest.mark.parametrize(('content', 'message'), [('{"a": 1', 'cut off or not JSON'), ('[1]', 'holds no JSON object')])
+def test_files_of_the_report_that_cannot_be_read_are_an_error(work_dir, name, content, message):
+    (work_dir / 'report' / name).write_text(content)
+    with pytest.raises(UserError, match=f'{name} .*{message}'):
+        read_training_run(work_dir)
+
+
+def test_the_newest_of_several_evaluations_is_taken(work_dir):
+    for i, name in enumerate(['epoch_2', 'epoch_1', 'epoch_3']):
+        shutil.copytree(work_dir / 'report', work_dir / 'results' / name)
+        os.utime(work_dir / 'results' / name / 'details.json', (i % 2, i % 2))
+    shutil.rmtree(work_dir / 'report')
+    run = read_training_run(work_dir)
+    assert run.evaluated == 'Evaluation of epoch_1 by tools/test.py' and run.pictures.name == 'epoch_1'
