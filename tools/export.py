@@ -29,7 +29,7 @@ def main() -> None:
         raise UserError('--int8 goes with --format onnx and without --half')
 
     with user_input(args.config):
-        detector = Detector(args.config, args.checkpoint, score_thr=0.05)
+        detector = Detector(args.config, args.checkpoint, score_thr=0.05, fuse=False)
         metadata = describe(detector, args.config, args.nms)
     images = find_inputs(args.images)[:8] if args.images else verification_images(detector.cfg)
     pictures = [read_image(path) for path in images]

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import coco_checkpoint, shared_path, tiny_checkpoint
+from torch import nn
 
 from mixdet import Detector
 from mixdet.errors import UserError
@@ -17,11 +18,12 @@ def tiny(tmp_path):
     return tiny_checkpoint(tmp_path)
 
 
-def test_detections_are_mmdetections_own(coco):
+@pytest.mark.parametrize('fuse', [True, False])
+def test_detections_are_mmdetections_own(coco, fuse):
     from mmdet.apis import inference_detector, init_detector
 
     images = sorted(shared_path('data', 'coco-mini', 'val2017').glob('*.jpg'))[:3]
-    ours = Detector(*coco, score_thr=0.3).predict(images)
+    ours = Detector(*coco, score_thr=0.3, fuse=fuse).predict(images)
     peer = init_detector(str(coco[0]), str(coco[1]), device='cpu')
     assert sum(map(len, ours)) > 10
     for found, sample in zip(ours, inference_detector(peer, [str(path) for path in images])):
@@ -29,6 +31,25 @@ def test_detections_are_mmdetections_own(coco):
         assert [one.label for one in found] == theirs.labels.tolist()
         np.testing.assert_allclose([one.box for one in found], theirs.bboxes, atol=1e-2)
         np.testing.assert_allclose([one.score for one in found], theirs.scores, atol=1e-5)
+
+
+def test_the_network_is_fused_on_request(tiny):
+    """Fused by default: the results are the same up to rounding, the operators are not."""
+    fused, plain = Detector(*tiny, score_thr=0.0), Detector(*tiny, score_thr=0.0, fuse=False)
+    norms = [sum(isinstance(module, nn.BatchNorm2d) for module in one.model.modules()) for one in (fused, plain)]
+    assert norms[0] == 0 < norms[1]
+    weight = fused.model.backbone.stem[0].conv.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+    assert plain.model.backbone.stem[0].conv.weight.is_contiguous()
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    for actual, wanted in zip(network_outputs(fused, image), network_outputs(plain, image)):
+        assert (actual - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+
+
+def network_outputs(detector, image):
+    with torch.inference_mode():
+        scores, deltas = detector.model(detector.preprocess([image]), mode='tensor')
+    return [*scores, *deltas]
 
 
 def test_files_and_arrays_are_the_same(coco):
