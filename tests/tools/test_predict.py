@@ -71,7 +71,7 @@ def test_coco_results_can_be_evaluated(tmp_path):
 def test_wrong_arguments(tiny, tmp_path):
     (tmp_path / 'text.jpg').write_text('no image')
     for arguments, message in (
-        ((*tiny, 'gone.jpg'), 'gone.jpg: no image or video is there'),
+        ((*tiny, 'gone.jpg'), 'gone.jpg: no image or video found'),
         ((*tiny, 'text.jpg'), 'none of the 1 files could be read'),
         ((tiny[0], 'gone.pth', 'text.jpg'), 'gone.pth does not exist'),
     ):
