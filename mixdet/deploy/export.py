@@ -14,6 +14,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from mixdet.datasets.wrappers import unwrap_dataset
 from mixdet.deploy.exportable import NMS_ONNX, NMS_STEPS, ExportableSSDLite, nms_mask_in_onnx
 from mixdet.deploy.fusing import fuse
 from mixdet.deploy.inference import Detector, inference_transforms
@@ -173,7 +174,7 @@ def quiet() -> Iterator[None]:
 
 def verification_images(cfg: Config, limit: int = 8) -> list[Path]:
     """The first ``limit`` images of the config's test set; none if its folder does not exist."""
-    dataset = cfg.get('test_dataloader', {}).get('dataset', {})
+    dataset = unwrap_dataset(cfg.get('test_dataloader', {}).get('dataset', {}))
     folder = Path(dataset.get('data_root') or '', (dataset.get('data_prefix') or {}).get('img', ''))
     if not str(folder) or not os.path.isdir(folder):
         return []

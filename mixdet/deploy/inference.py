@@ -145,7 +145,8 @@ def class_names(cfg: Config, checkpoint: Optional[dict] = None) -> tuple[str, ..
     names = stored.get('classes') or stored.get('CLASSES') or dataset.get('metainfo', {}).get('classes')
     if not names and dataset.get('type'):
         with DATASETS.switch_scope_and_registry('mmdet') as registry:
-            names = registry.get(dataset['type']).METAINFO.get('classes')
+            dataset_class = registry.get(dataset['type']) if isinstance(dataset['type'], str) else dataset['type']
+        names = getattr(dataset_class, 'METAINFO', {}).get('classes')
     if not names:
         raise UserError('neither the checkpoint nor test_dataloader.dataset.metainfo contains the class names')
     return tuple(names)

@@ -154,6 +154,8 @@ def test_verification_images_are_the_test_sets(tmp_path):
         (tmp_path / 'x' / name).touch()
     assert [path.name for path in verification_images(cfg)] == ['a.png', 'b.jpg', 'd.JPEG']
     assert [path.name for path in verification_images(cfg, limit=2)] == ['a.png', 'b.jpg']
+    cfg.test_dataloader.dataset = dict(type='RepeatDataset', dataset=cfg.test_dataloader.dataset)
+    assert len(verification_images(cfg)) == 3
 
 
 def test_quiet_exporters(capsys):
