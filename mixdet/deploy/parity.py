@@ -62,7 +62,7 @@ def compare_detections(
                 if score < score_thr + MARGIN:
                     continue
                 total += side == 0
-                distances = np.abs(boxes - box).max(1, initial=0)
+                distances = np.abs(boxes - box).max(1)
                 distances = np.where(labels == label, distances, np.inf)
                 if distances.min(initial=np.inf) > MAX_DISTANCE:
                     unmatched += 1

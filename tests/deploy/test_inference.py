@@ -1,7 +1,11 @@
+import re
+import sys
+
+import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import coco_checkpoint, shared_path
+from helpers import ROOT, coco_checkpoint, shared_path
 from mmdet.datasets import VOCDataset
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
@@ -45,6 +49,21 @@ def test_the_network_is_fused_on_request(tiny):
     image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
     for actual, wanted in zip(network_outputs(fused, image), network_outputs(plain, image)):
         assert (actual - wanted).abs().max() <= 1e-4 * wanted.abs().max()
+
+
+def test_the_guides_measurement_runs(tiny, tmp_path, demo_images, monkeypatch, capsys):
+    guide = (ROOT / 'docs/deploy.md').read_text()
+    (script,) = [block for block in re.findall(r'```python\n(.*?)```', guide, re.DOTALL) if 'time_in_turns' in block]
+    cv2.imwrite(str(tmp_path / 'a.png'), demo_images[0])
+    monkeypatch.setattr(sys, 'argv', ['script.py', *map(str, tiny), str(tmp_path / 'a.png'), '1'])
+    threads = []
+    monkeypatch.setattr(torch, 'set_num_threads', threads.append)
+    exec(script.replace('seconds=30, warmup=5', 'seconds=0'), {})
+    assert threads == [1]
+    assert re.findall(r'(fuse=\w+): [\d.]+ \[[\d.]+, [\d.]+\] ms\n', capsys.readouterr().out) == [
+        'fuse=False',
+        'fuse=True',
+    ]
 
 
 def network_outputs(detector, image):

@@ -96,7 +96,9 @@ def test_detectors_are_evaluated_together():
     }
     results = evaluate_together(runner('coco/bbox_mAP'), detectors)
     assert list(results) == ['original', 'exported']
-    assert results['original'].numbers.bbox.stats['mAP'] == 0.75 and results['exported'].numbers.bbox.stats['mAP'] == 0.5
+    assert (
+        results['original'].numbers.bbox.stats['mAP'] == 0.75 and results['exported'].numbers.bbox.stats['mAP'] == 0.5
+    )
     assert results['original'].difference == (0.0, 0.0, 0, 6)
     assert results['exported'].difference == (0.0, 0.25, 0, 6)
 
