@@ -24,7 +24,7 @@ def resize(image, height, width, half_pixel):
 
 
 def detect(session, image, score_thr=0.3):
-    """(class name, score, [x1, y1, x2, y2] in px) of the objects in an RGB image (H, W, 3), uint8."""
+    """The objects in an RGB image (H, W, 3), uint8: (class name, score, [x1, y1, x2, y2] in px) of each."""
     meta = session.get_modelmeta().custom_metadata_map
     (height, width), classes = json.loads(meta['input_size']), json.loads(meta['classes'])
     mean, std = np.float32(json.loads(meta['mean'])), np.float32(json.loads(meta['std']))

@@ -1,4 +1,4 @@
-"""Fifty images as they should not be, each with what becomes of it."""
+"""Fifty unusual or broken image files, and which of them can be read."""
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ def scene(width=SIZE[0], height=SIZE[1]) -> np.ndarray:
 
 
 def write_odd_images(folder) -> dict[str, bool]:
-    """Write the files into ``folder``; whether each can be read, by name."""
+    """Write the files into ``folder``; return by name whether each can be read."""
     rgb, readable = Image.fromarray(scene()), {}
 
     def save(name, image, **options):

@@ -15,17 +15,20 @@ def main() -> None:
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('inputs', nargs='+', help='images, videos, folders or globs')
-    parser.add_argument('--out', type=Path, default=Path('predictions'), help='folder for what is written')
-    parser.add_argument('--score-thr', type=float, default=0.3, help='lowest score shown and written')
+    parser.add_argument('--out', type=Path, default=Path('predictions'), help='folder to write to')
+    parser.add_argument('--score-thr', type=float, default=0.3, help='lowest score drawn and written')
     parser.add_argument('--device', default='cpu', help='cpu, cuda, cuda:1 ...')
-    parser.add_argument('--batch-size', type=int, default=1, help='images at a time')
+    parser.add_argument('--batch-size', type=int, default=1, help='images per batch')
+    parser.add_argument(
+        '--no-fuse', action='store_true', help='do not fuse the network for speed on a CPU; run it as it was trained'
+    )
     args = parser.parse_args()
     if args.batch_size < 1:
         raise UserError(f'--batch-size {args.batch_size}: must be at least 1')
 
     paths = find_inputs(args.inputs)
     with user_input(args.config):
-        detector = Detector(args.config, args.checkpoint, args.device, args.score_thr)
+        detector = Detector(args.config, args.checkpoint, args.device, args.score_thr, fuse=not args.no_fuse)
     predictor = Predictor(detector, args.out, args.batch_size)
     predictor.run(paths)
     for line in predictor.skipped:

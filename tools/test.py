@@ -26,7 +26,7 @@ def main() -> None:
         '--tta', action='store_true', help='merge each image with its mirror image (test-time augmentation)'
     )
     parser.add_argument(
-        '--no-fuse', action='store_true', help='on a CPU too run the network as it was trained, not fused for speed'
+        '--no-fuse', action='store_true', help='do not fuse the network for speed on a CPU; run it as it was trained'
     )
     args = parser.parse_args()
     if args.out and not args.out.endswith(('.pkl', '.pickle')):

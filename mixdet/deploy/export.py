@@ -8,11 +8,13 @@ import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import torch
 from mmengine.config import Config
+from torch import Tensor, nn
 
+from mixdet.datasets.wrappers import unwrap_dataset
 from mixdet.deploy.exportable import NMS_ONNX, NMS_STEPS, ExportableSSDLite, nms_mask_in_onnx
 from mixdet.deploy.fusing import fuse
 from mixdet.deploy.inference import Detector, inference_transforms
@@ -21,14 +23,24 @@ from mixdet.version import __version__
 
 SUFFIXES = {'onnx': '.onnx', 'torchscript': '.torchscript', 'torch-export': '.pt2'}
 OUTPUTS = {True: ('boxes', 'scores', 'labels'), False: ('boxes', 'scores')}
-METADATA = 'mixdet.json'  # name of the extra file in PyTorch's formats
+METADATA = 'mixdet.json'  # the extra file that holds the metadata in PyTorch's formats
 OPSET = 18
-RESIZES = ('Resize', 'TFResize')  # as docs/onnx_example.py does them
+RESIZES = ('Resize', 'TFResize')  # those that docs/onnx_example.py implements
 
 
 class Metadata(NamedTuple):
-    """What a user of an exported file must know: class names, input height and width, how an image becomes the input
-    (stretched by ``resize``, one of ``RESIZES``, then ``(image - mean) / std`` in RGB), and whether NMS is inside."""
+    """What a user of an exported file must know. It is stored in the file.
+
+    Attributes:
+        classes: names of the classes.
+        input_size: height and width of the input, px.
+        mean: of each channel, RGB; the input is ``(image - mean) / std``.
+        std: of each channel, RGB.
+        resize: how an image is stretched to the input size, one of ``RESIZES``.
+        nms: whether the file includes NMS.
+        config: name of the config.
+        version: of mixdet.
+    """
 
     classes: tuple[str, ...]
     input_size: tuple[int, int]
@@ -40,26 +52,26 @@ class Metadata(NamedTuple):
     version: str = __version__
 
 
-def check_target(path: Path, file_format: str) -> None:
-    """Raise UserError if ``path`` has not the suffix of ``file_format``, or is there already."""
+def check_export_path(path: Path, file_format: str) -> None:
+    """Raise UserError unless ``path`` has the suffix of ``file_format`` and does not exist yet."""
     if path.suffix != SUFFIXES[file_format]:
         raise UserError(f'{path}: a file in format {file_format} must end in {SUFFIXES[file_format]}')
     if path.exists():
         raise UserError(f'{path} exists already; choose another name or remove it')
 
 
-def describe(detector: Detector, config: str, nms: bool) -> Metadata:
-    """The metadata of an export of ``detector``.
+def export_metadata(detector: Detector, config: str, nms: bool) -> Metadata:
+    """The metadata of an export of ``detector``, whose config is the file ``config``, with or without NMS.
 
-    Raises UserError if its images are not simply stretched to one size and normalised.
+    Raises UserError if its images are preprocessed by more than stretching to one size and normalisation.
     """
     resize, *rest = inference_transforms(detector.cfg)[1:] or [dict(type='')]
-    kind, *others = (str(step['type']).rpartition('.')[2] for step in (resize, *rest))
-    stretches = kind in RESIZES and 'scale' in resize and not resize.get('keep_ratio', False)
+    name, *others = (str(step['type']).rpartition('.')[2] for step in (resize, *rest))
+    stretches = name in RESIZES and 'scale' in resize and not resize.get('keep_ratio', False)
     if not stretches or resize.get('interpolation', 'bilinear') != 'bilinear' or others != ['PackDetInputs']:
         raise UserError(
-            f'export needs a test pipeline with one {" or ".join(RESIZES)}, bilinear to a fixed scale and with '
-            'keep_ratio=False, and nothing else that changes the image'
+            f'export needs a test pipeline with one {" or ".join(RESIZES)}, bilinear, to a fixed scale and with '
+            'keep_ratio=False, and no other transform that changes the image'
         )
     preprocessor = detector.model.data_preprocessor
     if not getattr(preprocessor, '_enable_normalize', False) or not preprocessor._channel_conversion:
@@ -74,7 +86,7 @@ def describe(detector: Detector, config: str, nms: bool) -> Metadata:
         input_size=(height, width),
         mean=tuple(preprocessor.mean.flatten().tolist()),
         std=tuple(preprocessor.std.flatten().tolist()),
-        resize=kind,
+        resize=name,
         nms=nms,
         config=Path(config).stem,
     )
@@ -91,17 +103,18 @@ def export(
     """Write ``detector`` to ``path``.
 
     Args:
-        detector: a trained detector with ``mixdet.SSDLiteHead``.
-        metadata: from ``describe``, written into the file.
-        path: file to write, as ``check_target`` wants it.
+        detector: a trained detector with ``mixdet.SSDLiteHead``, made with ``fuse=False``.
+        metadata: from ``export_metadata``; stored in the file.
+        path: file to write; it must pass ``check_export_path``.
         file_format: one of ``SUFFIXES``.
-        dynamic_batch: any number of images at a time instead of one. TorchScript files always take any number.
-        half: weights and network in half precision; inputs, boxes and scores stay float32.
+        dynamic_batch: accept batches of any size instead of one image. TorchScript files always do.
+        half: network in half precision; inputs, boxes and scores stay float32.
 
     Raises:
-        UserError: if the detector cannot be exported, ``path`` cannot be written, or a package is missing.
+        UserError: if the detector cannot be exported, ``path`` exists or has another suffix, or a package is missing.
+        ValueError: if the detector is fused already.
     """
-    check_target(path, file_format)
+    check_export_path(path, file_format)
     nms = (NMS_ONNX if file_format == 'onnx' else NMS_STEPS) if metadata.nms else None
     network = ExportableSSDLite(fuse(detector.model, 'export'), metadata.input_size, nms).eval()
     if half:
@@ -119,13 +132,13 @@ def export(
             _export_onnx(network, example, batch, metadata, path)
 
 
-def _export_onnx(network, example, batch, metadata: Metadata, path: Path) -> None:
+def _export_onnx(network: nn.Module, example: Tensor, batch: Optional[tuple], metadata: Metadata, path: Path) -> None:
     try:
         import onnx
-        import onnxscript  # noqa: F401  (what torch writes ONNX with)
+        import onnxscript  # noqa: F401  (torch.onnx needs it)
     except ImportError as error:
         raise UserError(f"--format onnx: {error}; pip install -e '.[onnx]'") from error
-    program = torch.onnx.export(
+    program: Any = torch.onnx.export(  # by its annotations it may return None, which it does without dynamo
         network,
         (example,),
         dynamo=True,
@@ -147,7 +160,7 @@ def _export_onnx(network, example, batch, metadata: Metadata, path: Path) -> Non
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the exporters' reports on their own progress."""
+    """Silence the progress reports and warnings of PyTorch's exporters."""
     logger = logging.getLogger('torch.onnx')
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -160,8 +173,8 @@ def quiet() -> Iterator[None]:
 
 
 def verification_images(cfg: Config, limit: int = 8) -> list[Path]:
-    """The first images of the config's test set, if it is there."""
-    dataset = cfg.get('test_dataloader', {}).get('dataset', {})
+    """The first ``limit`` images of the config's test set; none if its folder does not exist."""
+    dataset = unwrap_dataset(cfg.get('test_dataloader', {}).get('dataset', {}))
     folder = Path(dataset.get('data_root') or '', (dataset.get('data_prefix') or {}).get('img', ''))
     if not str(folder) or not os.path.isdir(folder):
         return []

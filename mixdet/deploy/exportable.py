@@ -1,26 +1,27 @@
-"""SSDLite as one tensor program: network, decoding and NMS without anything that depends on the image."""
+"""SSDLite as one tensor program: network, decoding and NMS with shapes that do not depend on the image."""
 
 import itertools
 import math
-from typing import Optional
+from typing import Any, Optional
 
 import torch
 from mmcv.ops import nms
+from mmdet.models import BaseDetector
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from torch import Tensor, nn
 
 from mixdet.errors import UserError
 from mixdet.ssdlite.head import SSDLiteHead
 
-NMS_STEPS = 'steps'  # as tensor operations, one detection at a time: any runtime
-NMS_ONNX = 'onnx'  # as ONNX's NonMaxSuppression
+NMS_STEPS = 'steps'  # tensor operations, one detection at a time, for any runtime
+NMS_ONNX = 'onnx'  # ONNX's NonMaxSuppression
 
 
 @torch.library.custom_op('mixdet::nms_mask', mutates_args=())
 def nms_mask(boxes: Tensor, scores: Tensor, iou_threshold: float, score_thr: float, max_per_class: int) -> Tensor:
-    """What NMS of boxes (N, A, 4) keeps by scores (N, C, A) of each class: a mask of ones and zeros (N, C, A).
+    """NMS per class of boxes (N, A, 4) with scores (N, C, A): a mask (N, C, A), 1 for what is kept and else 0.
 
-    A fixed shape around ONNX's NonMaxSuppression, whose output has as many rows as there are detections.
+    This gives a fixed shape to ONNX's NonMaxSuppression, whose output has one row per detection.
     """
     mask = torch.zeros_like(scores)
     for image, label in itertools.product(range(scores.size(0)), range(scores.size(1))):
@@ -36,8 +37,8 @@ def _(boxes: Tensor, scores: Tensor, iou_threshold: float, score_thr: float, max
     return torch.empty_like(scores)
 
 
-def nms_mask_in_onnx(boxes, scores, iou_threshold: float, score_thr: float, max_per_class: int):
-    """``nms_mask`` in ONNX operators, for ``torch.onnx.export``'s translation table."""
+def nms_mask_in_onnx(boxes: Any, scores: Any, iou_threshold: float, score_thr: float, max_per_class: int) -> Any:
+    """``nms_mask`` in ONNX operators, for the ``custom_translation_table`` of ``torch.onnx.export``."""
     from onnxscript import opset18 as op
 
     limit = op.Constant(value_int=max_per_class)
@@ -49,24 +50,29 @@ def nms_mask_in_onnx(boxes, scores, iou_threshold: float, score_thr: float, max_
 
 
 class ExportableSSDLite(nn.Module):
-    """An SSDLite detector that takes normalised images (N, 3, H, W), RGB, and gives
+    """An SSDLite detector that takes normalised RGB images (N, 3, H, W) and returns
 
-    - with NMS, for each image ``max_per_img`` rows, best first, and rows of score 0 where there are fewer:
-      ``boxes`` (N, n, 4) as x1, y1, x2, y2 in px of the input, ``scores`` (N, n), ``labels`` (N, n);
-    - without, every anchor's ``boxes`` (N, A, 4) and ``scores`` (N, A, classes).
+    - with NMS, for each image ``max_per_img`` rows, best first: ``boxes`` (N, n, 4) as x1, y1, x2, y2 in px of the
+      input, ``scores`` (N, n) and ``labels`` (N, n). A row with score 0 is not a detection: there were fewer, or
+      nothing of its box lies in the image;
+    - without NMS, ``boxes`` (N, A, 4) and ``scores`` (N, A, classes) of all anchors.
 
-    The same candidates as ``SSDLiteHead.predict_by_feat`` enter NMS, which is exact.
+    NMS is exact, and sees the same candidates as in ``SSDLiteHead.predict_by_feat``.
 
     Args:
-        detector: the trained detector; its test_cfg says what is kept.
+        detector: the trained detector; its test_cfg sets thresholds and limits.
         input_size: height and width, px.
         nms: ``NMS_STEPS``, ``NMS_ONNX`` or None.
 
     Raises:
-        UserError: if the detector's head, box coder or NMS is none that can be written so.
+        UserError: if the detector has another head, box coder or kind of NMS.
     """
 
-    def __init__(self, detector: nn.Module, input_size: tuple[int, int], nms: Optional[str]) -> None:
+    means: Tensor
+    stds: Tensor
+    priors: Tensor
+
+    def __init__(self, detector: BaseDetector, input_size: tuple[int, int], nms: Optional[str]) -> None:
         super().__init__()
         head = getattr(detector, 'bbox_head', None)
         if not isinstance(head, SSDLiteHead) or type(head.bbox_coder) is not DeltaXYWHBBoxCoder:
@@ -75,29 +81,29 @@ class ExportableSSDLite(nn.Module):
         if nms and cfg.nms.get('type', 'nms') != 'nms':
             raise UserError(f"test_cfg.nms.type={cfg.nms.type!r}: only 'nms' can be exported; or use --no-nms")
         self.backbone, self.neck, self.head = detector.backbone, detector.neck, head
-        self.input_size, self.nms = tuple(input_size), nms
+        self.input_size, self.nms = input_size, nms
         self.score_thr, self.iou_threshold = float(cfg.get('score_thr', 0)), float(cfg.nms.iou_threshold)
         self.max_per_img = int(cfg.max_per_img)
-        coder = head.bbox_coder
-        self.max_log_ratio = abs(math.log(16 / 1000))  # DeltaXYWHBBoxCoder's limit
-        self.register_buffer('means', torch.tensor(coder.means), persistent=False)
-        self.register_buffer('stds', torch.tensor(coder.stds), persistent=False)
+        self.max_log_ratio = abs(math.log(16 / 1000))  # DeltaXYWHBBoxCoder's wh_ratio_clip
+        self.register_buffer('means', torch.tensor(head.bbox_coder.means), persistent=False)
+        self.register_buffer('stds', torch.tensor(head.bbox_coder.stds), persistent=False)
         with torch.no_grad():
             outputs = head(self.neck(self.backbone(torch.zeros(1, 3, *input_size))))[0]
-        priors = torch.cat(head._priors(outputs, [dict(batch_input_shape=self.input_size)]))
+        priors = torch.cat(head._priors(outputs, [dict(batch_input_shape=input_size)]))
         self.register_buffer('priors', priors, persistent=False)
-        anchors = len(priors) * head.num_classes
-        wanted = cfg.get('nms_pre', -1)
-        # without a limit of its own NMS looks at ever more candidates until it has enough: so many always were
-        self.candidates = min(wanted if wanted > 0 else 40 * self.max_per_img, anchors)
+        # Without nms_pre the head adds candidates until NMS leaves enough. Their number is fixed here, at as many as it
+        # takes in its second attempt.
+        nms_pre = cfg.get('nms_pre', -1)
+        candidates = nms_pre if nms_pre > 0 else 40 * self.max_per_img
+        self.candidates = min(candidates, len(priors) * head.num_classes)
 
     def halve(self) -> None:
-        """Put the network, not the decoding, into half precision."""
+        """Put the network, but not decoding and NMS, into half precision."""
         for part in (self.backbone, self.neck, self.head):
             part.half()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """See the class."""
+        """Boxes, scores and, with NMS, labels, see the class."""
         images = images.to(next(self.head.parameters()).dtype)
         cls_scores, deltas = self.head(self.neck(self.backbone(images)))
         scores = self.head._flatten(cls_scores, self.head.cls_out_channels)
@@ -115,7 +121,7 @@ class ExportableSSDLite(nn.Module):
         return boxes, scores * filled, labels
 
     def _decode(self, deltas: Tensor) -> Tensor:
-        """Boxes (N, A, 4) of deltas (N, A, 4), as ``DeltaXYWHBBoxCoder`` without clipping."""
+        """Boxes (N, A, 4) from deltas (N, A, 4), as ``DeltaXYWHBBoxCoder`` without clipping to the image."""
         deltas = deltas * self.stds + self.means
         sides = self.priors[:, 2:] - self.priors[:, :2]
         centres = (self.priors[:, :2] + self.priors[:, 2:]) / 2 + sides * deltas[..., :2]
@@ -123,36 +129,36 @@ class ExportableSSDLite(nn.Module):
         return torch.cat([centres - half, centres + half], -1)
 
     def _clip(self, boxes: Tensor) -> Tensor:
+        """Boxes (N, n, 4) clipped to the image."""
         height, width = self.input_size
         x = boxes[..., 0::2].clamp(0, width)
         y = boxes[..., 1::2].clamp(0, height)
         return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], -1)
 
     def _stepwise_nms(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Take the best candidate, drop what overlaps it in its class, and so on: greedy NMS up to its limit."""
+        """Greedy NMS in ``max_per_img`` steps: take the best candidate, drop those of its class that overlap it."""
         classes = scores.size(-1)
         scores, index = scores.flatten(1).topk(self.candidates)
-        scores = scores * (scores > self.score_thr)
+        remaining = scores * (scores > self.score_thr)
         labels = index % classes
         boxes = boxes.gather(1, (index // classes)[..., None].expand(-1, -1, 4))
         areas = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+        positions = torch.arange(self.candidates, device=scores.device)
         picked = []
-        remaining = scores
         for _ in range(self.max_per_img):
             best, at = remaining.max(1, keepdim=True)
-            box = boxes.gather(1, at[..., None].expand(-1, -1, 4))
+            box, label = boxes.gather(1, at[..., None].expand(-1, -1, 4)), labels.gather(1, at)
             sides = torch.minimum(boxes[..., 2:], box[..., 2:]) - torch.maximum(boxes[..., :2], box[..., :2])
             overlap = sides.clamp(min=0).prod(-1)
             iou = overlap / (areas + areas.gather(1, at) - overlap)
-            dropped = ((iou > self.iou_threshold) & (labels == labels.gather(1, at))) | (
-                torch.arange(self.candidates, device=at.device) == at
-            )
+            dropped = ((iou > self.iou_threshold) & (labels == label)) | (positions == at)
             remaining = remaining * ~dropped
-            picked.append((box, best, labels.gather(1, at)))
-        return tuple(torch.cat(part, 1) for part in zip(*picked))
+            picked.append((box, best, label))
+        boxes, scores, labels = (torch.cat(parts, 1) for parts in zip(*picked))
+        return boxes, scores, labels
 
     def _onnx_nms(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """ONNX's NonMaxSuppression over the same candidates; its indices are put back into a tensor of fixed shape."""
+        """ONNX's NonMaxSuppression of the same candidates."""
         anchors, classes = scores.shape[1:]
         flat = scores.flatten(1)
         lowest = flat.topk(self.candidates).values[:, -1:]

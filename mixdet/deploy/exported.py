@@ -1,9 +1,9 @@
-"""Running exported files: as a function of arrays, and in MMDetection's own evaluation."""
+"""Running exported files: as a function on arrays, and as a detector in MMDetection's evaluation."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import numpy as np
 import torch
@@ -16,18 +16,20 @@ from mixdet.errors import UserError, first_line
 from mixdet.registry import MODELS
 
 Outputs = tuple[np.ndarray, ...]
+Inference = Callable[[np.ndarray], Outputs]
 
 
 def format_of(path: Union[str, Path]) -> Optional[str]:
-    """The format of an exported detector, by the file's suffix; None for other files."""
+    """The export format that the suffix of ``path`` stands for; None for other suffixes."""
     return {suffix: name for name, suffix in SUFFIXES.items()}.get(Path(path).suffix)
 
 
-def load_exported(path: Union[str, Path]) -> tuple[Callable[[np.ndarray], Outputs], Metadata]:
-    """A function from normalised images (N, 3, H, W), float32 RGB, to the file's outputs, and its metadata.
+def load_exported(path: Union[str, Path]) -> tuple[Inference, Metadata]:
+    """An exported file as a function from normalised images (N, 3, H, W), float32 RGB, to its outputs; its metadata.
 
     Raises:
-        UserError: if the file is missing, is none of the formats or was not written by mixdet.
+        UserError: if the file does not exist, has another suffix or was not exported by mixdet, or a package is
+            missing.
     """
     path = Path(path)
     if not path.is_file():
@@ -38,14 +40,14 @@ def load_exported(path: Union[str, Path]) -> tuple[Callable[[np.ndarray], Output
     loaders = {'onnx': _load_onnx, 'torchscript': _load_torchscript, 'torch-export': _load_program}
     try:
         run, content = loaders[file_format](path)
-        return run, Metadata(**{key: _tuple(content[key]) for key in Metadata._fields})
+        return run, Metadata(**{key: _list_to_tuple(content[key]) for key in Metadata._fields})
     except UserError:
         raise
-    except Exception as error:  # each runtime has errors of its own
-        raise UserError(f'{path} is no detector exported by tools/export.py: {first_line(error)}') from error
+    except Exception as error:  # every runtime has its own kinds of errors
+        raise UserError(f'{path} is not a detector exported by tools/export.py: {first_line(error)}') from error
 
 
-def _load_onnx(path: Path):
+def _load_onnx(path: Path) -> tuple[Inference, dict]:
     try:
         import onnxruntime
     except ImportError as error:
@@ -58,26 +60,26 @@ def _load_onnx(path: Path):
     return lambda images: tuple(session.run(None, {'image': images})), content
 
 
-def _from_json(value: str):
+def _from_json(value: str) -> Any:
     try:
         return json.loads(value)
     except json.JSONDecodeError:
         return value
 
 
-def _load_torchscript(path: Path):
+def _load_torchscript(path: Path) -> tuple[Inference, dict]:
     extra = {METADATA: ''}
     program = torch.jit.load(str(path), map_location='cpu', _extra_files=extra)
     return _torch_runner(program), json.loads(extra[METADATA])
 
 
-def _load_program(path: Path):
+def _load_program(path: Path) -> tuple[Inference, dict]:
     extra = {METADATA: ''}
     program = torch.export.load(path, extra_files=extra).module()
     return _torch_runner(program), json.loads(extra[METADATA])
 
 
-def _torch_runner(program) -> Callable[[np.ndarray], Outputs]:
+def _torch_runner(program: Callable[[Tensor], tuple[Tensor, ...]]) -> Inference:
     def run(images: np.ndarray) -> Outputs:
         with torch.no_grad():
             return tuple(output.numpy() for output in program(torch.from_numpy(images)))
@@ -85,31 +87,38 @@ def _torch_runner(program) -> Callable[[np.ndarray], Outputs]:
     return run
 
 
-def _tuple(value):
+def _list_to_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
 @MODELS.register_module()
 class ExportedDetector(BaseDetector):
-    """An exported file in the place of a detector, so that ``tools/test.py`` evaluates it as any other.
+    """An exported file as a detector of MMDetection, which ``tools/test.py`` can evaluate.
 
     Args:
-        file: exported with NMS inside.
+        file: exported with NMS.
         data_preprocessor: that of the config it was exported from.
+
+    Raises:
+        UserError: if the file cannot be loaded or has no NMS.
     """
 
     def __init__(self, file: str, data_preprocessor: Optional[dict] = None) -> None:
         super().__init__(data_preprocessor=data_preprocessor)
         self.run, self.metadata = load_exported(file)
         if not self.metadata.nms:
-            raise UserError(f'{file} was exported with --no-nms; only a file with NMS inside gives detections')
+            raise UserError(f'{file} was exported with --no-nms; only a file with NMS returns detections')
 
     def predict(self, batch_inputs: Tensor, batch_data_samples: list, rescale: bool = True) -> list:
-        """Detections of normalised images (N, 3, H, W), one at a time, as MMDetection's data samples."""
+        """MMDetection's data samples with the detections in normalised images (N, 3, H, W), one image at a time.
+
+        Raises UserError if the images have another size than the file was exported for.
+        """
         height, width = self.metadata.input_size
         if tuple(batch_inputs.shape[-2:]) != (height, width):
             raise UserError(
-                f'the file was exported for {height}x{width} px, but the config gives {tuple(batch_inputs.shape[-2:])}'
+                f'the file was exported for {height}x{width} px, but the images of the config have '
+                f'{batch_inputs.shape[-2]}x{batch_inputs.shape[-1]}'
             )
         results = []
         for image, sample in zip(batch_inputs.cpu().numpy(), batch_data_samples):
@@ -121,12 +130,12 @@ class ExportedDetector(BaseDetector):
         return self.add_pred_to_datasample(batch_data_samples, results)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: list) -> dict:
-        """Not to be had: raises NotImplementedError."""
+        """Not available: raises NotImplementedError."""
         raise NotImplementedError('an exported detector cannot be trained')
 
     def _forward(self, batch_inputs: Tensor, batch_data_samples: Optional[list] = None) -> Outputs:
         return self.run(batch_inputs.cpu().numpy())
 
     def extract_feat(self, batch_inputs: Tensor) -> None:
-        """Not to be had: raises NotImplementedError."""
+        """Not available: raises NotImplementedError."""
         raise NotImplementedError('an exported detector has no features')

@@ -1,4 +1,4 @@
-"""Images and videos as a user has them."""
+"""Reading a user's images and videos."""
 
 import glob
 from collections.abc import Iterable, Iterator
@@ -15,12 +15,12 @@ VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
 
 
 def read_image(path: Union[str, Path]) -> np.ndarray:
-    """The image as (H, W, 3) uint8 BGR, upright by its EXIF orientation, as the training pipeline reads it.
+    """The image as (H, W, 3) uint8 BGR, rotated by its EXIF orientation, as the training pipeline reads it.
 
-    Grey images become three equal channels, an alpha channel is dropped, 16 bits are scaled to 8.
+    Greyscale becomes three equal channels, an alpha channel is dropped, 16 bits are scaled to 8.
 
     Raises:
-        UserError: if the file is missing or is no image that can be decoded.
+        UserError: if the file does not exist or cannot be decoded as an image.
     """
     path = Path(path)
     try:
@@ -28,17 +28,18 @@ def read_image(path: Union[str, Path]) -> np.ndarray:
         image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
     except OSError as error:
         raise UserError(f'{path}: {error.strerror or error}') from error
-    except cv2.error as error:  # more pixels than OpenCV reads, among others
+    except cv2.error as error:  # such as more pixels than OpenCV reads
         raise UserError(f'{path} cannot be decoded: {error.err or error}') from error
     if image is None:
-        raise UserError(f'{path} is no image that can be decoded{"" if content.size else ": it is empty"}')
+        raise UserError(f'{path} cannot be decoded as an image{"" if content.size else ": it is empty"}')
     return image
 
 
 def find_inputs(patterns: Iterable[str]) -> list[Path]:
-    """Image and video files that the arguments name: files, folders (searched whole) and globs, each file once.
+    """The image and video files that ``patterns`` name: files, folders with their subfolders, and globs; each once.
 
-    A file named itself is taken whatever its suffix. Raises UserError for an argument that leads to nothing.
+    In folders the suffix decides; a file that is named, or matched by a glob, may have any. Raises UserError for a
+    pattern without files.
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
@@ -50,7 +51,7 @@ def find_inputs(patterns: Iterable[str]) -> list[Path]:
         else:
             files = [Path(name) for name in sorted(glob.glob(pattern, recursive=True)) if Path(name).is_file()]
         if not files:
-            raise UserError(f'{pattern}: no image or video is there')
+            raise UserError(f'{pattern}: no image or video found; check the path')
         found.update(dict.fromkeys(files))
     return list(found)
 
@@ -61,7 +62,7 @@ def is_video(path: Path) -> bool:
 
 
 def read_frames(path: Path) -> Iterator[np.ndarray]:
-    """The frames of a video, (H, W, 3) uint8 BGR. Raises UserError if it cannot be opened or has none."""
+    """The frames of a video, (H, W, 3) uint8 BGR. Raises UserError if it cannot be opened or has no frames."""
     capture, count = cv2.VideoCapture(str(path)), 0
     try:
         while True:
@@ -73,11 +74,11 @@ def read_frames(path: Path) -> Iterator[np.ndarray]:
     finally:
         capture.release()
     if not count:
-        raise UserError(f'{path} is no video that can be decoded')
+        raise UserError(f'{path} cannot be decoded as a video')
 
 
 def frame_rate(path: Path) -> float:
-    """Frames per second of a video; 25 where the file does not say."""
+    """Frames per second of a video; 25 if the file does not say."""
     capture = cv2.VideoCapture(str(path))
     rate = capture.get(cv2.CAP_PROP_FPS)
     capture.release()

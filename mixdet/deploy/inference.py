@@ -1,4 +1,4 @@
-"""A trained detector as a function of images."""
+"""A trained detector as a function on images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,11 +7,14 @@ from typing import NamedTuple, Optional, Union
 import cv2
 import numpy as np
 import torch
+from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
+from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 
 from mixdet.datasets.wrappers import unwrap_dataset
+from mixdet.deploy.fusing import optimize_for_inference
 from mixdet.deploy.images import read_image
 from mixdet.engine.checkpoint import check_fits, read_checkpoint
 from mixdet.engine.config import load_config
@@ -22,8 +25,14 @@ Image = Union[str, Path, np.ndarray]
 
 
 class Detection(NamedTuple):
-    """One object: class ``name`` and ``label`` (its index), ``score``, and ``box`` as x1, y1, x2, y2 in px of the
-    image (upright, if its EXIF data turn it)."""
+    """One detected object.
+
+    Attributes:
+        name: its class.
+        label: the index of its class.
+        score: between 0 and 1.
+        box: x1, y1, x2, y2 in px of the image, after any rotation that its EXIF data ask for.
+    """
 
     name: str
     label: int
@@ -34,13 +43,21 @@ class Detection(NamedTuple):
 class Detector:
     """A detector of any MMDetection config, ready to predict.
 
-    ``Detector(config, checkpoint)('image.jpg')`` is a list of ``Detection``, best first.
+    ``Detector(config, checkpoint)('image.jpg')`` returns a list of ``Detection``, best first.
 
     Args:
         config: path or Config.
         checkpoint: path.
         device: 'cpu', 'cuda', 'cuda:1' ...
-        score_thr: lowest score returned.
+        score_thr: lowest score of the detections returned.
+        fuse: on a CPU, predict with a fused copy of the network in channels_last, as ``tools/test.py`` does: faster,
+            and the same up to rounding. False leaves ``model`` as it was trained, which an export
+            starts from.
+
+    Attributes:
+        model: the network, in evaluation mode.
+        cfg: its config.
+        classes: the names of its classes.
 
     Raises:
         UserError: if the config or the checkpoint cannot be read, or do not belong together.
@@ -52,20 +69,22 @@ class Detector:
         checkpoint: Union[str, Path],
         device: str = 'cpu',
         score_thr: float = 0.3,
+        fuse: bool = True,
     ) -> None:
         self.cfg = config if isinstance(config, Config) else load_config(str(config))
         init_default_scope(self.cfg.get('default_scope', 'mmdet'))
         weights = read_checkpoint(checkpoint)
-        self.model = MODELS.build(self.cfg.model)
-        check_fits(weights, self.model, checkpoint)
-        self.model.load_state_dict(
+        model = MODELS.build(self.cfg.model)
+        check_fits(weights, model, checkpoint)
+        model.load_state_dict(
             {key.removeprefix('module.'): value for key, value in weights.get('state_dict', weights).items()},
             strict=False,
         )
         try:
-            self.model.to(device).eval()
+            model.to(device).eval()
         except (RuntimeError, AssertionError) as error:  # no such device; AssertionError from a torch without CUDA
             raise UserError(f'device {device}: {first_line(error)}') from error
+        self.model: BaseModel = optimize_for_inference(model) if fuse else model
         self.classes = class_names(self.cfg, weights)
         self.model.dataset_meta = dict(classes=self.classes)
         self.score_thr = score_thr
@@ -79,19 +98,19 @@ class Detector:
         """Detections in each of ``images``, as one batch."""
         return [self.detections(sample) for sample in self.predict_samples([to_array(image) for image in images])]
 
-    def predict_samples(self, arrays: Sequence[np.ndarray]) -> list:
+    def predict_samples(self, arrays: Sequence[np.ndarray]) -> list[DetDataSample]:
         """MMDetection's ``DetDataSample`` for each array (H, W, 3), uint8 BGR, as one batch."""
         batch = pseudo_collate([self._pipeline(dict(img=array, img_id=i)) for i, array in enumerate(arrays)])
         with torch.inference_mode():
             return self.model.test_step(batch)
 
     def preprocess(self, arrays: Sequence[np.ndarray]) -> torch.Tensor:
-        """What the network sees of arrays (H, W, 3), uint8 BGR: normalised images (N, 3, H, W)."""
+        """The network's input for arrays (H, W, 3), uint8 BGR: normalised images (N, 3, H, W)."""
         batch = pseudo_collate([self._pipeline(dict(img=array, img_id=i)) for i, array in enumerate(arrays)])
         return self.model.data_preprocessor(batch)['inputs']
 
-    def detections(self, sample) -> list[Detection]:
-        """What a ``DetDataSample`` holds above the score threshold, best first."""
+    def detections(self, sample: DetDataSample) -> list[Detection]:
+        """The detections in ``sample`` from the score threshold on, best first."""
         found = sample.pred_instances.cpu()
         found = found[found.scores >= self.score_thr]
         order = found.scores.argsort(descending=True, stable=True)
@@ -104,20 +123,20 @@ class Detector:
 
 
 def to_array(image: Image) -> np.ndarray:
-    """An image as (H, W, 3) uint8 BGR. Raises UserError if it is none."""
+    """``image`` as (H, W, 3) uint8 BGR. Raises UserError if it cannot be read or is an array of another kind."""
     if not isinstance(image, np.ndarray):
         return read_image(image)
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
         raise UserError(f'an image array must be uint8 (H, W), (H, W, 3) or (H, W, 4), not {image.dtype} {image.shape}')
     if not image.size:
-        raise UserError(f'an image array has no pixel: {image.shape}')
+        raise UserError(f'an image array has no pixels: {image.shape}')
     if image.ndim == 2 or image.shape[2] == 1:
         return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
     return np.ascontiguousarray(image[..., :3])
 
 
 def class_names(cfg: Config, checkpoint: Optional[dict] = None) -> tuple[str, ...]:
-    """Names of the classes: the checkpoint's where MMEngine wrote them, else the config's data set's.
+    """Names of the classes: from the checkpoint if MMEngine stored them there, else from the config's test set.
 
     Raises UserError if neither has them.
     """
@@ -126,16 +145,17 @@ def class_names(cfg: Config, checkpoint: Optional[dict] = None) -> tuple[str, ..
     names = stored.get('classes') or stored.get('CLASSES') or dataset.get('metainfo', {}).get('classes')
     if not names and dataset.get('type'):
         with DATASETS.switch_scope_and_registry('mmdet') as registry:
-            names = registry.get(dataset['type']).METAINFO.get('classes')
+            dataset_class = registry.get(dataset['type']) if isinstance(dataset['type'], str) else dataset['type']
+        names = getattr(dataset_class, 'METAINFO', {}).get('classes')
     if not names:
-        raise UserError('neither the checkpoint nor test_dataloader.dataset.metainfo has the names of the classes')
+        raise UserError('neither the checkpoint nor test_dataloader.dataset.metainfo contains the class names')
     return tuple(names)
 
 
 def inference_transforms(cfg: Config) -> list[dict]:
-    """The config's test pipeline for an image in memory: without reading files and annotations.
+    """The config's test pipeline for an image in memory: without loading files and annotations.
 
-    Raises UserError if there is none, or if it does not begin with reading an image.
+    Raises UserError if there is no pipeline or it does not begin with loading an image.
     """
     dataset = unwrap_dataset(cfg.get('test_dataloader', {}).get('dataset', {}))
     transforms = [dict(transform) for transform in dataset.get('pipeline', [])]

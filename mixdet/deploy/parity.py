@@ -4,19 +4,27 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from mmdet.structures import DetDataSample
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
-from torch import nn
 
 from mixdet.errors import UserError
 from mixdet.evaluation.numbers import CocoNumbers
 
 Detections = tuple[np.ndarray, np.ndarray, np.ndarray]  # of an image: boxes (n, 4), scores (n), labels (n)
-MARGIN = 1e-3  # so near to the threshold a detection may be on one side only
+MARGIN = 1e-3  # a score so close to the threshold may be below it on the other side
+MAX_DISTANCE = 5  # px between the corresponding sides of a box and its counterpart
 
 
-class Difference(NamedTuple):
-    """How far exported detections are from the original's: px, score, and the number of those, on either side, that
-    have no counterpart on the other."""
+class DetectionDifference(NamedTuple):
+    """How far exported detections are from the original ones.
+
+    Attributes:
+        boxes: largest distance between the sides of a box and of its counterpart, px.
+        scores: largest difference of their scores.
+        unmatched: detections of either side without a counterpart on the other.
+        detections: detections of the original that were compared.
+    """
 
     boxes: float
     scores: float
@@ -25,23 +33,25 @@ class Difference(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The COCO ``numbers`` of a detector, and how far it is from the first."""
+    """The COCO ``numbers`` of a detector, and the ``difference`` of its detections from those of the first detector."""
 
     numbers: CocoNumbers
-    difference: Difference
+    difference: DetectionDifference
 
 
-def arrays(sample) -> Detections:
-    """The detections of MMDetection's ``DetDataSample``."""
+def detection_arrays(sample: DetDataSample) -> Detections:
+    """The detections in ``sample`` as arrays."""
     found = sample.pred_instances.cpu()
     return found.bboxes.numpy(), found.scores.numpy(), found.labels.numpy()
 
 
-def compare(originals: Sequence[Detections], exported: Sequence[Detections], score_thr: float = 0.05) -> Difference:
-    """Compare detections, images in the same order.
+def compare_detections(
+    originals: Sequence[Detections], exported: Sequence[Detections], score_thr: float = 0.05
+) -> DetectionDifference:
+    """Compare the detections in images, given in the same order.
 
-    A detection's counterpart has its class and the nearest box, within 5 px. Those of at least ``score_thr`` are
-    compared; nearer to it than 1e-3 they may miss theirs.
+    The counterpart of a detection is the one of its class with the nearest box, at most 5 px away. Counterparts are
+    looked for from a score of ``score_thr`` + 0.001 on, as those of lower ones may lie below the threshold.
     """
     box_difference = score_difference = 0.0
     unmatched = total = 0
@@ -52,21 +62,21 @@ def compare(originals: Sequence[Detections], exported: Sequence[Detections], sco
                 if score < score_thr + MARGIN:
                     continue
                 total += side == 0
-                distances = np.abs(boxes - box).max(1, initial=0)
+                distances = np.abs(boxes - box).max(1)
                 distances = np.where(labels == label, distances, np.inf)
-                if distances.min(initial=np.inf) > 5:
+                if distances.min(initial=np.inf) > MAX_DISTANCE:
                     unmatched += 1
                     continue
                 nearest = distances.argmin()
                 box_difference = max(box_difference, float(distances[nearest]))
                 score_difference = max(score_difference, abs(float(score - scores[nearest])))
-    return Difference(box_difference, score_difference, unmatched, total)
+    return DetectionDifference(box_difference, score_difference, unmatched, total)
 
 
-def evaluate_together(runner: Runner, detectors: Mapping[str, nn.Module]) -> dict[str, Comparison]:
+def evaluate_together(runner: Runner, detectors: Mapping[str, BaseModel]) -> dict[str, Comparison]:
     """Evaluate ``detectors`` on the test set of ``runner``, batch by batch, and compare each with the first.
 
-    Raises UserError if the config's evaluator does not give COCO's numbers.
+    Raises UserError if the config's evaluator does not report COCO's box metrics.
     """
     loader = runner.test_dataloader
     evaluators = {name: runner.build_evaluator(runner.cfg.test_evaluator) for name in detectors}
@@ -77,12 +87,12 @@ def evaluate_together(runner: Runner, detectors: Mapping[str, nn.Module]) -> dic
         for name, detector in detectors.items():
             samples = detector.test_step(batch)
             evaluators[name].process(data_samples=samples, data_batch=batch)
-            found[name] += [arrays(sample) for sample in samples]
+            found[name] += [detection_arrays(sample) for sample in samples]
     original = next(iter(found.values()))
     results = {}
     for name, evaluator in evaluators.items():
         numbers = CocoNumbers.from_metrics(evaluator.evaluate(len(loader.dataset)))
         if 'mAP' not in numbers.bbox.stats:
             raise UserError("test_evaluator: must be a CocoMetric with metric='bbox'")
-        results[name] = Comparison(numbers, compare(original, found[name]))
+        results[name] = Comparison(numbers, compare_detections(original, found[name]))
     return results

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Optional
 
 import numpy as np
 import torch
@@ -13,37 +14,32 @@ import torch
 from mixdet.deploy.inference import Detector
 from mixdet.errors import UserError
 
-# A Clip or ReLU that is quantised with its convolution spends all 256 steps on what passes it. Decoding and NMS stay
-# float.
+# A Clip or ReLU quantised together with its convolution leaves all 256 levels to the values within its bounds.
+# Decoding and NMS stay in float32.
 QUANTIZED = ('Conv', 'Clip', 'Relu')
 
 
-class _Calibration:
-    """The images that ONNX Runtime calibrates with, as the network takes them."""
+class _CalibrationReader:
+    """ONNX Runtime's interface to the inputs that it calibrates on."""
 
-    def __init__(self, detector: Detector, images: Sequence[np.ndarray]) -> None:
-        self._inputs = self._prepare(detector, images)
+    def __init__(self, inputs: Iterator[dict[str, np.ndarray]]) -> None:
+        self._inputs = inputs
 
-    @staticmethod
-    def _prepare(detector: Detector, images: Sequence[np.ndarray]) -> Iterator[dict]:
-        for image in images:
-            yield dict(image=detector.preprocess([image]).numpy())
-
-    def get_next(self):
-        """The next input by name, or None after the last."""
+    def get_next(self) -> Optional[dict[str, np.ndarray]]:
+        """The next inputs by name, or None after the last."""
         return next(self._inputs, None)
 
 
 def quantize(path: Path, images: Sequence[np.ndarray], detector: Detector) -> None:
-    """Quantise the convolutions of the ONNX file ``path`` to 8 bits in place, weights by channel.
+    """Quantise the convolutions of the ONNX file ``path`` to 8 bits in place, weights per channel.
 
     Args:
         path: file from ``export``.
-        images: what activations are calibrated on, (H, W, 3) uint8 BGR; a hundred of the kind to be expected do.
-        detector: for its preprocessing.
+        images: images to calibrate activations on, (H, W, 3) uint8 BGR; about a hundred typical ones suffice.
+        detector: the detector it was exported from, for its preprocessing.
 
     Raises:
-        UserError: without images, or without onnxruntime.
+        UserError: if there are no images, or onnx or onnxruntime is missing.
     """
     if not images:
         raise UserError('--int8: the folder has no image to calibrate on')
@@ -54,24 +50,32 @@ def quantize(path: Path, images: Sequence[np.ndarray], detector: Detector) -> No
     except ImportError as error:
         raise UserError(f"--int8: {error}; pip install -e '.[onnx]'") from error
     properties = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
-    with TemporaryDirectory() as folder, torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
-        logging.disable(logging.WARNING)  # of its own advice on preparing, which is followed
-        try:
-            prepared = Path(folder, 'prepared.onnx')
-            quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
-            quantize_static(
-                str(prepared),
-                str(path),
-                _Calibration(detector, images),
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=list(QUANTIZED),
-                per_channel=True,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                calibrate_method=CalibrationMethod.MinMax,
-            )
-        finally:
-            logging.disable(logging.NOTSET)
+    with TemporaryDirectory() as folder, torch.no_grad(), _quiet():
+        prepared = Path(folder, 'prepared.onnx')
+        quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared),
+            str(path),
+            _CalibrationReader(dict(image=detector.preprocess([image]).numpy()) for image in images),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(QUANTIZED),
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
     model = onnx.load(path)
     onnx.helper.set_model_props(model, properties)
     onnx.save(model, path)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence ONNX Runtime's output and its advice to prepare the file first, which was done."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(level)

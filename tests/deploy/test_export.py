@@ -1,60 +1,53 @@
+import logging
+import sys
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
-from helpers import tiny_checkpoint
+from mmengine.config import Config
+from torch import nn
 
-from mixdet.datasets.demo import draw_image
-from mixdet.deploy.export import SUFFIXES, check_target, describe, export, verification_images
+from mixdet.deploy.export import (
+    SUFFIXES,
+    check_export_path,
+    export,
+    export_metadata,
+    quiet,
+    verification_images,
+)
 from mixdet.deploy.exported import ExportedDetector, load_exported
 from mixdet.deploy.inference import Detector
-from mixdet.deploy.parity import arrays, compare
-from mixdet.deploy.quantize import quantize
+from mixdet.deploy.parity import compare_detections, detection_arrays
 from mixdet.errors import UserError
+from mixdet.layers import MixConv2d
+from mixdet.version import __version__
 
 CLASSES = ('disc', 'square', 'triangle', 'star')
 
 
-@pytest.fixture(scope='module')
-def images():
-    return [draw_image(np.random.default_rng(i))[0] for i in range(3)]
-
-
-@pytest.fixture(scope='module')
-def tiny(tmp_path_factory, images):
-    """A detector whose batch-norm statistics are those of the images, so that its detections differ."""
-    config, checkpoint = tiny_checkpoint(tmp_path_factory.mktemp('tiny'))
-    detector = Detector(config, checkpoint, score_thr=0.0)
-    for module in detector.model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = 1.0
-    detector.model.train()
-    with torch.no_grad():
-        detector.model(detector.preprocess(images), mode='tensor')
-    torch.save(dict(state_dict=detector.model.state_dict()), checkpoint)
-    return config, checkpoint
-
-
 def detections(detector, images):
-    return [arrays(detector.predict_samples([image])[0]) for image in images]
+    return [detection_arrays(detector.predict_samples([image])[0]) for image in images]
 
 
 def write(tiny, path, name, nms=True, **options):
-    detector = Detector(*tiny)
-    metadata = describe(detector, tiny[0], nms)
-    export(detector, metadata, path, name, **options)
+    detector = Detector(*tiny, fuse=False)
+    export(detector, export_metadata(detector, tiny[0], nms), path, name, **options)
     return load_exported(path)
 
 
 @pytest.mark.parametrize('name', SUFFIXES)
-def test_every_format_gives_the_same_alone_and_in_a_batch(tiny, tmp_path, images, name):
+def test_every_format_gives_the_same_alone_and_in_a_batch(tiny, tmp_path, demo_images, name):
+    if name == 'onnx':
+        pytest.importorskip('onnxscript')
     path = tmp_path / f'a{SUFFIXES[name]}'
     run, metadata = write(tiny, path, name, dynamic_batch=True)
-    assert metadata.classes == CLASSES and metadata.input_size == (160, 160) and metadata.resize == 'Resize'
+    assert metadata == export_metadata(Detector(*tiny), tiny[0], True)
     detector = Detector(*tiny)
-    expected = detections(detector, images)
-    inputs = detector.preprocess(images).numpy()
+    expected = detections(detector, demo_images)
+    inputs = detector.preprocess(demo_images).numpy()
     detector.model = ExportedDetector(str(path), detector.cfg.model.data_preprocessor)
-    difference = compare(expected, detections(detector, images), score_thr=0.0)
+    difference = compare_detections(expected, detections(detector, demo_images), score_thr=0.0)
     assert difference.detections == 30 and difference.unmatched == 0
     assert difference.boxes < 0.1 and difference.scores < 1e-4
     batch, alone = run(inputs), [run(image[None]) for image in inputs]
@@ -64,69 +57,125 @@ def test_every_format_gives_the_same_alone_and_in_a_batch(tiny, tmp_path, images
             np.testing.assert_allclose(ours[0], theirs[i], atol=1e-2)
 
 
-def test_without_nms_in_half_precision(tiny, tmp_path):
+def test_onnx_without_nms_in_half_precision(tiny, tmp_path):
     onnx = pytest.importorskip('onnx')
     run, metadata = write(tiny, tmp_path / 'a.onnx', 'onnx', nms=False, half=True)
     boxes, scores = run(np.zeros((1, 3, 160, 160), np.float32))
     assert not metadata.nms and boxes.dtype == scores.dtype == np.float32
     assert boxes.shape[:2] == scores.shape[:2] and scores.shape[2] == 4
-    weights = onnx.load(tmp_path / 'a.onnx').graph.initializer
-    assert any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in weights)
+    with pytest.raises(Exception, match='invalid dimensions'):  # it is for one image
+        run(np.zeros((2, 3, 160, 160), np.float32))
     with pytest.raises(UserError, match='exported with --no-nms'):
         ExportedDetector(str(tmp_path / 'a.onnx'))
+    graph = onnx.load(tmp_path / 'a.onnx').graph
+    assert any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in graph.initializer)
+    # one convolution for each mixed one, and no batch-norm
+    blocks = [module for module in Detector(*tiny).model.modules() if isinstance(module, (MixConv2d, nn.Conv2d))]
+    groups = [conv for block in blocks if isinstance(block, MixConv2d) for conv in block.convs]
+    kinds = Counter(node.op_type for node in graph.node)
+    assert kinds['Conv'] == len(blocks) - len(groups) < len(blocks) and 'BatchNormalization' not in kinds
 
 
-def test_int8(tiny, tmp_path, images):
-    onnx = pytest.importorskip('onnx')
-    write(tiny, tmp_path / 'a.onnx', 'onnx')
+def test_a_program_for_one_image_takes_one(tiny, tmp_path):
+    run, _ = write(tiny, tmp_path / 'a.pt2', 'torch-export', nms=False)
+    assert run(np.zeros((1, 3, 160, 160), np.float32))[0].shape[0] == 1
+    with pytest.raises((AssertionError, RuntimeError), match='Guard failed|to be equal to'):
+        run(np.zeros((2, 3, 160, 160), np.float32))
+
+
+def test_a_fused_detector_is_refused(tiny, tmp_path):
     detector = Detector(*tiny)
-    with pytest.raises(UserError, match='no image to calibrate on'):
-        quantize(tmp_path / 'a.onnx', [], detector)
-    quantize(tmp_path / 'a.onnx', images, detector)
-    nodes = onnx.load(tmp_path / 'a.onnx').graph.node
-    assert sum(node.op_type == 'QuantizeLinear' for node in nodes) > 20
-    # a convolution is clipped before its output is quantised, or by that itself
-    kinds = {name: node.op_type for node in nodes for name in node.output}
-    assert 'DequantizeLinear' not in [kinds.get(node.input[0]) for node in nodes if node.op_type == 'Clip']
-    run, metadata = load_exported(tmp_path / 'a.onnx')
-    assert metadata.nms and metadata.classes == CLASSES
-    assert [output.shape for output in run(detector.preprocess(images[:1]).numpy())] == [(1, 10, 4), (1, 10), (1, 10)]
+    with pytest.raises(ValueError, match='is fused already; give the original, in a Detector that of fuse=False'):
+        export(detector, export_metadata(detector, 'c.py', True), tmp_path / 'a.pt2', 'torch-export')
+    assert not (tmp_path / 'a.pt2').exists()
 
 
-def test_what_the_metadata_cannot_say_is_refused(tiny):
+def test_metadata(tiny):
+    detector = Detector(*tiny)
+    metadata = export_metadata(detector, 'configs/some_config.py', False)
+    assert metadata.classes == CLASSES and metadata.resize == 'Resize' and not metadata.nms
+    assert (metadata.config, metadata.version) == ('some_config', __version__)
+    preprocessor = detector.cfg.model.data_preprocessor
+    assert metadata.mean == pytest.approx(preprocessor.mean) and metadata.std == pytest.approx(preprocessor.std)
+    resize = detector.cfg.test_dataloader.dataset.pipeline[1]
+    for scale, expected in (((160, 96), (96, 160)), (128, (128, 128))):  # width, height; height, width
+        resize.scale = scale
+        assert export_metadata(detector, 'c.py', True).input_size == expected
+    resize.type = 'mixdet.TFResize'
+    assert export_metadata(detector, 'c.py', True).resize == 'TFResize'
+
+
+@pytest.mark.parametrize(
+    'change', [dict(keep_ratio=True), dict(interpolation='area'), dict(type='RandomChoiceResize'), dict(type='Pad')]
+)
+def test_other_resizing_is_refused(tiny, change):
     """A user of the file would otherwise prepare images differently from the training."""
     detector = Detector(*tiny)
-    resize = detector.cfg.test_dataloader.dataset.pipeline[1]
-    resize.type = 'mixdet.TFResize'
-    assert describe(detector, tiny[0], True).resize == 'TFResize'
-    for change in (dict(keep_ratio=True), dict(interpolation='area'), dict(type='RandomChoiceResize')):
-        detector = Detector(*tiny)
-        detector.cfg.test_dataloader.dataset.pipeline[1].update(change)
-        with pytest.raises(UserError, match='one Resize or TFResize, bilinear to a fixed scale'):
-            describe(detector, tiny[0], True)
+    detector.cfg.test_dataloader.dataset.pipeline[1].update(change)
+    with pytest.raises(UserError, match='one Resize or TFResize, bilinear, to a fixed scale'):
+        export_metadata(detector, 'c.py', True)
+
+
+def test_other_preprocessing_is_refused(tiny):
     detector = Detector(*tiny)
     detector.cfg.test_dataloader.dataset.pipeline.insert(2, dict(type='Pad', size_divisor=32))
-    with pytest.raises(UserError, match='nothing else that changes the image'):
-        describe(detector, tiny[0], True)
+    with pytest.raises(UserError, match='no other transform that changes the image'):
+        export_metadata(detector, 'c.py', True)
+    for name, value in (('_channel_conversion', False), ('_enable_normalize', False)):
+        detector = Detector(*tiny)
+        setattr(detector.model.data_preprocessor, name, value)
+        with pytest.raises(UserError, match='mean, std and bgr_to_rgb=True'):
+            export_metadata(detector, 'c.py', True)
     detector = Detector(*tiny)
+    resize = detector.cfg.test_dataloader.dataset.pipeline[1]
     detector.model.data_preprocessor.pad_size_divisor = 64
-    with pytest.raises(UserError, match='pad_size_divisor=64 must divide 160x160'):
-        describe(detector, tiny[0], True)
+    for scale in ((128, 160), (160, 128)):
+        resize.scale = scale
+        with pytest.raises(UserError, match=f'pad_size_divisor=64 must divide {scale[1]}x{scale[0]}'):
+            export_metadata(detector, 'c.py', True)
 
 
-def test_target(tmp_path):
-    check_target(tmp_path / 'a.pt2', 'torch-export')
-    (tmp_path / 'a.onnx').touch()
+def test_export_path(tiny, tmp_path):
+    check_export_path(tmp_path / 'a.pt2', 'torch-export')
+    (tmp_path / 'a.onnx').write_bytes(b'mine')
     for name, message in (('a.onnx', 'exists already'), ('a.pt2', 'must end in .onnx')):
         with pytest.raises(UserError, match=message):
-            check_target(tmp_path / name, 'onnx')
+            check_export_path(tmp_path / name, 'onnx')
+        with pytest.raises(UserError, match=message):
+            write(tiny, tmp_path / name, 'onnx')
+    assert (tmp_path / 'a.onnx').read_bytes() == b'mine'
 
 
-def test_verification_images_are_the_test_sets(tiny, tmp_path):
-    cfg = Detector(*tiny).cfg
-    cfg.test_dataloader.dataset.update(data_root=str(tmp_path), data_prefix=dict(img='x/'))
-    assert verification_images(cfg) == []
+def test_verification_images_are_the_test_sets(tmp_path):
+    cfg = Config(dict(test_dataloader=dict(dataset=dict(data_root=str(tmp_path), data_prefix=dict(img='x/')))))
+    assert verification_images(cfg) == verification_images(Config()) == []
     (tmp_path / 'x').mkdir()
-    for name in ('b.jpg', 'a.png', 'c.txt'):
+    for name in ('b.jpg', 'a.png', 'c.txt', 'd.JPEG'):
         (tmp_path / 'x' / name).touch()
-    assert [path.name for path in verification_images(cfg)] == ['a.png', 'b.jpg']
+    assert [path.name for path in verification_images(cfg)] == ['a.png', 'b.jpg', 'd.JPEG']
+    assert [path.name for path in verification_images(cfg, limit=2)] == ['a.png', 'b.jpg']
+    cfg.test_dataloader.dataset = dict(type='RepeatDataset', dataset=cfg.test_dataloader.dataset)
+    assert len(verification_images(cfg)) == 3
+
+
+def test_quiet_exporters(capsys):
+    logger = logging.getLogger('torch.onnx')
+    level = logger.level
+    with pytest.raises(RuntimeError), quiet():
+        print('progress')
+        assert not logger.isEnabledFor(logging.WARNING)
+        raise RuntimeError
+    assert capsys.readouterr().out == '' and logger.level == level
+
+
+def test_torch_formats_need_no_onnx(tiny, tmp_path, monkeypatch):
+    for name in ('onnx', 'onnxscript', 'onnxruntime'):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UserError, match='--format onnx: .*pip install -e'):
+        write(tiny, tmp_path / 'a.onnx', 'onnx')
+    (tmp_path / 'b.onnx').touch()
+    with pytest.raises(UserError, match='needs onnxruntime, which is not installed'):
+        load_exported(tmp_path / 'b.onnx')
+    with torch.no_grad():
+        run, metadata = write(tiny, tmp_path / 'a.torchscript', 'torchscript', nms=False)
+    assert metadata.classes == CLASSES and len(run(np.zeros((1, 3, 160, 160), np.float32))) == 2

@@ -45,7 +45,7 @@ def test_inputs(tmp_path):
     assert names('**/*.JPG') == ['c.JPG']
     assert names('deep/notes.txt') == ['notes.txt']
     for pattern in ('gone.jpg', '*.webp'):
-        with pytest.raises(UserError, match='no image or video is there'):
+        with pytest.raises(UserError, match='no image or video found'):
             names(pattern)
 
 
@@ -58,5 +58,5 @@ def test_video(tmp_path):
     assert len(frames) == 3 and np.abs(frames[0].astype(int) - scene()[..., ::-1]).mean() < 12
     assert frame_rate(tmp_path / 'a.avi') == 12 and is_video(tmp_path / 'a.avi') and not is_video(tmp_path / 'a.jpg')
     (tmp_path / 'b.mp4').write_bytes(b'nothing')
-    with pytest.raises(UserError, match='b.mp4 is no video'):
+    with pytest.raises(UserError, match='b.mp4 cannot be decoded as a video'):
         list(read_frames(tmp_path / 'b.mp4'))

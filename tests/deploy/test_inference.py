@@ -1,9 +1,20 @@
+import re
+import sys
+
+import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import coco_checkpoint, shared_path, tiny_checkpoint
+from helpers import ROOT, coco_checkpoint, shared_path
+from mmdet.datasets import VOCDataset
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.structures import InstanceData
+from torch import nn
 
-from mixdet import Detector
+from mixdet import Detection, Detector
+from mixdet.deploy.images import read_image
+from mixdet.deploy.inference import class_names, inference_transforms
 from mixdet.errors import UserError
 
 
@@ -12,16 +23,12 @@ def coco(tmp_path_factory):
     return coco_checkpoint(tmp_path_factory.mktemp('coco'))
 
 
-@pytest.fixture
-def tiny(tmp_path):
-    return tiny_checkpoint(tmp_path)
-
-
-def test_detections_are_mmdetections_own(coco):
+@pytest.mark.parametrize('fuse', [True, False])
+def test_detections_are_mmdetections_own(coco, fuse):
     from mmdet.apis import inference_detector, init_detector
 
     images = sorted(shared_path('data', 'coco-mini', 'val2017').glob('*.jpg'))[:3]
-    ours = Detector(*coco, score_thr=0.3).predict(images)
+    ours = Detector(*coco, score_thr=0.3, fuse=fuse).predict(images)
     peer = init_detector(str(coco[0]), str(coco[1]), device='cpu')
     assert sum(map(len, ours)) > 10
     for found, sample in zip(ours, inference_detector(peer, [str(path) for path in images])):
@@ -31,9 +38,41 @@ def test_detections_are_mmdetections_own(coco):
         np.testing.assert_allclose([one.score for one in found], theirs.scores, atol=1e-5)
 
 
-def test_files_and_arrays_are_the_same(coco):
-    from mixdet.deploy.images import read_image
+def test_the_network_is_fused_on_request(tiny):
+    """Fused by default: the results are the same up to rounding, the operators are not."""
+    fused, plain = Detector(*tiny, score_thr=0.0), Detector(*tiny, score_thr=0.0, fuse=False)
+    norms = [sum(isinstance(module, nn.BatchNorm2d) for module in one.model.modules()) for one in (fused, plain)]
+    assert norms[0] == 0 < norms[1]
+    weight = fused.model.backbone.stem[0].conv.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+    assert plain.model.backbone.stem[0].conv.weight.is_contiguous()
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    for actual, wanted in zip(network_outputs(fused, image), network_outputs(plain, image)):
+        assert (actual - wanted).abs().max() <= 1e-4 * wanted.abs().max()
 
+
+def test_the_guides_measurement_runs(tiny, tmp_path, demo_images, monkeypatch, capsys):
+    guide = (ROOT / 'docs/deploy.md').read_text()
+    (script,) = [block for block in re.findall(r'```python\n(.*?)```', guide, re.DOTALL) if 'time_in_turns' in block]
+    cv2.imwrite(str(tmp_path / 'a.png'), demo_images[0])
+    monkeypatch.setattr(sys, 'argv', ['script.py', *map(str, tiny), str(tmp_path / 'a.png'), '1'])
+    threads = []
+    monkeypatch.setattr(torch, 'set_num_threads', threads.append)
+    exec(script.replace('seconds=30, warmup=5', 'seconds=0'), {})
+    assert threads == [1]
+    assert re.findall(r'(fuse=\w+): [\d.]+ \[[\d.]+, [\d.]+\] ms\n', capsys.readouterr().out) == [
+        'fuse=False',
+        'fuse=True',
+    ]
+
+
+def network_outputs(detector, image):
+    with torch.inference_mode():
+        scores, deltas = detector.model(detector.preprocess([image]), mode='tensor')
+    return [*scores, *deltas]
+
+
+def test_files_and_arrays_are_the_same(coco):
     path = sorted(shared_path('data', 'coco-mini', 'val2017').glob('*.jpg'))[0]
     detector = Detector(*coco)
     found = detector(path)
@@ -52,7 +91,48 @@ def test_arrays_of_any_layout(tiny, shape):
     assert found == detector(np.ascontiguousarray(three))
 
 
-def test_what_is_wrong_is_said(tiny, tmp_path):
+def test_images_are_predicted_as_one_batch(tiny, demo_images):
+    """Each with the result that it has alone."""
+    detector = Detector(*tiny, score_thr=0.0)
+    samples = detector.predict_samples(demo_images)
+    assert [sample.img_id for sample in samples] == [0, 1, 2]
+    for image, found in zip(demo_images, detector.predict(demo_images)):
+        (alone,) = detector.predict([image])
+        assert [one.label for one in found] == [one.label for one in alone] and len(found) == 10
+        np.testing.assert_allclose([one.box for one in found], [one.box for one in alone], atol=1e-3)
+
+
+def test_detections_are_sorted_and_start_at_the_threshold(tiny):
+    detector = Detector(*tiny, score_thr=0.5)
+    boxes = torch.arange(16.0).view(4, 4)
+    found = InstanceData(bboxes=boxes, scores=torch.tensor([0.5, 0.25, 0.75, 0.5]), labels=torch.tensor([0, 1, 2, 3]))
+    assert detector.detections(DetDataSample(pred_instances=found)) == [
+        Detection('triangle', 2, 0.75, (8.0, 9.0, 10.0, 11.0)),
+        Detection('disc', 0, 0.5, (0.0, 1.0, 2.0, 3.0)),
+        Detection('star', 3, 0.5, (12.0, 13.0, 14.0, 15.0)),
+    ]
+
+
+def test_configs_are_paths_or_objects(tiny, demo_images):
+    config, checkpoint = tiny
+    detector = Detector(Config.fromfile(config), str(checkpoint), score_thr=0.0)
+    assert detector.model.dataset_meta == dict(classes=('disc', 'square', 'triangle', 'star'))
+    assert not detector.model.training and detector(demo_images[0]) == Detector(str(config), checkpoint, 'cpu', 0.0)(
+        demo_images[0]
+    )
+
+
+def test_checkpoints_of_wrapped_models(tiny, tmp_path, demo_images):
+    """DistributedDataParallel puts 'module.' before every name; a file may hold the weights alone."""
+    config, checkpoint = tiny
+    state = torch.load(checkpoint)['state_dict']
+    expected = Detector(*tiny, score_thr=0.0)(demo_images[0])
+    for content in (state, dict(state_dict={f'module.{name}': value for name, value in state.items()})):
+        torch.save(content, tmp_path / 'a.pth')
+        assert Detector(config, tmp_path / 'a.pth', score_thr=0.0)(demo_images[0]) == expected
+
+
+def test_bad_input(tiny, tmp_path):
     config, checkpoint = tiny
     detector = Detector(config, checkpoint)
     for array in (np.zeros((4, 4, 3)), np.zeros((4, 4, 2), np.uint8), np.zeros((0, 4, 3), np.uint8)):
@@ -69,12 +149,38 @@ def test_what_is_wrong_is_said(tiny, tmp_path):
         Detector(config, tmp_path / 'other.pth')
 
 
+def test_class_names_of_the_checkpoint_come_first():
+    cfg = Config(dict(test_dataloader=dict(dataset=dict(type='CocoDataset', metainfo=dict(classes=['cat', 'dog'])))))
+    for key in ('classes', 'CLASSES'):
+        assert class_names(cfg, dict(meta=dict(dataset_meta={key: ['cow']}))) == ('cow',)
+    for checkpoint in (None, {}, dict(meta={}), dict(meta=dict(dataset_meta=None)), dict(meta=dict(dataset_meta={}))):
+        assert class_names(cfg, checkpoint) == ('cat', 'dog')
+    for empty in (Config(), Config(dict(test_dataloader=dict(dataset=dict(type='CustomDataset'))))):
+        with pytest.raises(UserError, match='contains the class names'):
+            class_names(empty)
+
+
+def test_pipelines_for_images_in_memory():
+    load, annotations = dict(type='LoadImageFromFile', backend_args=None), dict(type='mmdet.LoadAnnotations')
+    rest = [dict(type='Resize', scale=(32, 32)), dict(type='PackDetInputs')]
+    dataset = dict(type='CocoDataset', pipeline=[load, rest[0], annotations, rest[1]])
+    for wrapped in (dataset, dict(type='RepeatDataset', dataset=dataset)):
+        transforms = inference_transforms(Config(dict(test_dataloader=dict(dataset=wrapped))))
+        assert transforms == [dict(type='mmdet.LoadImageFromNDArray'), *rest]
+    for pipeline in ([], rest):
+        cfg = Config(dict(test_dataloader=dict(dataset=dict(dataset, pipeline=pipeline))))
+        with pytest.raises(UserError, match='must begin with LoadImageFromFile'):
+            inference_transforms(cfg)
+    with pytest.raises(UserError, match='must begin with LoadImageFromFile'):
+        inference_transforms(Config())
+
+
 def test_class_names_of_a_wrapped_data_set():
-    from mmengine.config import Config
-
-    from mixdet.deploy.inference import class_names
-
-    for inner in (dict(type='CocoDataset', metainfo=dict(classes=('cat', 'dog'))), dict(type='VOCDataset')):
+    for inner in (
+        dict(type=VOCDataset),
+        dict(type='CocoDataset', metainfo=dict(classes=('cat', 'dog'))),
+        dict(type='VOCDataset'),
+    ):
         cfg = Config(dict(test_dataloader=dict(dataset=dict(type='RepeatDataset', times=1, dataset=inner))))
         names = class_names(cfg)
         assert names == inner.get('metainfo', {}).get('classes', names) and names[0] in ('cat', 'aeroplane')

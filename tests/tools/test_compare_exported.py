@@ -1,7 +1,7 @@
 import pytest
 from helpers import coco_checkpoint, run_tool, shared_path
 
-from mixdet.deploy.export import SUFFIXES, describe, export
+from mixdet.deploy.export import SUFFIXES, export, export_metadata
 from mixdet.deploy.inference import Detector
 
 
@@ -19,7 +19,7 @@ def test_every_format_has_the_detections_and_the_ap_of_the_checkpoint(tmp_path):
     detector = Detector(str(tmp_path / 'c.py'), checkpoint)
     files = [tmp_path / f'a{suffix}' for suffix in SUFFIXES.values()]
     for name, path in zip(SUFFIXES, files):
-        export(detector, describe(detector, 'c.py', True), path, name)
+        export(detector, export_metadata(detector, 'c.py', True), path, name)
     done = run_tool('analysis_tools/compare_exported.py', 'c.py', checkpoint, *files, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = [line.strip('| ').split(' | ') for line in done.stdout.splitlines() if line.startswith(('| coco', '| a.'))]

@@ -1,3 +1,4 @@
+import re
 import runpy
 import subprocess
 import sys
@@ -5,9 +6,11 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from helpers import ROOT, coco_checkpoint, run_tool, shared_path
+from helpers import ROOT, coco_checkpoint, run_tool, shared_path, tiny_checkpoint
 
+from mixdet import Detector
 from mixdet.datasets.transforms import resize_bilinear
+from mixdet.deploy.exported import load_exported
 from mixdet.evaluation.results import read_results
 
 
@@ -22,12 +25,15 @@ def test_example_resizes_as_the_pipeline(size):
 
 def test_example_without_mixdet_and_torch(tmp_path):
     """The example finds in a COCO image what the detector finds, and imports neither."""
-    from mixdet import Detector
-
     config, checkpoint = coco_checkpoint(tmp_path, size=300)
     image = shared_path('data', 'coco-mini', 'val2017') / '000000000139.jpg'
     done = run_tool('export.py', config, checkpoint, '--out', 'coco.onnx', '--images', image, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    report = re.search(
+        r'verified on 1 images, (\d+) detections: boxes within ([\d.]+) px, scores within (\S+), (\d+) without',
+        done.stdout,
+    )
+    assert int(report[1]) > 5 and float(report[2]) < 0.1 and float(report[3]) < 1e-4 and report[4] == '0'
     blocker = 'import sys; sys.modules.update(torch=None, mixdet=None, cv2=None); sys.argv = sys.argv[1:]; '
     blocker += 'import runpy; runpy.run_path(sys.argv[0], run_name="__main__")'
     example = subprocess.run(
@@ -58,13 +64,38 @@ def test_example_without_mixdet_and_torch(tmp_path):
     assert round(result.numbers.bbox.stats['mAP'], 4) == 0.3551
 
 
+def test_exports_that_cannot_be_verified(tmp_path):
+    tiny = tiny_checkpoint(tmp_path)
+    cv2.imwrite(str(tmp_path / 'a.jpg'), np.zeros((20, 30, 3), np.uint8))
+    for name, arguments, reason in (
+        ('a', (), 'not verified: no images; give --images'),
+        ('b', ('--no-nms', '--images', 'a.jpg'), 'not verified: without NMS there are no detections'),
+    ):
+        options = ('--format', 'torchscript', '--out', f'new/{name}.torchscript', *arguments)
+        done = run_tool('export.py', *tiny, *options, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1] == reason
+        assert re.match(r'new/.\.torchscript: \d\.\d MiB, input \(160, 160\), torchscript', done.stdout)
+        assert load_exported(tmp_path / f'new/{name}.torchscript')[1].nms == (name == 'a')
+
+
 def test_wrong_arguments(tmp_path):
     (tmp_path / 'there.onnx').write_bytes(b'mine')
     for arguments, message in (
         (('--out', 'a.pt2'), 'a.pt2: a file in format onnx must end in .onnx'),
         (('--out', 'there.onnx'), 'there.onnx exists already'),
+        (('--out', 'a.pt2', '--format', 'torch-export', '--int8', '.'), '--int8 works with --format onnx and without'),
+        (('--out', 'a.onnx', '--half', '--int8', '.'), '--int8 works with --format onnx and without --half'),
     ):
         done = run_tool('export.py', 'c.py', 'c.pth', *arguments, cwd=tmp_path)
         assert done.returncode == 2 and message in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
     assert (tmp_path / 'there.onnx').read_bytes() == b'mine'
+
+
+def test_nothing_is_written_without_the_images_asked_for(tmp_path):
+    tiny = tiny_checkpoint(tmp_path)
+    for arguments in (('--int8', 'gone'), ('--images', 'gone')):
+        done = run_tool('export.py', *tiny, '--out', 'a.onnx', *arguments, cwd=tmp_path)
+        assert done.returncode == 2 and done.stderr == 'error: gone: no image or video found; check the path\n'
+        assert not (tmp_path / 'a.onnx').exists()

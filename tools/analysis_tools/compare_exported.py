@@ -1,4 +1,4 @@
-"""AP of exported files beside that of their checkpoint: compare_exported.py CONFIG CHECKPOINT FILE ..."""
+"""Compare exported files with their checkpoint: compare_exported.py CONFIG CHECKPOINT FILE ..."""
 
 import argparse
 from pathlib import Path
@@ -16,7 +16,7 @@ from mixdet.engine.checkpoint import check_fits, read_checkpoint
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Evaluate exported files beside their checkpoint on the config's data."
+        description="Evaluate a checkpoint and files exported from it on the config's test set."
     )
     add_common_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')

@@ -1,0 +1,42 @@
+import logging
+import sys
+
+import pytest
+
+from mixdet.deploy.export import export, export_metadata
+from mixdet.deploy.exported import load_exported
+from mixdet.deploy.inference import Detector
+from mixdet.deploy.quantize import quantize
+from mixdet.errors import UserError
+
+
+def test_int8(tiny, tmp_path, demo_images):
+    onnx = pytest.importorskip('onnx')
+    path = tmp_path / 'a.onnx'
+    detector = Detector(*tiny, fuse=False)
+    metadata = export_metadata(detector, tiny[0], True)
+    export(detector, metadata, path, 'onnx')
+    size = path.stat().st_size
+    with pytest.raises(UserError, match='no image to calibrate on'):
+        quantize(path, [], detector)
+    quantize(path, demo_images, detector)
+    assert logging.root.manager.disable == logging.NOTSET
+    nodes = onnx.load(path).graph.node
+    assert sum(node.op_type == 'QuantizeLinear' for node in nodes) > 20
+    # a convolution is clipped before its output is quantised, or by the quantisation itself
+    kinds = {name: node.op_type for node in nodes for name in node.output}
+    assert 'DequantizeLinear' not in [kinds.get(node.input[0]) for node in nodes if node.op_type == 'Clip']
+    assert path.stat().st_size < size
+    run, found = load_exported(path)
+    assert found == metadata
+    assert [output.shape for output in run(detector.preprocess(demo_images[:1]).numpy())] == [
+        (1, 10, 4),
+        (1, 10),
+        (1, 10),
+    ]
+
+
+def test_onnxruntime_is_needed(tiny, tmp_path, demo_images, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'onnxruntime.quantization', None)
+    with pytest.raises(UserError, match='--int8: .*pip install -e'):
+        quantize(tmp_path / 'a.onnx', demo_images, Detector(*tiny))
