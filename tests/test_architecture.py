@@ -40,12 +40,12 @@ TESTED_ELSEWHERE = {
     'backbones.mobilenet_v1': 'backbones/test_backbones.py',
     'backbones.mobilenet_v2': 'backbones/test_backbones.py',
     'compat.mmcv_ops': 'compat/test_ops.py',
-    'layers.schema': 'layers/test_native.py',
+    'layers.registration': 'layers/test_native.py',
     'layers.triton_kernels': 'layers/test_triton_ops.py',
     'reproduction.table1_plot': 'reproduction/test_table1.py',
     'version': 'test_package.py',
 }
-LONGEST = 310  # lines of a file
+LONGEST = 330  # lines of a file
 
 
 def room_of(module: str) -> str:

@@ -153,6 +153,7 @@ class OnnxNetwork:
         self.sessions: dict[torch.Size, Any] = {}
 
     def __call__(self, x: Tensor) -> list[Tensor]:
+        """The outputs for images (N, 3, H, W)."""
         if x.shape not in self.sessions:
             self.sessions[x.shape] = self._session(x)
         return [torch.from_numpy(out) for out in self.sessions[x.shape].run(None, {'image': x.numpy()})]

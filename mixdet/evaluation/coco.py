@@ -21,7 +21,8 @@ RECALLS = np.linspace(0, 1, 101)
 class CocoEvaluation(NamedTuple):
     """``stats``: the twelve numbers. For IoU thresholds T, recalls R, classes K and areas A, with 100 detections per
     image: ``precision`` (T, R, K, A), the ``scores`` (T, R, K, A) at which it is reached, and ``recall`` (T, K, A); -1
-    where there is no such ground truth."""
+    where there is no such ground truth.
+    """
 
     stats: np.ndarray
     precision: np.ndarray

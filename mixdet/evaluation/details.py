@@ -15,7 +15,8 @@ FOUND, CONFUSED, MISSED, FALSE_ALARM = 'found', 'confused', 'missed', 'false ala
 class Box(NamedTuple):
     """Corners in px of the original image, the class's index, and the outcome: a ground truth box is ``FOUND``,
     ``CONFUSED`` (found as another class) or ``MISSED``; a detection is ``FOUND``, ``CONFUSED`` or ``FALSE_ALARM``, and
-    has a ``score``."""
+    has a ``score``.
+    """
 
     corners: tuple[float, float, float, float]
     label: int
@@ -50,7 +51,8 @@ class Details(NamedTuple):
     """``classes``: one dict of numbers per class, see ``class_numbers``. ``precision``: for each class, precision at
     IoU .50 over the 101 recalls. ``mean_precision``: the mean over classes by IoU threshold. ``confusion``: counts
     (classes + 1, classes + 1), rows ground truth, columns detections; the last of each stands for none. ``images``:
-    all of them. ``score_thr``: the lowest score in ``confusion`` and ``images``."""
+    all of them. ``score_thr``: the lowest score in ``confusion`` and ``images``.
+    """
 
     classes: list[dict]
     precision: np.ndarray
@@ -115,7 +117,8 @@ def build_details(
 
 def class_numbers(evaluation: CocoEvaluation, classes: Sequence[str], boxes: Sequence[int]) -> list[dict]:
     """For each class its name, ground truth ``boxes``, AP over all and at two IoU thresholds, AP by size, AR, and the
-    best F1 on the PR curve at IoU .50 with the score threshold that gives it; -1 where there is no ground truth."""
+    best F1 on the PR curve at IoU .50 with the score threshold that gives it; -1 where there is no ground truth.
+    """
     by_size = {f'AP_{size}': evaluation.class_ap(area=1 + i) for i, size in enumerate(AREAS[1:])}
     columns = dict(
         name=list(classes),

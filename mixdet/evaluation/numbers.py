@@ -31,7 +31,8 @@ STAT_KEY = re.compile(rf'(|.*/)({"|".join(IOU_TYPES)})_({"|".join(STATS)})', re.
 @dataclass(frozen=True)
 class IouTypeNumbers:
     """What one IoU type gave: the twelve ``stats`` by MMDetection's names, as far as they are known, and AP
-    ``per_class``. A value is -1 or NaN where there is no such ground truth; both are empty if it was not evaluated."""
+    ``per_class``. A value is -1 or NaN where there is no such ground truth; both are empty if it was not evaluated.
+    """
 
     stats: dict[str, float] = field(default_factory=dict)
     per_class: dict[str, float] = field(default_factory=dict)

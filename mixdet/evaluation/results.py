@@ -18,7 +18,8 @@ NUMBER_KEYS = {'bbox': ('metrics', 'per_class'), 'segm': ('mask_metrics', 'mask_
 
 class EvaluationResult(NamedTuple):
     """One evaluation: ``config`` (its name), ``checkpoint`` (file name), the annotation file with its number of
-    ``images``, the COCO ``numbers``, and of the training its ``epoch`` and ``seed``, 0 where unknown."""
+    ``images``, the COCO ``numbers``, and of the training its ``epoch`` and ``seed``, 0 where unknown.
+    """
 
     config: str
     checkpoint: str

@@ -101,6 +101,7 @@ class SqueezeExcite(nn.Module):
         self.expand = nn.Conv2d(squeeze_channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Weight the channels: (N, C, H, W) -> (N, C, H, W)."""
         return x * self.expand(self.act(self.reduce(x.mean((2, 3), keepdim=True)))).sigmoid()
 
 
@@ -131,6 +132,7 @@ class DepthwiseSeparable(BaseModule):
         return self.pointwise(self.depthwise(x))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C', H', W')."""
         if self.with_cp and x.requires_grad:
             return cp.checkpoint(self._transform, x, use_reentrant=False)
         return self._transform(x)
@@ -201,6 +203,7 @@ class InvertedResidual(BaseModule):
         return self.finish(x, self.expansion(x))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C', H', W')."""
         if self.with_cp and x.requires_grad:
             return cp.checkpoint(self._transform, x, use_reentrant=False)
         return self._transform(x)

@@ -220,9 +220,11 @@ class MixConv2d(nn.Module):
                 nn.init.zeros_(conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C * m, H', W')."""
         return implementations.compute(self, x)
 
     def extra_repr(self) -> str:
+        """The settings, as PyTorch prints a layer's."""
         return (
             f'{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, split={self.in_splits}, '
             f'stride={self.stride}, padding={self.padding}, dilated={self.dilated}, impl={self.impl!r}'

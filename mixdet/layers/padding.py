@@ -52,4 +52,5 @@ class Conv2dSame(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding=0, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C', ceil(H / stride), ceil(W / stride))."""
         return super().forward(pad_same(x, self.kernel_size, self.stride, self.dilation))

@@ -43,6 +43,7 @@ class PointwiseConv2d(nn.Conv2d):
             )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C', H, W)."""
         dilation = 2 if _prefers_thnn(x) and not _too_small(x, self.groups) else 1
         return F.conv2d(x, self.weight, self.bias, dilation=dilation, groups=self.groups)
 

@@ -52,6 +52,7 @@ class PrepackedConv2d(nn.Conv2d):
         conv.__class__ = cls
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C', H', W')."""
         if self._suits_onednn(x):
             return torch.ops.mkldnn._convolution_pointwise(
                 x, self._pack(x), self.bias, *self._geometry(), *ONEDNN_ACTIVATIONS[self.activation]

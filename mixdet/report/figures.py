@@ -105,7 +105,8 @@ def iou_figure(details: dict) -> Figure:
 
 def confusion_figure(details: dict) -> Figure:
     """Counts of ground truth class by detected class, coloured by their share of the row; at most ``MATRIX`` classes,
-    those with most boxes."""
+    those with most boxes.
+    """
     matrix = np.array(details['confusion'])
     boxes = np.array([row['boxes'] for row in details['classes']])
     shown = np.sort(np.argsort(-boxes, kind='stable')[:MATRIX])

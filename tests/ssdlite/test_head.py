@@ -227,7 +227,7 @@ def test_limits_of_the_prediction():
         assert len(head.predict_by_feat(scores, deltas, batch_img_metas=METAS)[0]) == expected
 
 
-@pytest.mark.parametrize('threshold,nms_pre', [(0.0, -1), (0.0, 50), (0.9, -1), (0.9, 50), (2.0, -1)])
+@pytest.mark.parametrize(('threshold', 'nms_pre'), [(0.0, -1), (0.0, 50), (0.9, -1), (0.9, 50), (2.0, -1)])
 def test_candidates_are_the_best_scores_above_the_threshold(threshold, nms_pre):
     torch.manual_seed(0)
     scores, bboxes = torch.rand(100, 3), torch.rand(100, 4).cumsum(1)

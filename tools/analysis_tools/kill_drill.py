@@ -68,6 +68,7 @@ class Progress(Hook):
         self.done = done
 
     def before_train_iter(self, runner: MMEngineRunner, batch_idx: int, data_batch: Any = None) -> None:
+        """Note the iteration that begins."""
         self.done.value = runner.iter
 
 
@@ -91,6 +92,7 @@ class Tally:
 
     @property
     def passed(self) -> bool:
+        """Whether nothing was damaged, no training differs, and no more than one interval was lost."""
         return not self.damaged and not self.different and self.most_lost <= INTERVAL
 
     def __str__(self) -> str:
