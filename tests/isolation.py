@@ -35,10 +35,10 @@ def state() -> dict:
         'environment': {name: value for name, value in os.environ.items() if name not in VARIABLES},
         'working directory': os.getcwd(),
         'sys.argv': list(sys.argv),
-        'sys.path': [path for path in sys.path if not path.endswith('setuptools/_vendor')],  # added by its import
-        'sys.modules': dict(sys.modules),
+        'sys.path': [path for path in sys.path if f'site-packages{os.sep}' not in path],  # those are added by imports
+        'sys.modules': {name: module for name, module in sys.modules.items() if name.startswith(PACKAGES)},
         'signal handlers': {number.name: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)},
-        'threads': {thread.name for thread in threading.enumerate()},
+        'threads': {thread.name for thread in threading.enumerate() if not thread.daemon},
         'logging': (logging.root.level, logging.root.manager.disable),
         'default scope': scope and scope.scope_name,
         'trusted files': checkpoints._trusted,
