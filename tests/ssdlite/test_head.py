@@ -298,6 +298,11 @@ def test_default_box_coder_is_that_of_the_configs():
     assert (list(head.bbox_coder.means), list(head.bbox_coder.stds)) == (coder.target_means, coder.target_stds)
 
 
+def test_head_and_anchors_must_have_the_same_levels():
+    with pytest.raises(ValueError, match=r'in_channels=\(8, 8\): 2 levels, but the anchor generator has 6'):
+        MODELS.build(dict(type='mixdet.SSDLiteHead', num_classes=3, in_channels=(8, 8)))
+
+
 def test_softmax_needs_a_background():
     with pytest.raises(ValueError, match='background_class=False'):
         build_head(**{**SOFTMAX, 'background_class': False})
