@@ -101,7 +101,7 @@ class SqueezeExcite(nn.Module):
         self.expand = nn.Conv2d(squeeze_channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Weight the channels: (N, C, H, W) -> (N, C, H, W)."""
+        """Scale the channels: (N, C, H, W) -> (N, C, H, W)."""
         return x * self.expand(self.act(self.reduce(x.mean((2, 3), keepdim=True)))).sigmoid()
 
 

@@ -1,4 +1,4 @@
-"""The CPU of this machine: its name, and what it can do."""
+"""Name and features of this machine's CPU."""
 
 import platform
 from pathlib import Path
@@ -7,7 +7,7 @@ CPUINFO = Path('/proc/cpuinfo')
 
 
 def cpu_name() -> str:
-    """The model name of the CPU, or its architecture where the system does not tell the name."""
+    """The model name of the CPU, or its architecture if the system does not give a name."""
     for line in _cpuinfo():
         key, _, value = line.partition(':')
         if key.strip() == 'model name':
@@ -16,7 +16,7 @@ def cpu_name() -> str:
 
 
 def cpu_features() -> str:
-    """What decides the instructions that a compiler may use with ``-march=native``: model, flags and the like."""
+    """Model, flags and so on, which determine the instructions that a compiler uses with ``-march=native``."""
     lines = _cpuinfo()
     if not lines:
         return platform.processor()
@@ -25,7 +25,7 @@ def cpu_features() -> str:
 
 
 def _cpuinfo() -> list[str]:
-    """Lines of Linux's description of every core; none on other systems."""
+    """The lines of Linux's description of all cores; none on other systems."""
     try:
         return CPUINFO.read_text().splitlines()
     except OSError:

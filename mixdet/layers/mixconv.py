@@ -224,7 +224,7 @@ class MixConv2d(nn.Module):
         return implementations.compute(self, x)
 
     def extra_repr(self) -> str:
-        """The settings, as PyTorch prints a layer's."""
+        """The settings, for the layer's ``repr``."""
         return (
             f'{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, split={self.in_splits}, '
             f'stride={self.stride}, padding={self.padding}, dilated={self.dilated}, impl={self.impl!r}'

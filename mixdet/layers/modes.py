@@ -8,7 +8,7 @@ from torch import nn
 
 @contextlib.contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """``module`` in evaluation mode inside the ``with`` block; every submodule is back in its own mode after it."""
+    """Evaluation mode for ``module`` inside the ``with`` block; after it every submodule has its own mode again."""
     modes = [(each, each.training) for each in module.modules()]
     module.eval()  # not chained: some of MMDetection's backbones return None here
     try:

@@ -1,5 +1,7 @@
 """Tests that every backbone must pass, and tests of single ones."""
 
+import itertools
+
 import pytest
 import torch
 from helpers import import_timm
@@ -119,10 +121,60 @@ def test_mixnet_has_timms_parameter_count(arch):
     assert sum(parameter.numel() for parameter in model.parameters()) + CLASSIFIER == TIMM_PARAMETERS[arch]
 
 
+def structure(network):
+    """Depthwise convolutions, 1x1 convolutions, squeeze-and-excitations and activations, each in order."""
+    convs = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    depthwise = [(conv.kernel_size, conv.stride, conv.in_channels) for conv in convs if conv.groups == conv.in_channels]
+    squeeze = [(conv.in_channels, conv.out_channels) for conv in convs if conv.bias is not None]
+    # timm builds a grouped 1x1 convolution as several
+    mixed = [module for module in network.modules() if type(module).__name__ == 'MixedConv2d']
+    split = {part: module for module in mixed for part in module.children()}
+    pointwise = []
+    for _, parts in itertools.groupby((c for c in convs if c.kernel_size == (1, 1)), key=lambda c: split.get(c, c)):
+        parts = list(parts)
+        widths = (sum(conv.in_channels for conv in parts), sum(conv.out_channels for conv in parts))
+        pointwise.append((*widths, len(parts) * parts[0].groups))
+    activations = [type(m).__name__ for m in network.modules() if isinstance(m, (nn.ReLU, nn.SiLU))]
+    return dict(depthwise=depthwise, squeeze=squeeze, pointwise=pointwise, activations=activations)
+
+
 @pytest.mark.parametrize('arch', TIMM_PARAMETERS)
 def test_mixnet_against_live_timm(arch):
     peer = import_timm().create_model(f'mixnet_{arch}')
     assert sum(parameter.numel() for parameter in peer.parameters()) == TIMM_PARAMETERS[arch]
+    assert structure(MixNet(arch, out_indices=('head',))) == structure(peer)
+
+
+def test_mixnets_activations():
+    """ReLU in the stem, the first three blocks and the head; Swish in the 13 blocks with squeeze-and-excitation."""
+    found = structure(MixNet('s', out_indices=('head',)))['activations']
+    assert found == ['ReLU'] * (1 + 1 + 2 + 2) + ['SiLU'] * (13 * 3) + ['ReLU']
+
+
+def test_defaults_of_batch_norm():
+    """TensorFlow's epsilon, and in MixNet the momentum of its official code, which is one minus TensorFlow's."""
+    for name, expected in (('v1', (0.001, 0.1)), ('v2', (0.001, 0.1)), ('mixnet-s', (0.001, 0.01))):
+        norms = [module for module in build(name).modules() if isinstance(module, nn.BatchNorm2d)]
+        assert {(norm.eps, norm.momentum) for norm in norms} == {expected}
+
+
+@pytest.mark.parametrize(
+    ('cls', 'widen_factor', 'expected'),
+    [
+        (MobileNetV1, 0.1, (12, 25, 51, 102)),
+        (MobileNetV1, 0.75, (96, 192, 384, 768)),
+        (MobileNetV2, 0.5, (16, 16, 48, 160, 1280)),
+        (MobileNetV2, 1.4, (32, 48, 136, 448, 1792)),
+        (MixNet, 0.5, (16, 24, 64, 104, 1536)),
+    ],
+)
+def test_widths(cls, widen_factor, expected):
+    """Multiples of 8 in MobileNetV2 and MixNet, whose heads do not shrink."""
+    outputs = (0, 1, 2, 3) if cls is MobileNetV1 else (0, 1, 2, 3, 'head')
+    model = cls(widen_factor=widen_factor, out_indices=outputs)
+    assert model.out_channels == expected
+    if cls is MobileNetV1 and widen_factor == 0.1:
+        assert model.stem[0].out_channels == 8  # and not 3
 
 
 @pytest.mark.parametrize(('arch', 'expansion'), [('s', 720), ('m', 720), ('l', 960)])
@@ -175,7 +227,8 @@ def test_layer_kernel_sizes_from_a_json_config():
         (dict(type='mixdet.MobileNetV1', out_indices=('expansion',)), 'MobileNetV1 has the outputs'),
         (dict(type='mixdet.MobileNetV2', out_indices=(4,)), 'MobileNetV2 has the outputs'),
         (dict(type='mixdet.MobileNetV2', out_indices=()), 'out_indices='),
-        (dict(type='mixdet.MobileNetV2', frozen_stages=5), 'frozen_stages=5'),
+        (dict(type='mixdet.MobileNetV2', frozen_stages=5), 'frozen_stages=5: must be between -1 .* and 4'),
+        (dict(type='mixdet.MobileNetV2', frozen_stages=-2), 'frozen_stages=-2'),
         (dict(type='mixdet.MobileNetV2', kernel_sizes=(3, 4)), 'kernel_sizes=\\(3, 4\\)'),
         (dict(type='mixdet.MobileNetV2', layer_kernel_sizes={18: 3}), 'depthwise layers 1 to 17'),
         (dict(type='mixdet.MobileNetV2', layer_kernel_sizes={1: 4}), 'layer_kernel_sizes\\[1\\]=4'),

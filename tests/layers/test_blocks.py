@@ -3,7 +3,15 @@ import torch
 from mmengine.model import BaseModule
 from torch import nn
 
-from mixdet.layers import ConvNormAct, InvertedResidual, SqueezeExcite, make_divisible
+from mixdet.layers import (
+    Conv2dSame,
+    ConvNormAct,
+    DepthwiseSeparable,
+    InvertedResidual,
+    PointwiseConv2d,
+    SqueezeExcite,
+    make_divisible,
+)
 
 CFG = dict(norm_cfg=dict(type='BN'), act_cfg=dict(type='ReLU6'))
 
@@ -26,9 +34,46 @@ def test_shortcut_only_where_the_shape_is_kept():
     torch.testing.assert_close(block(x), x)
 
 
-def test_squeeze_width_is_a_share_of_the_blocks_input():
-    block = InvertedResidual(40, 40, expand_ratio=6, se_ratio=0.5, **CFG)
-    assert (block.se.reduce.in_channels, block.se.reduce.out_channels, block.se.expand.out_channels) == (240, 20, 240)
+@pytest.mark.parametrize(
+    ('arguments', 'cls', 'padding'),
+    [
+        (dict(kernel_size=1), PointwiseConv2d, 0),
+        (dict(kernel_size=1, padding='same'), PointwiseConv2d, 0),
+        (dict(kernel_size=1, stride=2), nn.Conv2d, 0),
+        (dict(kernel_size=3), nn.Conv2d, 1),
+        (dict(kernel_size=5, stride=2), nn.Conv2d, 2),
+        (dict(kernel_size=5, padding='same'), Conv2dSame, 0),
+    ],
+)
+def test_type_and_padding_of_the_convolution(arguments, cls, padding):
+    conv = ConvNormAct(4, 6, **arguments, **CFG).conv
+    assert type(conv) is cls and conv.padding == (padding, padding)
+
+
+def test_parts_of_an_inverted_residual():
+    block = InvertedResidual(4, 8, expand_ratio=3, expand_groups=2, project_groups=4, **CFG)
+    assert block.se is None and not block.project.with_activation and block.project.norm.num_features == 8
+    assert (block.expand.conv.out_channels, block.expand.conv.groups, block.project.conv.groups) == (12, 2, 4)
+    assert InvertedResidual(4, 8, expand_ratio=1, **CFG).expand is None
+
+
+@pytest.mark.parametrize('cls', [DepthwiseSeparable, InvertedResidual])
+@pytest.mark.parametrize('with_cp', [False, True])
+def test_checkpointing_computes_a_block_again_for_its_gradient(cls, with_cp):
+    block = cls(4, 4, with_cp=with_cp, **CFG)
+    calls = []
+    block.depthwise.conv.register_forward_hook(lambda *args: calls.append(1))
+    block(torch.randn(2, 4, 5, 5)).sum().backward()  # no gradient of the input is wanted: it would save nothing
+    assert len(calls) == 1
+    block(torch.randn(2, 4, 5, 5, requires_grad=True)).sum().backward()
+    assert len(calls) == (3 if with_cp else 2)
+
+
+@pytest.mark.parametrize(('channels', 'se_ratio', 'squeezed'), [(40, 0.5, 20), (10, 0.25, 2), (3, 0.25, 1)])
+def test_squeeze_width_is_a_share_of_the_blocks_input(channels, se_ratio, squeezed):
+    se = InvertedResidual(channels, channels, expand_ratio=6, se_ratio=se_ratio, **CFG).se
+    widths = se.reduce.in_channels, se.reduce.out_channels, se.expand.in_channels, se.expand.out_channels
+    assert widths == (6 * channels, squeezed, squeezed, 6 * channels)
 
 
 def test_squeeze_excite_scales_channels_by_a_gate():

@@ -22,11 +22,11 @@ def cpuinfo(tmp_path, monkeypatch):
 def test_name_and_features_of_a_cpu_with_two_cores(cpuinfo):
     cpuinfo.write_text(CORE.format(number=0, clock=1000) + CORE.format(number=1, clock=2000))
     assert cpu.cpu_name() == 'A CPU: 3 GHz'
-    # the same whatever the clock is at the moment, and however many cores there are
+    # the current clock and the number of cores make no difference
     assert cpu.cpu_features() == 'flags\t\t: fma avx2 model name\t: A CPU: 3 GHz'
 
 
-def test_a_system_that_does_not_tell(cpuinfo, monkeypatch):
+def test_systems_without_a_name(cpuinfo, monkeypatch):
     monkeypatch.setattr(platform, 'processor', lambda: 'arm')
     assert cpu.cpu_name() == cpu.cpu_features() == 'arm'
     monkeypatch.setattr(platform, 'processor', lambda: '')

@@ -13,19 +13,21 @@ def test_same_padding_is_tensorflows():
     assert same_padding(320, 7, 2, 1) == (2, 3)
     assert same_padding(75, 3, 2, 1) == (1, 1)
     assert same_padding(19, 3, 1, 2) == (2, 2)
+    assert same_padding(9, 1, 3, 1) == (0, 0)  # the last two pixels are not read
 
 
 @pytest.mark.parametrize('size', [(8, 8), (7, 9), (1, 2)])
-@pytest.mark.parametrize('stride', [1, 2, 3])
-def test_convolution_pads_what_the_formula_says(size, stride):
-    conv = Conv2dSame(3, 4, 5, stride=stride)
+@pytest.mark.parametrize('stride', [(1, 1), (2, 2), (3, 3), (1, 2), (3, 1)])
+@pytest.mark.parametrize('dilation', [(1, 1), (1, 2)])
+def test_convolution_pads_what_the_formula_says(size, stride, dilation):
+    conv = Conv2dSame(3, 4, (5, 3), stride=stride, dilation=dilation)
     x = torch.randn(1, 3, *size)
-    top, bottom = same_padding(size[0], 5, stride, 1)
-    left, right = same_padding(size[1], 5, stride, 1)
+    top, bottom = same_padding(size[0], 5, stride[0], dilation[0])
+    left, right = same_padding(size[1], 3, stride[1], dilation[1])
     padded = torch.zeros(1, 3, size[0] + top + bottom, size[1] + left + right)
     padded[:, :, top : top + size[0], left : left + size[1]] = x
-    expected = torch.nn.functional.conv2d(padded, conv.weight, conv.bias, stride=stride)
-    assert conv(x).shape[2:] == (-(-size[0] // stride), -(-size[1] // stride))
+    expected = torch.nn.functional.conv2d(padded, conv.weight, conv.bias, stride=stride, dilation=dilation)
+    assert conv(x).shape[2:] == (-(-size[0] // stride[0]), -(-size[1] // stride[1]))
     torch.testing.assert_close(conv(x), expected)
 
 

@@ -50,6 +50,29 @@ def test_one_thread_uses_onednn_in_channels_last(one_thread):
         assert any(event.key == 'aten::mkldnn_convolution' for event in run.key_averages()) == expected
 
 
+def test_leaves_the_choice_to_pytorch_elsewhere(one_thread):
+    """In eager mode a dilation of 2 is declared for one thread and oneDNN only."""
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip('PyTorch without oneDNN')
+    layer, _ = pair(1, False)
+    x = torch.randn(1, 12, 42, 42).to(memory_format=torch.channels_last)
+
+    def dilation(x):
+        with profile(record_shapes=True) as run, torch.no_grad():
+            layer(x)
+        (inputs,) = (event.concrete_inputs for event in run.events() if event.name == 'aten::conv2d')
+        return inputs[5]
+
+    assert dilation(x) == [2, 2]
+    assert dilation(x[..., :40, :42]) == [1, 1]  # 20,160 numbers: too small
+    assert dilation(x.contiguous()) == [1, 1]
+    assert dilation(x.expand(2, -1, -1, -1)[..., :3, :3].contiguous(memory_format=torch.channels_last)) == [2, 2]
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert dilation(x) == [1, 1]
+    torch.set_num_threads(2)
+    assert dilation(x) == [1, 1]
+
+
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 @pytest.mark.parametrize('groups', [1, 3])
 def test_never_takes_the_loop_over_pixels(one_thread, groups, dtype):

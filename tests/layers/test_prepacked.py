@@ -55,7 +55,7 @@ def test_is_a_convolution_and_its_activation(in_channels, out_channels, geometry
         torch.testing.assert_close(out, reference(x), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize('x', [image().contiguous(), image(size=(1, 1)), image(batch=0)])
+@pytest.mark.parametrize('x', [image().contiguous(), image(size=(1, 1)), image(batch=0), image()[0]])
 def test_other_inputs_do_not_go_through_onednn(x):
     layer, reference = pair(activation='relu6')
     out, fast = through_onednn(layer, x)
@@ -63,14 +63,29 @@ def test_other_inputs_do_not_go_through_onednn(x):
     torch.testing.assert_close(out, reference(x))
 
 
-def test_gradients_flow():
+@pytest.mark.parametrize('wanted', ['input', 'weight'])
+def test_gradients_flow(wanted):
     layer, reference = pair(activation='silu')
-    x = image().requires_grad_()
+    x = image()
+    source = (x if wanted == 'input' else layer.weight).requires_grad_()
     out, fast = through_onednn(layer, x)
     assert not fast
+    if wanted == 'weight':
+        reference = lambda x: F.silu(F.conv2d(x, layer.weight, layer.bias))  # noqa: E731
     torch.testing.assert_close(
-        torch.autograd.grad(out.sum(), x), torch.autograd.grad(reference(x).sum(), x), rtol=1e-5, atol=1e-5
+        torch.autograd.grad(out.sum(), source), torch.autograd.grad(reference(x).sum(), source), rtol=1e-5, atol=1e-5
     )
+    with torch.no_grad():
+        assert through_onednn(layer, x)[1]
+
+
+def test_onednn_can_be_switched_off():
+    layer, reference = pair()
+    x = image()
+    with torch.backends.mkldnn.flags(enabled=False):
+        out, fast = through_onednn(layer, x)
+    assert not fast
+    torch.testing.assert_close(out, reference(x), rtol=1e-5, atol=1e-5)
 
 
 def test_other_dtypes():

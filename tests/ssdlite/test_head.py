@@ -1,7 +1,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.config import ConfigDict
+from helpers import ROOT
+from mmengine.config import Config, ConfigDict
 from mmengine.structures import InstanceData
 
 from mixdet.compat.ops import nms
@@ -211,6 +212,19 @@ def test_boxes_outside_the_image_are_dropped(with_nms):
         torch.testing.assert_close(kept.bboxes, expected / torch.tensor([0.5, 0.75] * 2) if rescale else expected)
 
 
+def test_boxes_are_clipped_to_the_image_and_not_to_its_padding():
+    """An image 90 px wide and 60 high in a batch of 96 x 96, and the square in the middle of level 2's cells."""
+    scores, deltas = outputs_with({162 + 6 * cell: [5.0, 0, 0, 0] for cell in range(4)})
+    metas = [dict(METAS[0], img_shape=(60, 90)), METAS[1]]
+    found = build_head().predict_by_feat(scores, deltas, batch_img_metas=metas)[0]
+    half = 0.95 * 96 / 2
+    expected = [
+        [max(x - half, 0), max(y - half, 0), min(x + half, 90), min(y + half, 60)] for x in (24, 72) for y in (24, 72)
+    ]
+    boxes = torch.tensor(sorted(found.bboxes[found.scores > 0.5].tolist()))
+    torch.testing.assert_close(boxes, torch.tensor(expected), rtol=0, atol=1e-4)
+
+
 def test_nms_is_per_class_even_where_unclipped_boxes_are_negative():
     """mmcv's batched_nms moves class 1 by the largest coordinate plus one: here right onto the box of class 0."""
     bboxes = torch.tensor([[60.0, 60, 100, 100], [-41, -41, -1, -1]])
@@ -275,6 +289,18 @@ def test_soft_nms_replaces_scores():
     else:
         with pytest.raises(NotImplementedError, match="'softnms' needs an mmcv with compiled operators"):
             head.predict_by_feat(scores, deltas, batch_img_metas=METAS)
+
+
+def test_default_box_coder_is_that_of_the_configs():
+    head = MODELS.build(dict(type='mixdet.SSDLiteHead', num_classes=3, in_channels=(8,) * 6))
+    coder = Config.fromfile(ROOT / 'configs/_base_/models/ssdlite.py').model.bbox_head.bbox_coder
+    assert type(head.bbox_coder).__name__ == coder.type
+    assert (list(head.bbox_coder.means), list(head.bbox_coder.stds)) == (coder.target_means, coder.target_stds)
+
+
+def test_head_and_anchors_must_have_the_same_levels():
+    with pytest.raises(ValueError, match=r'in_channels=\(8, 8\): 2 levels, but the anchor generator has 6'):
+        MODELS.build(dict(type='mixdet.SSDLiteHead', num_classes=3, in_channels=(8, 8)))
 
 
 def test_softmax_needs_a_background():
