@@ -1,22 +1,47 @@
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
 from mixdet.compat import packages
 
 
-def test_packages_are_found_without_pkg_resources():
-    from mmengine.utils import package_utils
+def run(code, *arguments):
+    done = subprocess.run([sys.executable, '-c', code, *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
 
+
+def test_packages_are_found_without_pkg_resources():
     assert packages.is_installed('mmdet') and packages.is_installed('json')
     assert not packages.is_installed('no-such-package')
-    path = packages.get_installed_path('mmdet')
-    assert path.endswith('mmdet') and packages.get_installed_path('pytest').endswith('pytest')
+    assert packages.get_installed_path('mmdet') == str(packages._location('mmdet'))
+    assert packages.get_installed_path('pytest').endswith('pytest')
     with pytest.raises(packages.PackageNotFoundError):
         packages.get_installed_path('no-such-package')
-    with_old_setuptools = pytest.importorskip('pkg_resources', exc_type=ImportError)
-    assert with_old_setuptools and path == package_utils.get_installed_path('mmdet')
+
+
+def test_a_distribution_may_name_its_module_otherwise(monkeypatch):
+    class Distribution:
+        def __init__(self, name):
+            assert name == 'mmcv-full'
+
+        def read_text(self, file):
+            return {'top_level.txt': 'no_such_module\njson\n'}.get(file)
+
+    monkeypatch.setattr(packages, 'distribution', Distribution)
+    assert packages.get_installed_path('mmcv-full') == str(packages._location('json'))
+
+
+@pytest.mark.skipif(find_spec('pkg_resources') is None, reason='setuptools 82 or later')
+def test_the_path_is_that_of_pkg_resources():
+    """In a process of its own: pkg_resources changes sys.modules."""
+    ours, upstreams = run(
+        'import mixdet; from mixdet.compat import packages; from mmengine.utils import package_utils;'
+        'print(packages.get_installed_path("mmdet"), package_utils.get_installed_path("mmdet"))'
+    )
+    assert ours == upstreams
 
 
 def test_mmdet_bases_resolve_without_pkg_resources(tmp_path):
@@ -29,5 +54,4 @@ def test_mmdet_bases_resolve_without_pkg_resources(tmp_path):
         'import mixdet; from mmengine.config import Config\n'
         'print(Config.fromfile(sys.argv[1]).model.type)'
     )
-    done = subprocess.run([sys.executable, '-c', code, str(config)], capture_output=True, text=True)
-    assert done.stdout.strip() == 'RetinaNet', done.stderr
+    assert run(code, config) == ['RetinaNet']

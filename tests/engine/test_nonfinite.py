@@ -1,15 +1,18 @@
+import itertools
 import json
 from types import SimpleNamespace
 
 import pytest
 import torch
 from helpers import ROOT, detector_batch, run_tool, tiny_detector
+from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import OPTIM_WRAPPERS
-from tiny_training import BATCHES, EPOCHS, config, train
+from tiny_training import BATCHES, EPOCHS, TinyModel, config, train
 
 from mixdet.datasets import make_demo_data
-from mixdet.engine.nonfinite import NonFiniteHook, examine_step
+from mixdet.engine.nonfinite import NonFiniteHook, examine_step, flat_losses, read_step, total_loss
+from mixdet.engine.randomness import set_rng_state
 from mixdet.errors import UserError
 
 
@@ -18,17 +21,27 @@ def short_start(monkeypatch):
     monkeypatch.setattr('mmengine.runner.Runner._log_env', lambda *args: None)
 
 
-def examine(change):
-    """The report on a step of a small SSDLite after ``change(model, batch)``."""
-    model, batch = tiny_detector().train(), detector_batch(num_images=4)
+def examine(change, num_images=4):
+    """The report on a step of a small SSDLite after ``change(model, batch)``; the model is left without hooks."""
+    model, batch = tiny_detector().train(), detector_batch(num_images=num_images)
     change(model, batch)
     wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
     wrapper.initialize_count_status(model, 0, 1)
-    return examine_step(model, wrapper, batch)
+    weights = {name: value.detach().clone() for name, value in model.named_parameters()}
+    report = examine_step(model, wrapper, batch)
+    assert not any(module._forward_hooks for module in model.modules())
+    for name, value in model.named_parameters():
+        torch.testing.assert_close(value, weights[name], equal_nan=True, rtol=0, atol=0)
+    return report
 
 
 def test_a_finite_step():
-    assert examine(lambda model, batch: None) == 'images 0, 1, 2, 3; everything is finite this time'
+    def leave_gradients(model, batch):
+        for parameter in model.parameters():  # of an earlier step
+            parameter.grad = torch.full_like(parameter, float('nan'))
+
+    for change in (lambda model, batch: None, leave_gradients):
+        assert examine(change) == 'images 0, 1, 2, 3; everything is finite this time'
 
 
 def test_the_image_and_the_layer_are_named():
@@ -45,58 +58,137 @@ def test_weights_that_were_not_finite_before_are_named():
         with torch.no_grad():
             next(model.neck.parameters()).fill_(float('inf'))
 
-    report = examine(spoil)
-    assert '1 weights were not finite before the step, such as neck.' in report
-    assert 'the first layer whose output is not finite is neck.' in report
+    parts = examine(spoil).split('; ')
+    assert parts[1].startswith('1 weights were not finite before the step, such as neck.')
+    assert parts[2].startswith('the first layer whose output is not finite is neck.')
+    assert parts[2].endswith('Conv2d)')  # for all images
 
 
-def test_a_bad_box_is_shown():
+def test_bad_boxes_are_shown():
     def spoil(model, batch):
-        batch['data_samples'][1].gt_instances.bboxes[0, 2] = float('nan')
+        boxes = [sample.gt_instances.bboxes for sample in batch['data_samples']]
+        boxes[1][0] = torch.tensor([1.0, 2, float('nan'), 4])
+        boxes[2][1] = torch.tensor([5.0, 6, 5, 8])  # no width
+        boxes[2][2] = torch.tensor([5.0, 6, 7, 5])  # negative height
+        boxes[3][0] = torch.tensor([float('inf'), 6, 7, 8])
+        batch['data_samples'][0].gt_instances = batch['data_samples'][0].gt_instances[:0]
 
-    assert '; image 1 has the box [' in examine(spoil)
-
-
-def test_the_training_stops_before_the_step(tmp_path, monkeypatch):
-    from tiny_training import TinyModel
-
-    forward = TinyModel.forward
-
-    def broken(self, x, target, mode):
-        out = forward(self, x, target, mode)
-        if mode == 'loss' and self.calls == 5:
-            out = dict(loss=out['loss'] * float('nan'))
-        self.calls += mode == 'loss'
-        return out
-
-    monkeypatch.setattr(TinyModel, 'forward', broken)
-    monkeypatch.setattr(TinyModel, 'calls', 0, raising=False)
-    for accumulate in (1, 4):
-        folder = tmp_path / str(accumulate)
-        with pytest.raises(UserError, match=r'the loss of iteration 6 is not finite \(loss nan\)') as error:
-            train(config(folder, accumulate=accumulate), hooks=[NonFiniteHook()])
-        path = folder / 'nonfinite_iter_6_rank0.pth'
-        assert str(path) in str(error.value) and '\n' not in str(error.value)
-        step = torch.load(path, weights_only=True)
-        assert step['iteration'] == 6 and all(torch.isfinite(value).all() for value in step['state_dict'].values())
+    parts = examine(spoil).split('; ')
+    assert parts[1:4] == [
+        'image 1 has the box [1.0, 2.0, nan, 4.0]',
+        'image 2 has the box [5.0, 6.0, 5.0, 8.0]',
+        'image 2 has the box [5.0, 6.0, 7.0, 5.0]',
+    ]
+    assert parts[4:] == ['the first layer whose output is not finite is bbox_head.loss_bbox (SmoothL1Loss)']
 
 
-def test_gradients_are_checked_on_request(tmp_path, monkeypatch):
-    from tiny_training import TinyModel
+def test_at_most_16_images_are_named():
+    def spoil(model, batch):
+        batch['data_samples'][17].gt_instances.bboxes[0] = torch.tensor([1.0, 2, 1, 4])
 
-    forward = TinyModel.forward
+    report = examine(spoil, num_images=18)
+    assert report.startswith(f'images {", ".join(map(str, range(16)))} and 2 more; image 17 has the box [1.0, 2.0, 1.0')
 
-    def broken(self, x, target, mode):
-        out = forward(self, x, target, mode)
-        if mode == 'loss':
-            zero = self.head.bias.sum() * 0
-            out = dict(loss=out['loss'] + zero.clamp(min=0).sqrt())  # 0, but its slope is infinite
-        return out
 
-    monkeypatch.setattr(TinyModel, 'forward', broken)
-    train(config(tmp_path / 'a'), hooks=[])
-    with pytest.raises(UserError, match=r'the gradient of iteration 1 is not finite .* is not finite for head.bias'):
-        train(config(tmp_path / 'b'), hooks=[NonFiniteHook(gradients=True)])
+def test_losses_are_added_as_mmengine_does():
+    losses = dict(
+        loss_cls=torch.tensor([1.0, 3.0]),
+        loss_bbox=[torch.tensor([1.0, 2.0]), torch.tensor(4.0)],
+        acc=torch.tensor(50.0),
+        loss_of_no_level=[],
+    )
+    assert {name: value.item() for name, value in flat_losses(losses)} == dict(loss_cls=2.0, loss_bbox=5.5, acc=50.0)
+    expected, _ = TinyModel().parse_losses(losses)
+    assert total_loss(losses) == expected == 7.5
+    assert total_loss(dict(acc=torch.tensor(1.0))) == 0
+
+
+def test_files_of_another_kind_are_refused(tmp_path):
+    torch.save(dict(state_dict={}, meta={}), tmp_path / 'iter_3.pth')
+    with pytest.raises(UserError, match=r'iter_3.pth was not saved by mixdet.NonFiniteHook; give the nonfinite_iter_N'):
+        read_step(str(tmp_path / 'iter_3.pth'))
+
+
+@pytest.fixture
+def change_loss(monkeypatch):
+    """Has ``TinyModel`` return ``change(loss, number of the step, model)`` in place of its loss."""
+
+    def patch(change):
+        steps = itertools.count(1)
+        forward = TinyModel.forward
+
+        def changed(self, x, target, mode):
+            out = forward(self, x, target, mode)
+            return dict(loss=change(out['loss'], next(steps), self)) if mode == 'loss' else out
+
+        monkeypatch.setattr(TinyModel, 'forward', changed)
+
+    return patch
+
+
+@pytest.mark.parametrize(
+    ('value', 'last', 'report'),
+    [
+        ('nan', 7, 'the output of every layer is finite, the loss is not: loss'),
+        ('inf', 6, 'everything is finite this time'),
+    ],
+)
+@pytest.mark.parametrize('accumulate', [1, 4])
+def test_the_training_stops_before_the_step(tmp_path, change_loss, accumulate, value, last, report):
+    change_loss(lambda loss, step, model: loss * float(value) if 6 <= step <= last else loss)
+    weights = {}
+
+    class Weights(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            weights.update({name: value.clone() for name, value in runner.model.state_dict().items()})
+
+    with pytest.raises(UserError) as error:
+        train(config(tmp_path, accumulate=accumulate), hooks=[NonFiniteHook(), Weights()])
+    path = tmp_path / 'nonfinite_iter_6_rank0.pth'
+    assert str(error.value) == (
+        f'the loss of iteration 6 is not finite (loss {value}); {report}; the weights were not '
+        f'changed; to run the step again: python tools/replay.py CONFIG {path}'
+    )
+    step = read_step(str(path))
+    assert (step['iteration'], step['epoch']) == (6, 1) and len(step['batch']['x']) == 4
+    parameters = [name for name in weights if 'running' not in name and 'num_batches' not in name]
+    assert all(torch.equal(step['state_dict'][name], weights[name]) for name in parameters)
+    set_rng_state(step['rng'])
+    assert len(torch.rand(1)) == 1
+
+
+def test_gradients_are_checked_on_request(tmp_path, change_loss):
+    def steep(loss, step, model):
+        return loss + (model.head.bias.sum() * 0).clamp(min=0).sqrt()  # + 0, but with an infinite slope
+
+    change_loss(steep)
+    with pytest.raises(UserError) as error:
+        train(config(tmp_path / 'a'), hooks=[NonFiniteHook(gradients=True)])
+    parts = str(error.value).split('; ')
+    assert parts[0].startswith('the gradient of iteration 1 is not finite (loss ')
+    assert parts[1] == 'the gradient is not finite for head.bias'
+    with pytest.raises(UserError, match='^the loss of iteration 2 is not finite .loss nan.; 1 weights were not finite'):
+        train(config(tmp_path / 'b'), hooks=[NonFiniteHook()])
+
+
+def test_a_loss_outside_a_training_step_is_nobodys_concern(tmp_path):
+    """And the hooks on the model are removed after the training."""
+
+    class Outside(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            self.run(runner)
+
+        def before_val_iter(self, runner, batch_idx, data_batch=None):
+            self.run(runner)
+
+        def run(self, runner):
+            x = [torch.full((3, 8, 8), float('nan'))] * 2
+            runner.model(x=x, target=[torch.tensor(0.0)] * 2, mode='predict')
+
+    hook = NonFiniteHook()
+    runner = train(config(tmp_path), hooks=[hook, Outside()])
+    assert runner.iter == EPOCHS * BATCHES
+    assert not runner.model._forward_hooks and not runner.optim_wrapper.optimizer._optimizer_step_pre_hooks
 
 
 class ScaledOptimWrapper(OptimWrapper):
