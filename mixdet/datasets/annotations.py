@@ -236,7 +236,7 @@ class _AnnotationCheck:
         shown = f'{shown} of {image["width"]}x{image["height"]}'
         left, top = max(x, 0), max(y, 0)
         inside = [left, top, min(x + width, image['width']) - left, min(y + height, image['height']) - top]
-        if min(inside[2:]) <= 0 or inside[2] * inside[3] == 0:
+        if min(inside[2:]) <= 0:
             self.add('box outside the image', where, shown)
             return None
         if width < 1 or height < 1:

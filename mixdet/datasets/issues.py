@@ -93,7 +93,7 @@ ISSUE_KINDS = {
     'class not in the file': IssueKind(ERROR, 'it is never trained', CONFIG),
     'classes in another order': IssueKind(ERROR, 'MMDetection swaps their labels', CONFIG),
     'class not in the config': IssueKind(NOTE, 'its boxes are left out', KEPT),
-    'num_classes': IssueKind(ERROR, 'the head has another number of classes', CONFIG),
+    'wrong number of classes': IssueKind(ERROR, 'a label has no output, or an output no label', CONFIG),
 }
 
 

@@ -204,4 +204,4 @@ def _check_heads(node: dict, key: str, classes: tuple[str, ...], log: IssueLog) 
                 _check_heads(item, f'{key}.{name}', classes, log)
     number = node.get('num_classes')
     if number is not None and 'bbox_head' in key.split('.') and number != len(classes):
-        log.add('num_classes', f'{key}.num_classes', f'{number} for {len(classes)} classes')
+        log.add('wrong number of classes', f'{key}.num_classes', f'{number} instead of {len(classes)}')

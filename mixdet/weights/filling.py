@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple, Optional, Union, cast
+from typing import NamedTuple, Optional, Union
 
 import numpy as np
 import torch
@@ -52,7 +52,7 @@ def fill(
     with torch.no_grad():
         for entry in entries:
             target = entry.target
-            tensors = [conv.weight for conv in _convs(target)] if isinstance(target, MixConv2d) else [target]
+            tensors = [conv.weight for conv in target.convs] if isinstance(target, MixConv2d) else [target]
             filled.update(map(id, tensors))
             names = (entry.source,) if isinstance(entry.source, str) else entry.source
             absent = [name for name in names if name not in source]
@@ -89,16 +89,11 @@ def fill(
     return unused
 
 
-def _convs(mixconv: MixConv2d) -> list[nn.Conv2d]:
-    return [cast(nn.Conv2d, conv) for conv in mixconv.convs]
-
-
 def _parts(target: Union[Tensor, MixConv2d], values: Tensor) -> list[Tensor]:
     """``values`` by the groups of a MixConv2d, with the kernels grown to the size of each group."""
     if not isinstance(target, MixConv2d):
         return [values]
-    convs = _convs(target)
-    if any(conv.dilation != target.dilation for conv in convs):
+    if any(conv.dilation != target.dilation for conv in target.convs):
         raise ValueError('dilated kernels cannot hold the taps of a full one')
-    parts = values.split([conv.out_channels for conv in convs])
-    return [grow(part, (conv.kernel_size[0], conv.kernel_size[1])) for part, conv in zip(parts, convs)]
+    parts = values.split([conv.out_channels for conv in target.convs])
+    return [grow(part, conv.kernel_size) for part, conv in zip(parts, target.convs)]

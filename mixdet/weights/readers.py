@@ -61,7 +61,10 @@ def read_weights(source: Union[str, Path, nn.Module]) -> Weights:
 
 def _read_numpy(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError('it holds a single array without a name')
+        with archive:
             return dict(archive)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f'{path} is not a NumPy archive of plain arrays: {error}') from error
@@ -69,7 +72,10 @@ def _read_numpy(path: Path) -> dict[str, np.ndarray]:
 
 def _read_checkpoint(path: Path) -> dict[str, np.ndarray]:
     checkpoint = read_checkpoint(path)
-    return _arrays(checkpoint.get('state_dict', checkpoint))
+    state = checkpoint.get('state_dict', checkpoint)
+    if not isinstance(state, Mapping):
+        raise UserError(f'{path}: state_dict is a {type(state).__name__}, not a dict of weights')
+    return _arrays(state)
 
 
 def _read_frozen_graph(path: Path) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ def test_every_kind_says_what_happens_and_what_can_be_done():
 
 def test_a_log_counts():
     log = IssueLog('a.json')
+    assert (log.file, log.issues, log.images, log.boxes, log.trained, log.left_out) == ('a.json', [], 0, 0, 0, 0)
     log.boxes, log.trained = 5, 3
     log.add('crowd', 'annotation 1')
     log.add('missing box', 'annotation 2')

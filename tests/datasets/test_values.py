@@ -1,47 +1,49 @@
-import math
-
 import pytest
 
-from mixdet.datasets.values import LARGEST, SHOWN, is_finite, is_id, is_real, is_segmentation, shorten
+from mixdet.datasets.values import is_finite, is_id, is_real, is_segmentation, shorten
+
+NAN, INF = float('nan'), float('inf')
 
 
-@pytest.mark.parametrize(('value', 'expected'), [(0, True), ('a', True), (True, False), (1.0, False), (None, False)])
-def test_ids(value, expected):
-    assert is_id(value) is expected
+@pytest.mark.parametrize('value', [0, -3, 10**400, 'a', ''])
+def test_ids(value):
+    assert is_id(value)
+
+
+@pytest.mark.parametrize('value', [None, True, 1.0, [1], {}])
+def test_other_values_are_no_ids(value):
+    assert not is_id(value)
 
 
 @pytest.mark.parametrize(
     ('value', 'real', 'finite'),
-    [
-        (0, True, True), (-1.5, True, True), (True, False, False), ('1', False, False), (None, False, False),
-        (math.nan, True, False), (math.inf, True, False), (int(LARGEST**4), True, True), (10**400, True, False),
-        (-(10**400), True, False),
-    ],
+    [(0, True, True), (-1.5, True, True), (10**32, True, True), (-(10**33), True, False), (NAN, True, False),
+     (-INF, True, False), (True, False, False), ('1', False, False), (None, False, False), ([], False, False)],
 )  # fmt: skip
 def test_numbers(value, real, finite):
-    assert is_real(value) is real and is_finite(value) is finite
+    assert (is_real(value), is_finite(value)) == (real, finite)
+
+
+TRIANGLE = [1, 2, 3, 4, 5.5, 6]
 
 
 @pytest.mark.parametrize(
-    ('value', 'expected'),
-    [
-        ([[0, 0, 1, 0, 1, 1]], True),
-        ([], True),
-        ([[0, 0, 1, 0]], False),
-        ([[0, 0, 1, 0, 1, 1, 2]], False),
-        ([[0, 0, 1, 0, 1, math.nan]], False),
-        ([0, 0, 1, 0, 1, 1], False),
-        (dict(size=[4, 4], counts='abc'), True),
-        (dict(size=[4, 4], counts=[1, 2]), True),
-        (dict(size=[4, 4]), False),
-        (dict(size=4, counts='abc'), False),
-        ('abc', False),
-    ],
+    'value', [[], [TRIANGLE], [TRIANGLE, [*TRIANGLE, 7, 8]], dict(size=[4, 4], counts='a'), dict(size=[], counts=[16])]
 )
-def test_segmentations(value, expected):
-    assert is_segmentation(value) is expected
+def test_segmentations(value):
+    assert is_segmentation(value)
 
 
-def test_long_values_are_cut():
-    assert shorten('a') == "'a'" and shorten('a' * (SHOWN - 2)) == repr('a' * (SHOWN - 2))
-    assert shorten('a' * SHOWN) == f"'{'a' * (SHOWN - 4)}..." and len(shorten([1] * 100)) == SHOWN
+@pytest.mark.parametrize(
+    'value',
+    [None, 'a', TRIANGLE, [TRIANGLE[:4]], [[*TRIANGLE, 7]], [[*TRIANGLE[:5], NAN]], [TRIANGLE, 'a'], {},
+     dict(size=[4, 4]), dict(counts='a'), dict(size=4, counts='a'), dict(size=[4, 4], counts=4)],
+)  # fmt: skip
+def test_other_values_are_no_segmentations(value):
+    assert not is_segmentation(value)
+
+
+def test_long_values_are_shortened_to_60_characters():
+    assert shorten('a' * 58) == "'" + 'a' * 58 + "'"
+    assert shorten('a' * 59) == "'" + 'a' * 56 + '...'
+    assert shorten([1, 2]) == '[1, 2]'

@@ -35,7 +35,7 @@ def test_both_formats_hold_the_same(tmp_path):
         save_checkpoint(checkpoint, tmp_path / 'a.txt')
 
 
-def test_what_is_no_such_model(tmp_path, monkeypatch):
+def test_unsuitable_sources_are_refused_with_the_reason(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.savez('other.npz', a=np.zeros(3))
     np.savez('pickled.npz', a=np.array([{}], dtype=object))

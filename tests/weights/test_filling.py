@@ -55,6 +55,20 @@ def test_every_problem_is_named(model):
     )
 
 
+def test_at_most_eight_names_of_a_kind_are_listed(model):
+    for number, end in ((8, 'x7$'), (9, r'x7 \.\.\.$')):
+        with pytest.raises(UserError, match=f'{number} of the source are not used .*: x0, .*{end}'):
+            fill(model, entries(model), {**SOURCE, **{f'x{i}': np.zeros(1) for i in range(number)}})
+
+
+def test_buffers_that_are_not_saved_need_no_entry(model):
+    model.register_buffer('cache', torch.zeros(1), persistent=False)
+    assert fill(model, entries(model), SOURCE) == []
+    model.register_buffer('saved', torch.zeros(1))
+    with pytest.raises(UserError, match='1 of the model are not filled: saved$'):
+        fill(model, entries(model), SOURCE)
+
+
 def test_a_mixed_convolution_takes_a_kernel_for_each_group():
     conv = MixConv2d(4, 4, (3, 5))
     kernels = np.arange(36, dtype=np.float32).reshape(4, 1, 3, 3)

@@ -26,12 +26,12 @@ def randomised(model):
 
 
 def relative(a, b):
-    return float((a - b).abs().max() / b.abs().max())
+    return float(((a - b).abs().max() / b.abs().max()).detach())
 
 
 @pytest.mark.parametrize('arch', ['s', 'm', 'l', 'xl'])
 @pytest.mark.parametrize('padding', ['symmetric', 'same'])
-def test_mixnet_is_timms(arch, padding):
+def test_mixnet_equals_timms(arch, padding):
     timm = import_timm()
     torch.manual_seed(0)
     name = f'mixnet_{arch}'
@@ -51,7 +51,8 @@ def test_mixnet_is_timms(arch, padding):
     x, theirs = peer.bn1(peer.conv_stem(image)), {}
     for stage, block in enumerate(peer.blocks):
         x = block(x)
-        theirs[stage] = x  # timm's stages: one a row of the paper's table; those of stride 4, 8, 16 (the last) and 32
+        theirs[stage] = x
+    # of timm's stages, which begin wherever the channels change, the last ones of stride 4, 8, 16 and 32
     theirs = [theirs[1], theirs[2], theirs[4], theirs[5], peer.bn2(peer.conv_head(x))]
     features = ours(image)
     assert len(features) == len(theirs)
@@ -74,8 +75,9 @@ def test_mixnet_is_timms(arch, padding):
 
 
 @pytest.mark.parametrize('kernel_sizes', [3, (3, 5, 7)])
-def test_torchvision_mobilenetv2_computes_what_it_computed(kernel_sizes):
-    """Classifies as written out from the file with plain functions."""
+def test_mobilenetv2_equals_torchvisions(kernel_sizes):
+    """Compared with the network written out in plain functions."""
+    torch.manual_seed(0)
     source = read_weights(shared_path('weights', 'mobilenet_v2-b0353104.pth')).tensors
     model = MODELS.build(
         dict(

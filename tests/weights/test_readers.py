@@ -1,8 +1,12 @@
+import hashlib
 import os
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from helpers import import_timm
 
 from mixdet.errors import UserError
 from mixdet.weights.readers import read_weights
@@ -10,7 +14,7 @@ from mixdet.weights.readers import read_weights
 
 @pytest.fixture
 def graph(tmp_path):
-    """A frozen graph as TensorFlow writes it: two variables of either kind, a constant that is none, an operation."""
+    """A frozen graph as TensorFlow writes it: two variables, one of each kind, another constant and an operation."""
     protos = pytest.importorskip('tensorboard.compat.proto.graph_pb2')
     make_tensor_proto = pytest.importorskip('tensorboard.util.tensor_util').make_tensor_proto
     graph = protos.GraphDef()
@@ -69,20 +73,134 @@ def test_tensorflow_checkpoint(tmp_path):
         assert {key: list(value) for key, value in read_weights(tmp_path / name).tensors.items()} == {'w': [2.0]}
 
 
+class StubReader:
+    """TensorFlow's reader of a checkpoint of one model with a moving average, and an optimizer."""
+
+    VARIABLES = {
+        'w': 1.0, 'w/ExponentialMovingAverage': 2.0, 'w/RMSProp': 0.0, 'w/RMSProp_1': 0.0, 'w/Momentum': 0.0,
+        'w/Adam': 0.0, 'w/Adam_1': 0.0, 'b': 3.0, 'global_step': 4.0,
+    }  # fmt: skip
+
+    def get_variable_to_shape_map(self):
+        return {name: [1] for name in self.VARIABLES}
+
+    def get_tensor(self, name):
+        return np.float32([self.VARIABLES[name]])
+
+
+@pytest.fixture
+def stub_tensorflow(monkeypatch):
+    class OpError(Exception):
+        pass
+
+    def load_checkpoint(prefix):
+        if 'bad' in prefix:
+            raise OpError('DATA_LOSS: not an sstable\n(bad magic number)')
+        return StubReader()
+
+    stub = SimpleNamespace(
+        train=SimpleNamespace(load_checkpoint=load_checkpoint), errors=SimpleNamespace(OpError=OpError)
+    )
+    monkeypatch.setitem(sys.modules, 'tensorflow', stub)
+
+
+@pytest.mark.parametrize('name', ['model.ckpt', 'model.ckpt.index'])
+def test_variables_of_a_tensorflow_checkpoint(tmp_path, stub_tensorflow, name):
+    (tmp_path / 'model.ckpt.index').write_bytes(b'index')
+    (tmp_path / 'model.ckpt.data-00000-of-00001').write_bytes(b'data')
+    weights = read_weights(tmp_path / name)
+    assert {key: list(value) for key, value in weights.tensors.items()} == {'w': [2.0], 'b': [3.0]}
+    assert weights.name == 'model.ckpt' and weights.sha256 == hashlib.sha256(b'indexdata').hexdigest()
+
+
+def test_a_broken_tensorflow_checkpoint_is_one_line(tmp_path, stub_tensorflow):
+    (tmp_path / 'bad.ckpt.index').write_bytes(b'')
+    with pytest.raises(
+        UserError, match='bad.ckpt cannot be read as a TensorFlow checkpoint: DATA_LOSS: not an sst'
+    ) as e:
+        read_weights(tmp_path / 'bad.ckpt')
+    assert '\n' not in str(e.value)
+
+
 def test_tensorflow_checkpoint_without_tensorflow(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__('sys').modules, 'tensorflow', None)
+    monkeypatch.setitem(sys.modules, 'tensorflow', None)
     (tmp_path / 'model.ckpt.index').write_bytes(b'')
     with pytest.raises(UserError, match='model.ckpt is a TensorFlow checkpoint, which only TensorFlow can read'):
         read_weights(tmp_path / 'model.ckpt')
 
 
-def test_live_module():
-    weights = read_weights(torch.nn.Linear(2, 3))
-    assert weights.name == 'Linear' and weights.tensors['weight'].shape == (3, 2)
-    assert weights.sha256 != read_weights(torch.nn.Linear(2, 3)).sha256
+def test_a_graph_without_variables_and_a_corrupt_one(graph, tmp_path):
+    protos = pytest.importorskip('tensorboard.compat.proto.graph_pb2')
+    whole = protos.GraphDef.FromString(graph.read_bytes())
+    nodes = [node for node in whole.node if node.op != 'Identity']
+    (tmp_path / 'none.pb').write_bytes(protos.GraphDef(node=nodes).SerializeToString())
+    with pytest.raises(UserError, match='none.pb is not a frozen TensorFlow graph: none of its 4 nodes is a variable'):
+        read_weights(tmp_path / 'none.pb')
+    whole.node[0].attr['value'].tensor.tensor_content = b'1234567'
+    (tmp_path / 'corrupt.pb').write_bytes(whole.SerializeToString())
+    with pytest.raises(UserError, match='corrupt.pb: a constant of the graph is corrupt'):
+        read_weights(tmp_path / 'corrupt.pb')
 
 
-def test_timm_that_cannot_be_had():
+def test_a_graph_needs_tensorboard(tmp_path, monkeypatch):
+    (tmp_path / 'a.pb').write_bytes(b'')
+    monkeypatch.setitem(sys.modules, 'tensorboard.compat.proto.graph_pb2', None)
+    with pytest.raises(UserError, match='a.pb: reading a TensorFlow graph needs tensorboard: pip install tensorboard'):
+        read_weights(tmp_path / 'a.pb')
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.pt', '.safetensors'])
+def test_checkpoints(tmp_path, suffix):
+    path, state = tmp_path / f'a{suffix}', {'w': torch.arange(3.0), 'n': torch.tensor(2)}
+    if suffix == '.safetensors':
+        pytest.importorskip('safetensors.torch').save_file(state, path)
+    else:
+        torch.save({'state_dict': {**state, 'version': 1}, 'epoch': 3}, path)
+    weights = read_weights(str(path))
+    assert {name: value.tolist() for name, value in weights.tensors.items()} == {'w': [0, 1, 2], 'n': 2}
+    assert weights.name == path.name and weights.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_bare_weights_and_what_is_no_dict_of_weights(tmp_path):
+    torch.save({'w': torch.ones(2), 'epoch': 3}, tmp_path / 'bare.pth')
+    assert {name: list(value) for name, value in read_weights(tmp_path / 'bare.pth').tensors.items()} == {'w': [1, 1]}
+    torch.save({'state_dict': [torch.ones(2)]}, tmp_path / 'list.pth')
+    with pytest.raises(UserError, match='list.pth: state_dict is a list, not a dict of weights'):
+        read_weights(tmp_path / 'list.pth')
+    np.save(tmp_path / 'a.npy', np.ones(2))
+    (tmp_path / 'a.npy').rename(tmp_path / 'single.npz')
+    with pytest.raises(UserError, match='single.npz is not a NumPy archive .* a single array'):
+        read_weights(tmp_path / 'single.npz')
+
+
+def test_a_module():
+    model = torch.nn.Linear(2, 3)
+    weights = read_weights(model)
+    assert weights.name == 'Linear' and weights.tensors['weight'].tolist() == model.weight.tolist()
+    same = torch.nn.Linear(2, 3)
+    same.load_state_dict(model.state_dict())
+    assert weights.sha256 == read_weights(same).sha256
+    with torch.no_grad():
+        same.bias[0] += 1
+    assert weights.sha256 != read_weights(same).sha256
+    assert weights.sha256 != read_weights(torch.nn.Sequential(model)).sha256  # other names
+
+
+def test_pretrained_models_of_timm(monkeypatch):
+    def create_model(name, pretrained):
+        assert name == 'net' and pretrained
+        return torch.nn.Linear(2, 3)
+
+    monkeypatch.setitem(sys.modules, 'timm', SimpleNamespace(create_model=create_model))
+    weights = read_weights('timm:net')
+    assert weights.name == 'timm:net' and sorted(weights.tensors) == ['bias', 'weight']
+    monkeypatch.setitem(sys.modules, 'timm', None)
+    with pytest.raises(UserError, match='timm:net: timm is not installed .* pip install timm'):
+        read_weights('timm:net')
+
+
+def test_unknown_models_of_timm():
+    import_timm()
     with pytest.raises(UserError, match='timm cannot create no_such_net'):
         read_weights('timm:no_such_net')
 

@@ -44,7 +44,7 @@ def difference(ours, theirs):
     return float(np.abs(ours.numpy() - theirs).max() / np.abs(theirs).max())
 
 
-def test_every_tensor_is_tensorflows(detector, reference):
+def test_every_tensor_equals_tensorflows(detector, reference):
     image = torch.from_numpy(reference['pre']).permute(0, 3, 1, 2)
     with torch.no_grad():
         features = detector.neck(detector.backbone(image))
@@ -60,11 +60,10 @@ def test_every_tensor_is_tensorflows(detector, reference):
     found['class_logits'] = difference(scores, reference['class_logits'][..., [*USED_IDS, 0]])
     found['boxes_yxyx'] = difference(boxes[:, [1, 0, 3, 2]] / 300, reference['boxes_yxyx'][0, :, 0])
     found['scores90'] = difference(scores[..., :80].sigmoid(), reference['scores90'][..., [i - 1 for i in USED_IDS]])
-    print(found)
     assert len(found) == 10 and max(found.values()) <= 1e-4
 
 
-def test_symmetric_padding_would_not_do(source, reference):
+def test_symmetric_padding_gives_other_features(source, reference):
     model = build(padding='symmetric')
     fill(model, ssdlite_entries(model, USED_IDS), source)
     with torch.no_grad():
@@ -106,7 +105,7 @@ def test_grown_kernels_of_mobilenetv1_compute_the_same(kernel_sizes):
     ],
 )
 def test_average_precision_through_test_py(source, tmp_path, resize, kernel_sizes, expected, tolerance):
-    """What TensorFlow's graph and exact post-processing gave on these images, with OpenCV's resize and with its own."""
+    """The AP of TensorFlow's graph and exact post-processing on these images, with OpenCV's and TensorFlow's resize."""
     data = shared_path('data', 'coco-mini')
     model = build(kernel_sizes=kernel_sizes)
     fill(model, ssdlite_entries(model, USED_IDS), source)
