@@ -1,12 +1,12 @@
 import copy
 from pathlib import Path
 
+import mmdet
 import pytest
 import torch
 from helpers import tiny_detector
 from mmcv.cnn import ConvModule
 from mmengine.config import Config
-from mmengine.utils import get_installed_path
 from torch import nn
 
 from mixdet.backbones import MixNet
@@ -59,6 +59,7 @@ def test_mixnet_gives_the_same():
     assert_equal_networks(model, torch.randn(2, 3, 64, 64))
 
 
+@pytest.mark.filterwarnings('ignore:Unnecessary conv bias')
 def test_dilated_multiplied_and_biased_layers():
     torch.manual_seed(0)
     for dilated, kwargs in ((True, {}), (False, dict(stride=2, padding='same')), (False, dict(padding=1, dilation=2))):
@@ -79,7 +80,7 @@ def test_dilated_multiplied_and_biased_layers():
 )
 def test_detectors_of_mmdetection_give_the_same(config, size):
     """A CSPDarknet with SiLU, and a ResNet whose batch-norms are not in ConvModules."""
-    cfg = Config.fromfile(Path(get_installed_path('mmdet'), '.mim/configs', config)).model
+    cfg = Config.fromfile(Path(mmdet.__file__).with_name('.mim') / 'configs' / config).model
     cfg.backbone.pop('init_cfg', None)
     model = random_statistics(MODELS.build(cfg))
     x = torch.randn(1, 3, *size)
@@ -214,6 +215,7 @@ def test_norms_that_cannot_be_folded_stay(norm, reason):
         torch.testing.assert_close(fused(x), block(x))
 
 
+@pytest.mark.filterwarnings('ignore:Unnecessary conv bias')
 def test_a_norm_without_scale_and_shift_is_folded():
     block = random_statistics(ConvModule(4, 4, 3, bias=True, norm_cfg=dict(type='BN')))
     block.bn.weight = block.bn.bias = None
