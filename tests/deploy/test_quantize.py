@@ -2,6 +2,7 @@ import logging
 import sys
 
 import pytest
+import tqdm
 
 from mixdet.deploy.export import export, export_metadata
 from mixdet.deploy.exported import load_exported
@@ -10,7 +11,14 @@ from mixdet.deploy.quantize import quantize
 from mixdet.errors import UserError
 
 
-def test_int8(tiny, tmp_path, demo_images):
+@pytest.fixture
+def contained(monkeypatch):
+    """ONNX Runtime's quantisation extends sys.path when it is imported, and its progress bars start a thread."""
+    monkeypatch.setattr(sys, 'path', list(sys.path))
+    monkeypatch.setattr(tqdm.tqdm, 'monitor_interval', 0)
+
+
+def test_int8(tiny, tmp_path, demo_images, contained):
     onnx = pytest.importorskip('onnx')
     path = tmp_path / 'a.onnx'
     detector = Detector(*tiny, fuse=False)
@@ -27,6 +35,9 @@ def test_int8(tiny, tmp_path, demo_images):
     kinds = {name: node.op_type for node in nodes for name in node.output}
     assert 'DequantizeLinear' not in [kinds.get(node.input[0]) for node in nodes if node.op_type == 'Clip']
     assert path.stat().st_size < size
+    scales = {node.input[1] for node in nodes if node.op_type == 'DequantizeLinear'}
+    weights = {tensor.name: tensor for tensor in onnx.load(path).graph.initializer}
+    assert max(weights[name].dims[0] for name in scales if weights[name].dims) > 100  # one for each channel
     run, found = load_exported(path)
     assert found == metadata
     assert [output.shape for output in run(detector.preprocess(demo_images[:1]).numpy())] == [
