@@ -13,6 +13,8 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from mixdet.evaluation.details import Details
 from mixdet.registry import HOOKS
 
+RUNNING, FINISHED, STOPPED = 'running', 'finished', 'stopped'  # the status of a training
+
 
 @HOOKS.register_module()
 class ReportHook(Hook):
@@ -53,7 +55,7 @@ class ReportHook(Hook):
 
     def after_run(self, runner: Runner) -> None:
         """Write the final report of a training that was cut short."""
-        if self._state.get('status') == 'running':
+        if self._state.get('status') == RUNNING:
             self._guarded(runner, self._end)
 
     @master_only
@@ -76,12 +78,10 @@ class ReportHook(Hook):
         elif (folder / STATE_FILE).is_file():  # resumed
             self._seconds_before = json.loads((folder / STATE_FILE).read_text()).get('seconds', 0.0)
         by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
-        self._state = dict(card=model_card(runner), by_epoch=by_epoch, status='running')
+        self._state = dict(card=model_card(runner), by_epoch=by_epoch, status=RUNNING)
         self._update(runner)
 
     def _end(self, runner: Runner) -> None:
-        from mixdet.report.run import FINISHED, STOPPED
-
         self._state['status'] = FINISHED if runner.iter >= runner.max_iters else STOPPED
         print(f'Report: {self._update(runner)}', flush=True)
 

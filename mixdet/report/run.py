@@ -13,7 +13,6 @@ from mixdet.report.detail_files import DETAILS_FILE
 
 REPORT_FOLDER = 'report'  # in the work dir: the report's data, figures and pictures
 STATE_FILE = 'run.json'  # in that folder
-RUNNING, FINISHED, STOPPED = 'running', 'finished', 'stopped'
 
 
 class Validation(NamedTuple):

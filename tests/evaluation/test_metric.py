@@ -63,6 +63,13 @@ def test_numbers_by_hand(metric, tmp_path):
     assert len(written) == 3 and written[0]['bbox'] == [10, 10, 50, 50] and written[0]['category_id'] == 7
 
 
+def test_only_the_classes_of_the_data_set_are_evaluated(metric):
+    metric.dataset_meta = dict(classes=('dog',))
+    metric.process({}, [sample(1, [], [], []), sample(2, [[0, 0, 20, 20]], [0.9], [0])])
+    result = metric.evaluate(2)
+    assert result['coco/bbox_mAP'] == result['coco/dog_precision'] == 1 and 'coco/cat_precision' not in result
+
+
 def test_no_detection_is_zero_and_can_be_saved_as_best(metric, caplog):
     metric.process({}, [sample(1, [], [], []), sample(2, [], [], [])])
     result = metric.evaluate(2)

@@ -1,13 +1,14 @@
 import json
 import os
 import re
+from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 
 from mixdet.errors import UserError
 from mixdet.evaluation.numbers import CocoNumbers, IouTypeNumbers
-from mixdet.evaluation.results import EvaluationResult, read_results, write_result
+from mixdet.evaluation.results import EvaluationResult, read_results, result_path, write_result
 
 
 def write(work_dir, checkpoint='epoch_2.pth', ap=0.25):
@@ -34,9 +35,16 @@ def test_what_is_written_is_read(tmp_path):
 def test_masks_are_kept_beside_boxes(tmp_path):
     cfg = Config(dict(work_dir=str(tmp_path), test_evaluator=dict(type='Other')))
     numbers = CocoNumbers(IouTypeNumbers({'mAP': 0.5}, {'cat': 0.25}), IouTypeNumbers({'mAP': 0.125}, {'cat': -1.0}))
-    write_result(cfg, 'net', {}, 'a/epoch_2.pth', 1, numbers.to_metrics('coco/'))
+    path = write_result(cfg, 'net', {}, 'a/epoch_2.pth', 1, numbers.to_metrics('coco/'))
+    content = json.loads(path.read_text())
+    assert (content['mask_metrics'], content['mask_per_class']) == ({'mAP': 0.125}, {'cat': -1.0})
     (result,) = read_results(tmp_path)
     assert result.numbers == numbers and (result.annotations, result.epoch, result.seed) == ('', 0, 0)
+
+
+def test_path_of_a_result():
+    assert result_path('w', 'a/epoch_2.pth') == Path('w/results/epoch_2.json')
+    assert result_path('w', 'a/epoch_2.pth', tta=True) == Path('w/results_tta/epoch_2.json')
 
 
 def test_a_file_of_version_0_1_is_read(tmp_path):

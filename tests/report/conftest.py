@@ -1,4 +1,6 @@
+import copy
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -38,12 +40,11 @@ def scalars():
     return write_scalars
 
 
-@pytest.fixture
-def details(tmp_path):
+def three_images(folder):
     """Details of an evaluation of three images; the file of the last one is missing."""
     images = []
     for name in ('good.png', 'bad.png', 'gone.png'):
-        path = tmp_path / name
+        path = folder / name
         Image.fromarray(np.full((60, 90, 3), 200, np.uint8)).save(path)
         box = (10.0, 10.0, 40.0, 40.0)
         truth = [Box(box, 0, FOUND), Box((50.0, 10.0, 80.0, 50.0), 1, FOUND if name == 'good.png' else MISSED)]
@@ -60,10 +61,11 @@ def details(tmp_path):
     return Details(classes, np.stack([curve, curve**2]), mean, confusion, images, 0.3)
 
 
-@pytest.fixture
-def work_dir(tmp_path, details):
-    """What a finished training of three epochs leaves."""
-    work_dir = tmp_path / 'work_dirs/net'
+@pytest.fixture(scope='session')
+def finished_training(tmp_path_factory):
+    """What a finished training of three epochs leaves: its work dir, and the details of its last validation."""
+    folder = tmp_path_factory.mktemp('finished')
+    details, work_dir = three_images(folder), folder / 'net'
     write_scalars(work_dir, '20260101_000000', 1, 3, 0.25)
     (work_dir / 'net.py').write_text('a = 1\n')
     (work_dir / 'epoch_3.pth').write_bytes(b'')
@@ -81,7 +83,19 @@ def work_dir(tmp_path, details):
         written='2026-01-01 01:02',
     )  # fmt: skip
     (work_dir / REPORT_FOLDER / STATE_FILE).write_text(json.dumps(state))
-    return work_dir
+    return work_dir, details
+
+
+@pytest.fixture
+def details(finished_training):
+    """Details of an evaluation, for a test to change."""
+    return copy.deepcopy(finished_training[1])
+
+
+@pytest.fixture
+def work_dir(finished_training, tmp_path):
+    """The work dir of a finished training of three epochs, for a test to change."""
+    return shutil.copytree(finished_training[0], tmp_path / 'work_dirs/net')
 
 
 def make_details(classes, images=()):

@@ -104,8 +104,8 @@ def test_a_training_counted_in_iterations(tmp_path):
     assert run.unit == 'iteration' and run.train_curve('loss') == ([10, 20], [0.1, 5.0])
     assert run.val == [Validation(step, CocoNumbers.from_metrics({'bbox_mAP': step / 100})) for step in (10, 20)]
     write_results_csv(run, tmp_path / 'a.csv')
-    assert (tmp_path / 'a.csv').read_text().splitlines() == [
-        'kind,epoch,iter,lr,loss,mAP', 'train,,10,0.1,0.1,', 'train,,20,0.1,5.0,', 'val,,10,,,0.1', 'val,,20,,,0.2',
+    assert (tmp_path / 'a.csv').read_bytes().decode().split('\n') == [
+        'kind,epoch,iter,lr,loss,mAP', 'train,,10,0.1,0.1,', 'train,,20,0.1,5.0,', 'val,,10,,,0.1', 'val,,20,,,0.2', '',
     ]  # fmt: skip
 
 
@@ -119,6 +119,7 @@ def test_the_best_validation_is_the_first_of_the_highest_ap():
     run = run_of({'bbox_mAP': 0.1}, {'bbox_mAP': 0.3}, {'bbox_mAP': 0.3}, {'bbox_mAP': 0.2})
     assert (run.best_validation.step, run.last_validation.step) == (1, 3)
     assert run_of({'voc/mAP': 0.5}, {'bbox_mAP': float('nan')}, {'bbox_mAP': 0.0}).best_validation.step == 2
+    assert run_of({'bbox_mAP': 0.1, 'bbox_mAP_50': 0.3}, {'bbox_mAP': 0.2}).val_curve('mAP_50') == ([0], [0.3])
     assert run_of({'bbox_mAP': 0.1, 'segm_mAP': 0.9}, {'bbox_mAP': 0.2, 'segm_mAP': 0}).best_validation.step == 1
 
 
@@ -153,9 +154,9 @@ def test_files_of_the_report_that_cannot_be_read_are_an_error(work_dir, name, co
 
 
 def test_the_newest_of_several_evaluations_is_taken(work_dir):
-    for i, name in enumerate(['epoch_2', 'epoch_1', 'epoch_3']):
+    for i, name in enumerate(['epoch_1', 'epoch_2', 'epoch_3']):
         shutil.copytree(work_dir / 'report', work_dir / 'results' / name)
         os.utime(work_dir / 'results' / name / 'details.json', (i % 2, i % 2))
     shutil.rmtree(work_dir / 'report')
     run = read_training_run(work_dir)
-    assert run.evaluated == 'Evaluation of epoch_1 by tools/test.py' and run.pictures.name == 'epoch_1'
+    assert run.evaluated == 'Evaluation of epoch_2 by tools/test.py' and run.pictures.name == 'epoch_2'
