@@ -1,4 +1,5 @@
 import subprocess
+from pathlib import Path
 
 import pytest
 from helpers import ROOT
@@ -33,8 +34,9 @@ def test_own_schedule_is_kept_without_epochs(data):
     assert cfg.model.backbone == original.model.backbone
 
 
-def test_the_data_set_is_read_where_it_lies(data):
-    cfg = protocol_config(ROW, data, 0)
+def test_the_data_set_is_read_where_it_lies(data, monkeypatch):
+    monkeypatch.chdir(Path(data.root).parent)
+    cfg = protocol_config(ROW, data._replace(root=Path(data.root).name), 0)  # also from another folder
     train, val = cfg.train_dataloader.dataset.dataset, cfg.val_dataloader.dataset
     assert train.data_root == val.data_root == f'{data.root}/'
     assert (train.ann_file, train.data_prefix) == ('annotations/train.json', dict(img='images/train/'))
@@ -57,6 +59,8 @@ def test_small_schedule_with_epochs(data):
     assert cfg.train_cfg.val_interval == cfg.param_scheduler[1].end == 7
     assert cfg.default_hooks.checkpoint.interval == cfg.default_hooks.checkpoint.max_keep_ckpts == 1
     assert cfg.default_hooks.checkpoint.save_best is None
+    assert cfg.default_hooks.logger.interval == 10
+    assert cfg.train_dataloader.num_workers == cfg.val_dataloader.num_workers == 2
     assert cfg.train_dataloader.dataset.dataset.filter_cfg.min_size == 1
 
 
