@@ -1,5 +1,6 @@
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import ROOT
@@ -46,7 +47,7 @@ def test_the_data_set_is_read_where_it_lies(data, monkeypatch):
 
 @pytest.mark.parametrize(('gpu', 'hooks'), [(False, 1), (True, 0)])
 def test_channels_last_is_for_the_cpu(data, monkeypatch, gpu, hooks):
-    monkeypatch.setattr(protocol.torch.cuda, 'is_available', lambda: gpu)
+    monkeypatch.setattr(protocol, 'torch', SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: gpu)))
     cfg = protocol_config(ROW, data, 0)
     assert [hook['type'] for hook in cfg.custom_hooks].count('mixdet.ChannelsLastHook') == hooks
 

@@ -1,5 +1,6 @@
 import csv
 import io
+from types import SimpleNamespace
 
 import pytest
 from helpers import ROOT
@@ -47,7 +48,7 @@ def test_latency_is_that_of_the_detector_as_trained(monkeypatch, gpu, devices):
         assert [model.bbox_head.num_classes for model in models.values()] == [80, 80] and rounds == 3
         return {name: 10.0 * len(device) + number for number, name in enumerate(models)}
 
-    monkeypatch.setattr(table1.torch.cuda, 'is_available', lambda: gpu)
+    monkeypatch.setattr(table1, 'torch', SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: gpu)))
     monkeypatch.setattr(table1, 'measure_latency', measure_latency)
     rows = [count_row(find_config(CONFIGS, name)) for name in ('mobilenetv2-baseline3x3', 'mixnet-s')]
     add_latency(rows, rounds=3)
