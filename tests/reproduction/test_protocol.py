@@ -100,6 +100,7 @@ def test_continues_where_it_stopped(data, calls, tmp_path):
     cfg, work_dir = protocol_config(ROW, data, 0, ShortSchedule(SMALL, 2)), tmp_path / 'w'
     train_and_test(cfg, 'net', work_dir, ROOT / 'tools')
     assert calls == [['train.py', 'net.py', 'w'], ['test.py', 'net.py', 'epoch_2.pth', 'w']]
+    assert (tmp_path / 'net.py').read_text() == cfg.pretty_text  # beside the work dir, which has MMEngine's own copy
     train_and_test(cfg, 'net', work_dir, ROOT / 'tools')  # nothing left to do
     assert len(calls) == 2
     (work_dir / 'results/epoch_2.json').unlink()
