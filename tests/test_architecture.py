@@ -42,7 +42,6 @@ TESTED_ELSEWHERE = {
     'compat.mmcv_ops': 'compat/test_ops.py',
     'layers.registration': 'layers/test_native.py',
     'layers.triton_kernels': 'layers/test_triton_ops.py',
-    'reproduction.table1_plot': 'reproduction/test_table1.py',
     'version': 'test_package.py',
 }
 LONGEST = 330  # lines of a file

@@ -107,7 +107,7 @@ def training_step(model: nn.Module, channels_last: bool, size: int, image_size: 
     """
     data = noise_batch(size, image_size, _num_classes(model))
     data['inputs'] = _in_memory_format(data['inputs'], channels_last)
-    optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=1e-4, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
 
     def run() -> None:
         model.train()

@@ -25,7 +25,8 @@ def plot_table1(rows: Sequence[Table1Row], path: Union[str, Path]) -> None:
         axes.set(title=title, xlabel='multiply-adds, $10^9$', ylabel='COCO mAP, %')
         in_paper = [(row.paper, row.name) for row in rows if row.name.startswith(prefix) and row.paper]
         points = [(paper.macs, paper.map, name) for paper, name in in_paper]
-        _scatter(axes, points, marker='o', label="the paper's figures")
+        if points:
+            _scatter(axes, points, marker='o', label="the paper's figures")
         shown = [row for row in rows if row.name.startswith((prefix, 'mixnet'))]
         right = None
         for data in data_sets:
@@ -34,6 +35,8 @@ def plot_table1(rows: Sequence[Table1Row], path: Union[str, Path]) -> None:
                 for row in shown
                 if data in row.trained
             ]
+            if not points:
+                continue
             target = axes
             if not data.endswith(COCO_VAL):
                 right = right or axes.twinx()
@@ -49,8 +52,6 @@ def plot_table1(rows: Sequence[Table1Row], path: Union[str, Path]) -> None:
 
 
 def _scatter(axes: Axes, points: Sequence[tuple[float, float, str]], **style: Any) -> None:
-    if not points:
-        return
     axes.scatter([x for x, _, _ in points], [y for _, y, _ in points], **style)
     for x, y, name in points:
         axes.annotate(name.partition('-')[2], (x, y), xytext=(4, 4), textcoords='offset points', fontsize=8)

@@ -52,19 +52,18 @@ def test_a_wrong_implementation_is_not_timed(monkeypatch):
         mixconv.time_mixconv(CASE, {'padded': mixconv.Implementation('padded', True)}, 0.0)
 
 
-def test_wrong_gradients_are_noticed(monkeypatch):
-    class WrongGradient(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            return x.clone()
+def wrong_input_gradient(layer, x):
+    return implementations.split(layer, x + 0.001 * (x - x.detach()))
 
-        @staticmethod
-        def backward(ctx, gradient):
-            return gradient * 1.001
 
-    monkeypatch.setattr(
-        implementations, 'padded', lambda layer, x: implementations.split(layer, WrongGradient.apply(x))
-    )
+def wrong_weight_gradient(layer, x):
+    out = implementations.split(layer, x.detach())
+    return implementations.split(layer, x) + 0.001 * (out - out.detach())
+
+
+@pytest.mark.parametrize('wrong', [wrong_input_gradient, wrong_weight_gradient])
+def test_wrong_gradients_are_noticed(monkeypatch, wrong):
+    monkeypatch.setattr(implementations, 'padded', wrong)
     with pytest.raises(UserError, match=r'padded is wrong by 1\.0e-03'):
         mixconv.time_mixconv(CASE, {'padded': mixconv.Implementation('padded', True)}, 0.0)
 

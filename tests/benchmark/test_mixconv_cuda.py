@@ -7,12 +7,12 @@ from mixdet.benchmark import mixconv, mixconv_cuda
 from mixdet.benchmark.timing import Timing, wall_and_cpu_time
 from mixdet.layers import MixConv2d, triton_ops
 
-CASE = mixconv.Case(6, 6, 'k35', 2, 2)
+CASE = mixconv.Case(6, 7, 'k35', 2, 2)
 
 
 def test_bytes_are_counted_once():
     layer = MixConv2d(6, 6, (3, 5), stride=2, impl='split')
-    x = torch.randn(2, 6, 6, 6)
+    x = torch.randn(2, 6, 7, 7)
     weights = sum(parameter.nbytes for parameter in layer.parameters())
     out = layer(x).nbytes
     moved = mixconv_cuda.bytes_moved(CASE, torch.float32)
@@ -63,8 +63,9 @@ def test_table_of_a_gpu():
         }
 
     result = mixconv.CaseTimings(CASE, timings(moved['forward']), timings(moved['training']))
-    lines = mixconv_cuda.mixconv_cuda_markdown({'float32': [result]}, 1.0, 'a GPU').splitlines()
+    slower = mixconv.CaseTimings(CASE, timings(5 * moved['forward']), timings(5 * moved['training']))
+    lines = mixconv_cuda.mixconv_cuda_markdown({'float32': [result, slower]}, 1.0, 'a GPU').splitlines()
     assert lines[0].startswith('Measured on a GPU. ') and lines[3] == '## float32'
-    assert lines[10] == '| triton | 0.50 (0.50) | 50% (50%) | 0.50 (0.50) | 50% (50%) | 2.000 |'
-    assert f'| 6@6 k35 s2 b2 | {moved["forward"]:.3g} | ' in '\n'.join(lines)
-    assert f'| 6@6 k35 s2 b2 | {moved["training"]:.3g} | ' in '\n'.join(lines)
+    assert lines[10] == '| triton | 0.50 (0.50) | 30% (10%) | 0.50 (0.50) | 30% (10%) | 2.000 |'
+    assert f'| 6@7 k35 s2 b2 | {moved["forward"]:.3g} | ' in '\n'.join(lines)
+    assert f'| 6@7 k35 s2 b2 | {moved["training"]:.3g} | ' in '\n'.join(lines)

@@ -77,3 +77,5 @@ def test_the_table_has_the_largest_operators(monkeypatch):
     lines = operators.operators_markdown([peer], (8, 8), (1,), rows=2).splitlines()
     assert lines[2] == 'ours, inference, batch 1, 10 ms:'
     assert lines[6:] == ['| `a` | 6.00 | 60% |', '| `b` | 3.00 | 30% |']
+    onnx = peers.Peer('ONNX Runtime', object.__new__(peers.OnnxNetwork), None, False, True)
+    assert operators.operators_markdown([onnx], (8, 8), (1,)).count('\n') == 1

@@ -49,6 +49,30 @@ def test_peers_in_pytorch(model):
     assert not peers.Peer('ONNX Runtime', network, None, False, True).in_pytorch
 
 
+def test_each_input_shape_has_a_session(monkeypatch):
+    made = []
+
+    class Session:
+        def __init__(self, shape):
+            self.shape = shape
+
+        def run(self, names, inputs):
+            assert inputs['image'].shape == self.shape
+            return [inputs['image'] * 2]
+
+    def session(network, x):
+        made.append(tuple(x.shape))
+        return Session(x.shape)
+
+    monkeypatch.setattr(peers.OnnxNetwork, '_session', session)
+    network = object.__new__(peers.OnnxNetwork)
+    network.sessions = {}
+    for number in (1, 2, 1):
+        (out,) = network(images(number))
+        assert torch.equal(out, images(number) * 2)
+    assert made == [(1, 3, *SIZE), (2, 3, *SIZE)]
+
+
 def test_what_a_training_step_may_train(model):
     eager, split = peers.eager_peer('ours', model, True), peers.split_peer('ours', model)
     assert eager.model is model and split.model is not model
@@ -78,6 +102,7 @@ def test_timm_gives_what_ours_gives(padding, out_indices):
     assert peer.name == f"timm's {'tf_' if padding == 'same' else ''}mixnet_s, NCHW"
     found = peers.float64_errors(backbone.eval(), [peer], images(8))
     assert list(found) == [peer.name]
+    assert len(peer.model.blocks) == sum(len(stage) for stage in backbone.stages) + len(backbone.stem) - 1
 
 
 def test_the_peer_of_timm_keeps_no_features():

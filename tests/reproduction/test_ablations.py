@@ -114,6 +114,10 @@ def test_curves_over_kernel_sizes(drawn, tmp_path):
         'mixconv + exp': [(3, 1), (7, 4)],
     }
     assert drawn['AP']['mixconv'] == [(3, 0.2), (5, 0.4), (7, 0.5)]
+    drawn.clear()
+    costs[2] = costs[2]._replace(ap=None)
+    plot_costs(costs, 'mobilenetv2', 6, tmp_path / 'c.png')
+    assert list(drawn) == ['multiply-adds, G']  # not every variant is trained
 
 
 def test_curves_over_layers(single_layers, drawn, tmp_path):

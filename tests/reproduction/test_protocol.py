@@ -1,4 +1,6 @@
 import subprocess
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import ROOT
@@ -33,8 +35,9 @@ def test_own_schedule_is_kept_without_epochs(data):
     assert cfg.model.backbone == original.model.backbone
 
 
-def test_the_data_set_is_read_where_it_lies(data):
-    cfg = protocol_config(ROW, data, 0)
+def test_the_data_set_is_read_where_it_lies(data, monkeypatch):
+    monkeypatch.chdir(Path(data.root).parent)
+    cfg = protocol_config(ROW, data._replace(root=Path(data.root).name), 0)  # also from another folder
     train, val = cfg.train_dataloader.dataset.dataset, cfg.val_dataloader.dataset
     assert train.data_root == val.data_root == f'{data.root}/'
     assert (train.ann_file, train.data_prefix) == ('annotations/train.json', dict(img='images/train/'))
@@ -44,7 +47,7 @@ def test_the_data_set_is_read_where_it_lies(data):
 
 @pytest.mark.parametrize(('gpu', 'hooks'), [(False, 1), (True, 0)])
 def test_channels_last_is_for_the_cpu(data, monkeypatch, gpu, hooks):
-    monkeypatch.setattr(protocol.torch.cuda, 'is_available', lambda: gpu)
+    monkeypatch.setattr(protocol, 'torch', SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: gpu)))
     cfg = protocol_config(ROW, data, 0)
     assert [hook['type'] for hook in cfg.custom_hooks].count('mixdet.ChannelsLastHook') == hooks
 
@@ -57,6 +60,8 @@ def test_small_schedule_with_epochs(data):
     assert cfg.train_cfg.val_interval == cfg.param_scheduler[1].end == 7
     assert cfg.default_hooks.checkpoint.interval == cfg.default_hooks.checkpoint.max_keep_ckpts == 1
     assert cfg.default_hooks.checkpoint.save_best is None
+    assert cfg.default_hooks.logger.interval == 10
+    assert cfg.train_dataloader.num_workers == cfg.val_dataloader.num_workers == 2
     assert cfg.train_dataloader.dataset.dataset.filter_cfg.min_size == 1
 
 
@@ -95,6 +100,7 @@ def test_continues_where_it_stopped(data, calls, tmp_path):
     cfg, work_dir = protocol_config(ROW, data, 0, ShortSchedule(SMALL, 2)), tmp_path / 'w'
     train_and_test(cfg, 'net', work_dir, ROOT / 'tools')
     assert calls == [['train.py', 'net.py', 'w'], ['test.py', 'net.py', 'epoch_2.pth', 'w']]
+    assert (tmp_path / 'net.py').read_text() == cfg.pretty_text  # beside the work dir, which has MMEngine's own copy
     train_and_test(cfg, 'net', work_dir, ROOT / 'tools')  # nothing left to do
     assert len(calls) == 2
     (work_dir / 'results/epoch_2.json').unlink()

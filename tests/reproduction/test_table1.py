@@ -1,9 +1,9 @@
 import csv
 import io
+from types import SimpleNamespace
 
 import pytest
 from helpers import ROOT
-from matplotlib.axes import Axes
 
 from mixdet.benchmark.complexity import Complexity
 from mixdet.errors import UserError
@@ -23,7 +23,6 @@ from mixdet.reproduction.table1 import (
     table1_csv,
     table_cells,
 )
-from mixdet.reproduction.table1_plot import plot_table1
 
 CONFIGS = ROOT / 'configs'
 
@@ -49,7 +48,7 @@ def test_latency_is_that_of_the_detector_as_trained(monkeypatch, gpu, devices):
         assert [model.bbox_head.num_classes for model in models.values()] == [80, 80] and rounds == 3
         return {name: 10.0 * len(device) + number for number, name in enumerate(models)}
 
-    monkeypatch.setattr(table1.torch.cuda, 'is_available', lambda: gpu)
+    monkeypatch.setattr(table1, 'torch', SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: gpu)))
     monkeypatch.setattr(table1, 'measure_latency', measure_latency)
     rows = [count_row(find_config(CONFIGS, name)) for name in ('mobilenetv2-baseline3x3', 'mixnet-s')]
     add_latency(rows, rounds=3)
@@ -115,41 +114,3 @@ def test_the_name_of_a_data_set_is_that_of_its_folder():
     merge_results([row], [result(row, 0.1, path) for path in ('a/b/c/val.json', 'annotations/val.json', 'val.json')])
     assert list(row.trained) == ['b/val, 5000 images', 'val, 5000 images']
     assert row.trained['val, 5000 images'] == [0.1, 0.1]
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """What is drawn: label, points, and whether the axis is the right one."""
-    drawn = []
-    original = Axes.scatter
-
-    def scatter(self, x, y, **style):
-        drawn.append((style['label'], list(zip(x, y)), self.yaxis.get_label_position() == 'right'))
-        return original(self, x, y, **style)
-
-    monkeypatch.setattr(Axes, 'scatter', scatter)
-    return drawn
-
-
-PAPER = ("the paper's figures", [(0.79, 21.5), (0.88, 22.3)], False)
-
-
-def test_plot_of_the_papers_points(drawn, tmp_path):
-    plot_table1(make_rows(), tmp_path / 'table1.png')
-    assert (tmp_path / 'table1.png').read_bytes()[:4] == b'\x89PNG'
-    assert drawn == [PAPER]
-
-
-def test_plot_shows_the_papers_points_and_ours_apart(drawn, tmp_path):
-    rows = make_rows()
-    merge_results(rows, [result(rows[1], 0.25)])
-    plot_table1(rows, tmp_path / 'table1.png')
-    assert drawn == [PAPER, ('ours: coco/instances_val2017, 5000 images', [(0.8, 25.0)], False)]
-
-
-def test_plot_has_another_axis_for_other_data_and_mixnets_in_both_panels(drawn, tmp_path):
-    rows = make_rows()
-    merge_results(rows, [result(rows[1], 0.5, 'blood/annotations/val.json', 87), result(rows[2], 0.3)])
-    plot_table1(rows, tmp_path / 'table1.png')
-    mixnet = ('ours: coco/instances_val2017, 5000 images', [(0.8, 30.0)], False)
-    assert drawn == [mixnet, PAPER, ('ours: blood/val, 87 images', [(0.8, 50.0)], True), mixnet]
