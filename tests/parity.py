@@ -1,5 +1,6 @@
 """Comparing the implementations of the mixed convolution with one another."""
 
+import contextlib
 import copy
 
 import pytest
@@ -79,6 +80,16 @@ def assert_close(actual, expected, dtype):
     # relative to the largest value, because the error of a sum depends on its largest terms
     scale = expected.detach().abs().max().clamp(min=1.0).double().item()
     torch.testing.assert_close(actual.double(), expected.double(), rtol=0, atol=TOLERANCE[dtype] * scale)
+
+
+@contextlib.contextmanager
+def onednn_off():
+    """As ``torch.backends.mkldnn.flags(enabled=False)``, which warns of other devices."""
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(True)
 
 
 def arrange(x, layout):

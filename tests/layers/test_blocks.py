@@ -17,7 +17,8 @@ CFG = dict(norm_cfg=dict(type='BN'), act_cfg=dict(type='ReLU6'))
 
 
 @pytest.mark.parametrize(
-    ('channels', 'expected'), [(32 * 1.3, 40), (24 * 1.6, 40), (16 * 0.25, 8), (10, 16), (11.9, 16), (320, 320)]
+    ('channels', 'expected'),
+    [(32 * 1.3, 40), (24 * 1.6, 40), (16 * 0.25, 8), (10, 16), (11.9, 16), (100, 104), (320, 320)],
 )
 def test_make_divisible(channels, expected):
     assert make_divisible(channels) == expected and expected >= 0.9 * channels
@@ -29,9 +30,8 @@ def test_shortcut_only_where_the_shape_is_kept():
         not InvertedResidual(8, 8, stride=2, **CFG).with_shortcut and not InvertedResidual(8, 16, **CFG).with_shortcut
     )
     block = InvertedResidual(8, 8, **CFG).eval()
-    nn.init.zeros_(block.project.norm.weight)
     x = torch.randn(2, 8, 5, 5)
-    torch.testing.assert_close(block(x), x)
+    torch.testing.assert_close(block(x), x + block.project(block.depthwise(block.expand(x))))
 
 
 @pytest.mark.parametrize(
@@ -76,6 +76,11 @@ def test_squeeze_width_is_a_share_of_the_blocks_input(channels, se_ratio, squeez
     assert widths == (6 * channels, squeezed, squeezed, 6 * channels)
 
 
+def test_activation_of_squeeze_excite():
+    assert isinstance(InvertedResidual(8, 8, se_ratio=0.5, **CFG).se.act, nn.ReLU6)
+    assert isinstance(InvertedResidual(8, 8, se_ratio=0.5).se.act, nn.Identity)
+
+
 def test_squeeze_excite_scales_channels_by_a_gate():
     layer = SqueezeExcite(6, 2, dict(type='ReLU'))
     nn.init.zeros_(layer.expand.weight)
@@ -87,6 +92,7 @@ def test_squeeze_excite_scales_channels_by_a_gate():
 
 def test_init_cfg_around_a_block_is_not_overwritten_by_it():
     network = BaseModule(init_cfg=dict(type='Constant', layer='Conv2d', val=0.5))
-    network.conv = ConvNormAct(3, 4, 3, **CFG)
+    network.block = InvertedResidual(4, 4, **CFG)
     network.init_weights()
-    assert (network.conv.conv.weight == 0.5).all()
+    weights = [module.weight for module in network.modules() if isinstance(module, nn.Conv2d)]
+    assert len(weights) == 3 and all((weight == 0.5).all() for weight in weights)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from parity import onednn_off
 from torch import nn
 from torch.profiler import profile
 
@@ -65,9 +66,10 @@ def test_leaves_the_choice_to_pytorch_elsewhere(one_thread):
 
     assert dilation(x) == [2, 2]
     assert dilation(x[..., :40, :42]) == [1, 1]  # 20,160 numbers: too small
-    assert dilation(x.contiguous()) == [1, 1]
+    assert dilation(x.contiguous()) == dilation(torch.randn(2, 12, 1, 1)) == [1, 1]
+    assert dilation(torch.randn(1, 12, 84, 42).to(memory_format=torch.channels_last)[:, :, ::2]) == [1, 1]
     assert dilation(x.expand(2, -1, -1, -1)[..., :3, :3].contiguous(memory_format=torch.channels_last)) == [2, 2]
-    with torch.backends.mkldnn.flags(enabled=False):
+    with onednn_off():
         assert dilation(x) == [1, 1]
     torch.set_num_threads(2)
     assert dilation(x) == [1, 1]
@@ -85,13 +87,19 @@ def test_never_takes_the_loop_over_pixels(one_thread, groups, dtype):
     torch.testing.assert_close(out, plain(x))
 
 
-def test_exports_as_plain_convolution(one_thread):
+def test_graphs_hold_a_plain_convolution(one_thread):
+    torch._dynamo.reset()
     layer, _ = pair(1, False)
-    x = torch.randn(1, 12, 4, 4).to(memory_format=torch.channels_last)
-    node = next(n for n in torch.export.export(layer, (x,)).graph.nodes if 'conv2d' in str(n.target))
-    assert [2, 2] not in node.args
+    x = torch.randn(2, 12, 42, 42).to(memory_format=torch.channels_last)
+    graphs = [torch.export.export(layer, (x,)).graph]
+    torch.compile(layer, backend=lambda module, inputs: graphs.append(module.graph) or module.forward)(x)
+    for graph in graphs:
+        node = next(node for node in graph.nodes if 'conv2d' in str(node.target))
+        assert 2 not in node.args and [2, 2] not in node.args and node.kwargs.get('dilation', 1) == 1
+    assert '[2, 2]' not in str(torch.jit.trace(layer, x).graph)
 
 
 def test_other_kernels_are_refused():
-    with pytest.raises(ValueError, match='PointwiseConv2d is for 1x1'):
-        PointwiseConv2d(4, 4, 3)
+    for kernel_size, stride in ((3, 1), (1, 2)):
+        with pytest.raises(ValueError, match=f'kernel_size={kernel_size}, stride={stride}: PointwiseConv2d is for 1x1'):
+            PointwiseConv2d(4, 4, kernel_size, stride)

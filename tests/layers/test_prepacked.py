@@ -4,6 +4,7 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
+from parity import onednn_off
 from torch import nn
 from torch.profiler import profile
 
@@ -82,7 +83,7 @@ def test_gradients_flow(wanted):
 def test_onednn_can_be_switched_off():
     layer, reference = pair()
     x = image()
-    with torch.backends.mkldnn.flags(enabled=False):
+    with onednn_off():
         out, fast = through_onednn(layer, x)
     assert not fast
     torch.testing.assert_close(out, reference(x), rtol=1e-5, atol=1e-5)

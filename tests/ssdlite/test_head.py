@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from helpers import ROOT
 from mmengine.config import Config, ConfigDict
 from mmengine.structures import InstanceData
+from torch import nn
 
 from mixdet.compat.ops import nms
 from mixdet.registry import MODELS
@@ -21,6 +22,7 @@ TRAIN_CFG = ConfigDict(
 TEST_CFG = ConfigDict(nms_pre=1000, nms=dict(type='nms', iou_threshold=0.6), score_thr=0.001, max_per_img=100)
 SOFTMAX = dict(loss_cls=dict(type='mmdet.CrossEntropyLoss'))
 SIGMOID = dict(loss_cls=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True))
+NORM = dict(type='BN', eps=0.5)
 FOCAL = dict(loss_cls=dict(type='mmdet.FocalLoss', use_sigmoid=True), background_class=False)
 
 
@@ -61,6 +63,16 @@ def test_output_shapes():
         scores, boxes = build_head(**changes)(features())
         assert [tuple(s.shape) for s in scores] == [(2, a * classes, n, n) for a, n in ((3, 6), (6, 3), (6, 2))]
         assert [tuple(b.shape) for b in boxes] == [(2, a * 4, n, n) for a, n in ((3, 6), (6, 3), (6, 2))]
+
+
+def test_branches():
+    """Each a depthwise 3x3 with batch-norm and activation, and a 1x1 with bias and nothing after it."""
+    for changes, eps, act in (({}, 0.001, nn.ReLU6), (dict(norm_cfg=NORM, act_cfg=dict(type='SiLU')), 0.5, nn.SiLU)):
+        head = build_head(**changes)
+        for branch in (*head.cls_convs, *head.reg_convs):
+            depthwise, pointwise = branch
+            assert depthwise.conv.kernel_size == ((3, 3),) and depthwise.norm.eps == eps
+            assert isinstance(depthwise.activate, act) and pointwise.bias is not None
 
 
 @pytest.mark.parametrize('changes', [SOFTMAX, SIGMOID, FOCAL], ids=['softmax', 'sigmoid', 'focal'])

@@ -26,6 +26,16 @@ def test_extra_layers_are_tensorflows():
     assert sum(isinstance(module, nn.ReLU6) for module in layer.modules()) == 3
 
 
+def test_default_channels_are_tensorflows():
+    assert SSDLiteNeck((96, 1280)).out_channels == (96, 1280, 512, 256, 256, 128)
+
+
+def test_norm_and_activation_come_from_the_config():
+    neck = SSDLiteNeck((8,), (12,), norm_cfg=dict(type='BN', eps=0.5), act_cfg=dict(type='SiLU'))
+    assert {module.eps for module in neck.modules() if isinstance(module, nn.BatchNorm2d)} == {0.5}
+    assert sum(isinstance(module, nn.SiLU) for module in neck.modules()) == 3
+
+
 def test_same_padding_reaches_the_strided_convolution():
     neck = SSDLiteNeck((8,), extra_channels=(12,), padding='same')
     (depthwise,) = (module for module in neck.modules() if isinstance(module, MixConv2d))
