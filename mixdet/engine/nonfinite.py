@@ -74,7 +74,7 @@ class NonFiniteHook(Hook):
         self._scaled = any(hasattr(wrapper, 'loss_scaler') for wrapper in wrappers)
         self._handles = [self._model.register_forward_hook(self._take_losses)]
         for wrapper in wrappers:
-            self._handles.append(wrapper.optimizer.register_step_pre_hook(lambda *_: self._check(before_step=True)))
+            self._handles.append(wrapper.optimizer.register_step_pre_hook(lambda *_: self._check()))
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Keep what is needed to run the step again."""
@@ -82,7 +82,7 @@ class NonFiniteHook(Hook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Check the loss of an iteration without an optimizer step: accumulated, or skipped by a loss scaler."""
-        self._check(before_step=False)
+        self._check()
         self._batch = None
 
     def after_train(self, runner: Runner) -> None:
@@ -94,15 +94,15 @@ class NonFiniteHook(Hook):
         if self._batch is not None and isinstance(losses, dict):  # a training step
             self._losses, self._finite = losses, _Check(total_loss(losses).detach())
 
-    def _check(self, before_step: bool) -> None:
+    def _check(self) -> None:
         if self._finite is None:
             return
         finite, self._finite = bool(self._finite), None
         if not finite:
             self._stop('loss')
-        if before_step and self.gradients and not self._scaled:
-            gradients = [parameter.grad for parameter in self._model.parameters() if parameter.grad is not None]
-            if not torch.isfinite(torch.stack([gradient.sum() for gradient in gradients]).sum()):
+        if self.gradients and not self._scaled:
+            sums = [parameter.grad.sum() for parameter in self._model.parameters() if parameter.grad is not None]
+            if not torch.isfinite(torch.stack(sums).sum()):
                 self._stop('gradient')
 
     def _stop(self, what: str) -> NoReturn:

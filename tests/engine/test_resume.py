@@ -1,16 +1,19 @@
 """A run that was killed and resumed ends as an uninterrupted one, bit for bit."""
 
+import copy
 import itertools
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
-from mmengine.logging import MessageHub
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.optim import OptimWrapper, OptimWrapperDict
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner, ValLoop
 from tiny_training import BATCHES, EPOCHS, TinyModel, config, difference, log_lines, outcome, train
 
 from mixdet.engine import CheckpointHook, NonFiniteHook
-from mixdet.engine.resume import ExactResumeHook
+from mixdet.engine.resume import STATE, ExactResumeHook, _validation_is_due
 
 SETTINGS = [
     dict(by_epoch=by_epoch, ema=ema, amp=amp, accumulate=accumulate)
@@ -103,3 +106,88 @@ def test_the_checkpoint_hook_adds_exact_resume_once(tmp_path, monkeypatch, prior
     kinds = [type(hook) for hook in runner.hooks]
     assert len(calls) == 2 and kinds.count(ExactResumeHook) == 1
     assert kinds.index(ExactResumeHook) > kinds.index(CheckpointHook)
+
+
+def warnings_of(cfg, monkeypatch):
+    """The resumed runner of ``cfg``, and what it warned of."""
+    seen = []
+    monkeypatch.setattr(MMLogger, 'warning', lambda self, text, *args, **kwargs: seen.append(str(text)))
+    return train(cfg, resume=True), [text for text in seen if 'exact' in text]
+
+
+def test_another_batch_size_is_warned_of(tmp_path, monkeypatch):
+    train(config(tmp_path), kill_at=8)
+    cfg = config(tmp_path)
+    cfg.train_dataloader.batch_size = 8
+    runner, warnings = warnings_of(cfg, monkeypatch)
+    assert warnings == ['an epoch had 4 batches and has 2 now: not an exact resume']
+    assert runner.iter == 6 + 2 * 2  # the second epoch begins again, and the third
+
+
+def test_another_number_of_processes_is_warned_of(tmp_path, monkeypatch):
+    train(config(tmp_path), kill_at=8)
+    path = tmp_path / 'iter_6.pth'
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint[STATE]['processes'] *= 2
+    torch.save(checkpoint, path)
+    restored = []
+    monkeypatch.setattr('mixdet.engine.resume.set_rng_state', restored.append)
+    runner, warnings = warnings_of(config(tmp_path), monkeypatch)
+    assert warnings == ['2 processes trained before and 1 do now: not an exact resume']
+    assert runner.iter == EPOCHS * BATCHES and restored == []
+
+
+def test_each_process_restores_its_own_state(tmp_path, monkeypatch):
+    train(config(tmp_path, accumulate=2), kill_at=8)
+    path = tmp_path / 'iter_3.pth'
+    checkpoint = torch.load(path, weights_only=True)
+    mine, other = checkpoint[STATE]['processes'][0], copy.deepcopy(checkpoint[STATE]['processes'][0])
+    other['rng']['torch'] = torch.zeros(1)
+    checkpoint[STATE]['processes'] = [other, mine]
+    torch.save(checkpoint, path)
+    monkeypatch.setattr('mixdet.engine.resume.get_world_size', lambda: 2)
+    monkeypatch.setattr('mixdet.engine.resume.get_rank', lambda: 1)
+    cfg = config(tmp_path, accumulate=2)
+    cfg.load_from = str(path)
+    runner, warnings = warnings_of(cfg, monkeypatch)
+    assert warnings == [] and runner.iter == EPOCHS * BATCHES
+
+
+@pytest.mark.parametrize(('save_best', 'kill_at', 'repeated'), [(None, BATCHES, True), ('tiny/error', BATCHES, False)])
+@pytest.mark.parametrize('by_epoch', [True, False])
+def test_a_due_validation_is_done_once(tmp_path, monkeypatch, by_epoch, save_best, kill_at, repeated):
+    """The checkpoint was saved before the validation; ``save_best`` saves it again with the result."""
+    options = dict(by_epoch=by_epoch, interval=BATCHES, save_best=save_best, rule='less')
+    train(config(tmp_path, **options), kill_at=kill_at)
+    validated = []
+    run = ValLoop.run
+    monkeypatch.setattr(ValLoop, 'run', lambda self: validated.append(self.runner.iter) or run(self))
+    train(config(tmp_path, **options), resume=True)
+    assert validated == [BATCHES] * repeated + [2 * BATCHES, 3 * BATCHES]
+
+
+def due(kind, done, total, begin=1, interval=2, **more):
+    """Whether a validation is due after ``done`` epochs of 4 iterations, or ``done`` iterations."""
+    loop = object.__new__(kind)
+    loop.val_begin, loop.val_interval = begin, interval
+    loop.dynamic_milestones, loop.dynamic_intervals = [0], [interval]
+    if kind is EpochBasedTrainLoop:
+        loop._epoch, loop._max_epochs, loop._iter, loop._max_iters = done, total, 4 * done, 4 * total
+        loop.dataloader = range(4)
+    else:
+        loop._epoch, loop._iter, loop._max_iters = 0, done, total
+    vars(loop).update(more)
+    return _validation_is_due(SimpleNamespace(train_loop=loop, val_loop=Mock()))
+
+
+@pytest.mark.parametrize('kind', [EpochBasedTrainLoop, IterBasedTrainLoop])
+def test_when_a_validation_is_due(kind):
+    assert [due(kind, done, 7) for done in range(8)] == [False, False, True, False, True, False, True, True]
+    assert [due(kind, done, 7, begin=5, interval=1) for done in range(8)] == [False] * 5 + [True] * 3
+    assert due(kind, 0, 7, begin=0, interval=1) is False  # nothing was trained
+    # the interval of the present epoch or iteration, as MMEngine chooses it
+    assert due(kind, 3, 7, dynamic_milestones=[0, 3], dynamic_intervals=[2, 3]) is True
+    if kind is EpochBasedTrainLoop:
+        assert due(kind, 2, 7, _iter=9) is False  # within an epoch
+    loop = SimpleNamespace(train_loop=object.__new__(kind), val_loop=None)
+    assert _validation_is_due(loop) is False
