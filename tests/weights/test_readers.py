@@ -30,6 +30,7 @@ def graph(tmp_path):
     add('b/Read/ReadVariableOp', 'Identity', inputs=['b'])
     add('shape', 'Const', np.int32([1, 300]))
     add('out', 'Reshape', inputs=['a/weights/read', 'shape'])
+    add('out/copy', 'Identity', inputs=['out'])  # reads an operation, not a variable
     path = tmp_path / 'frozen.pb'
     path.write_bytes(graph.SerializeToString())
     return path
