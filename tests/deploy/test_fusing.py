@@ -107,15 +107,13 @@ def test_convolutions_are_prepacked_with_their_activation(act):
         nn.Sequential(
             ConvModule(4, 8, 3, stride=2, padding=1, norm_cfg=dict(type='BN'), act_cfg=dict(type=act)),
             ConvModule(8, 8, 1, norm_cfg=dict(type='BN'), act_cfg=dict(type='LeakyReLU')),
-            nn.Conv2d(8, 4, 1, padding_mode='reflect'),
+            nn.Conv2d(8, 4, 3, padding=1, padding_mode='reflect'),
+            nn.Conv2d(4, 4, 3, padding='same'),
         )
     )
     fused = fuse(model)
-    assert [type(module) for module in (fused[0].conv, fused[1].conv, fused[2])] == [
-        PrepackedConv2d,
-        PrepackedConv2d,
-        nn.Conv2d,
-    ]
+    kinds = [type(module) for module in (fused[0].conv, fused[1].conv, fused[2], fused[3])]
+    assert kinds == [PrepackedConv2d, PrepackedConv2d, nn.Conv2d, nn.Conv2d]
     assert [block.with_activation for block in fused[:2]] == [False, True]
     x = torch.randn(2, 4, 8, 8).to(memory_format=torch.channels_last)
     with torch.no_grad():
@@ -186,13 +184,15 @@ def test_mixed_convolutions_in_exports(kernels, options, kind):
 
 
 def test_a_copy_is_fused_in_evaluation_mode():
-    block = random_statistics(ConvModule(4, 4, 3, norm_cfg=dict(type='BN'))).train()
-    block.activate.inplace = False
+    block = random_statistics(
+        ConvModule(4, 4, 3, norm_cfg=dict(type='BN'), act_cfg=dict(type='LeakyReLU'), inplace=False)
+    ).train()
     before = copy.deepcopy(block.state_dict())
     fused = fuse(block)
     assert block.training and block.with_norm and not block.activate.inplace and type(block.conv) is nn.Conv2d
     assert all(torch.equal(value, before[key]) for key, value in block.state_dict().items())
     assert not fused.training and fused.norm is None and 'bn' not in dict(fused.named_children())
+    assert fused.activate.inplace
     assert all(parameter.requires_grad for parameter in block.parameters())
 
 

@@ -14,7 +14,9 @@ def test_fifty_odd_images(tmp_path):
         try:
             image = read_image(tmp_path / name)
         except UserError as error:
-            assert not expected and str(error).startswith(str(tmp_path / name)), name
+            assert not expected and str(error).startswith(f'{tmp_path / name}'), name
+            reason = 'No such file' if name == 'dangling.jpg' else 'cannot be decoded as an image'
+            assert reason in str(error) and ('it is empty' in str(error)) == (name == 'empty.jpg')
         else:
             assert expected, name
             assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
@@ -43,8 +45,9 @@ def test_inputs(tmp_path):
     assert names('.') == ['a.png', 'b.jpg', 'c.JPG', 'film.mp4']
     assert names('*.jpg', 'b.jpg') == ['b.jpg']
     assert names('**/*.JPG') == ['c.JPG']
-    assert names('deep/notes.txt') == ['notes.txt']
-    for pattern in ('gone.jpg', '*.webp'):
+    assert names('deep/notes.txt') == names('deep/*.txt') == ['notes.txt']
+    assert names('deep', 'b.jpg', '*.png') == ['c.JPG', 'b.jpg', 'a.png']
+    for pattern in ('gone.jpg', '*.webp', 'dee*'):  # a glob of folders has no files
         with pytest.raises(UserError, match='no image or video found'):
             names(pattern)
 
@@ -58,5 +61,6 @@ def test_video(tmp_path):
     assert len(frames) == 3 and np.abs(frames[0].astype(int) - scene()[..., ::-1]).mean() < 12
     assert frame_rate(tmp_path / 'a.avi') == 12 and is_video(tmp_path / 'a.avi') and not is_video(tmp_path / 'a.jpg')
     (tmp_path / 'b.mp4').write_bytes(b'nothing')
+    assert frame_rate(tmp_path / 'b.mp4') == 25
     with pytest.raises(UserError, match='b.mp4 cannot be decoded as a video'):
         list(read_frames(tmp_path / 'b.mp4'))

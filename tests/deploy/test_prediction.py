@@ -13,13 +13,14 @@ from mixdet.deploy.inference import Detection
 from mixdet.deploy.prediction import CSV, JSON, PICTURES, Predictor
 from mixdet.errors import UserError
 
-FOUND = [Detection('disc', 0, 0.875, (4.0, 8.0, 20.0, 16.0)), Detection('star', 3, 0.5, (0.0, 0.0, 2.0, 3.5))]
+FOUND = [Detection('disc', 0, 0.875, (4.0, 8.0, 20.0, 16.0)), Detection('star', 3, 0.5, (100.0, 70.0, 140.0, 110.5))]
+COLOUR = (120, 80, 40)  # BGR
 
 
 class FixedDetector:
-    """Finds ``FOUND`` in every image; notes the sizes of batches."""
+    """Finds ``FOUND`` in every image, one of them below the score for pictures; notes the sizes of batches."""
 
-    score_thr = 0.3
+    score_thr = 0.6
     model = SimpleNamespace(dataset_meta=dict(classes=('disc', 'square', 'triangle', 'star')))
 
     def __init__(self):
@@ -42,14 +43,14 @@ class FixedDetector:
 
 def write_image(path, size=(160, 120)):
     path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), np.full((*size[::-1], 3), 40, np.uint8))
+    cv2.imwrite(str(path), np.full((*size[::-1], 3), COLOUR, np.uint8))
     return path
 
 
 def write_video(path, frames):
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'MJPG'), 12, (32, 24))
     for _ in range(frames):
-        writer.write(np.full((24, 32, 3), 40, np.uint8))
+        writer.write(np.full((24, 32, 3), COLOUR, np.uint8))
     writer.release()
     return path
 
@@ -67,7 +68,7 @@ def test_images_become_records_and_pictures(tmp_path):
     records = json.loads((tmp_path / 'out' / JSON).read_text())
     assert records[:2] == [
         dict(image_id=0, category_id=1, bbox=[4, 8, 16, 8], score=0.875, category='disc', file_name=str(paths[0])),
-        dict(image_id=0, category_id=4, bbox=[0, 0, 2, 3.5], score=0.5, category='star', file_name=str(paths[0])),
+        dict(image_id=0, category_id=4, bbox=[100, 70, 40, 40.5], score=0.5, category='star', file_name=str(paths[0])),
     ]
     assert [record['image_id'] for record in records[::2]] == [0, 1, 2, 3, 4]
     assert [record['file_name'] for record in records[1::2]] == [str(path) for path in paths]
@@ -80,7 +81,7 @@ def test_images_become_records_and_pictures(tmp_path):
     assert found == ['a.jpg', 'a.png.jpg', 'd.bmp.jpg', 'deep/b.png.jpg', 'deep/c.jpg']
     drawn = cv2.imread(str(pictures / 'a.png.jpg')).astype(int)
     assert drawn.shape == (120, 160, 3)
-    assert abs(drawn[8, 10:20] - 40).max() > 30 and abs(drawn[100:, 120:] - 40).max() < 10
+    assert abs(drawn[8, 10:20] - COLOUR).max() > 50 and abs(drawn[60:, 90:] - COLOUR).max() < 15
 
 
 def test_frames_of_videos_have_numbers(tmp_path):
@@ -104,7 +105,7 @@ def test_frames_of_videos_have_numbers(tmp_path):
     video = cv2.VideoCapture(str(pictures / 'a.avi.mp4'))
     assert video.get(cv2.CAP_PROP_FPS) == 12 and video.get(cv2.CAP_PROP_FRAME_COUNT) == 3
     whole, frame = video.read()
-    assert whole and frame.shape == (24, 32, 3) and abs(frame[8, 10:20].astype(int) - 40).max() > 30
+    assert whole and frame.shape == (24, 32, 3) and abs(frame[8, 10:20].astype(int) - COLOUR).max() > 50
 
 
 @pytest.mark.parametrize('name', [JSON, CSV])

@@ -27,6 +27,9 @@ def test_int8(tiny, tmp_path, demo_images):
     kinds = {name: node.op_type for node in nodes for name in node.output}
     assert 'DequantizeLinear' not in [kinds.get(node.input[0]) for node in nodes if node.op_type == 'Clip']
     assert path.stat().st_size < size
+    scales = {node.input[1] for node in nodes if node.op_type == 'DequantizeLinear'}
+    weights = {tensor.name: tensor for tensor in onnx.load(path).graph.initializer}
+    assert max(weights[name].dims[0] for name in scales if weights[name].dims) > 100  # one for each channel
     run, found = load_exported(path)
     assert found == metadata
     assert [output.shape for output in run(detector.preprocess(demo_images[:1]).numpy())] == [
