@@ -2,8 +2,11 @@ import re
 from types import SimpleNamespace
 
 import pytest
+from mmengine.hooks import Hook, LoggerHook
+from mmengine.logging import HistoryBuffer
 from mmengine.runner import EpochBasedTrainLoop
 
+from mixdet.engine import console
 from mixdet.engine.console import ConsoleHook, print_metrics
 from mixdet.evaluation.numbers import STAT_TITLES, STATS, CocoNumbers, IouTypeNumbers
 
@@ -60,7 +63,9 @@ def test_a_validation_of_boxes_alone_is_one_line(capsys):
 
 
 def test_only_the_first_process_prints(capsys):
-    hook, runner = ConsoleHook(), SimpleNamespace(rank=1)
+    hook, runner = ConsoleHook(), SimpleNamespace(rank=1, hooks=[], iter=9, max_iters=10, train_loop=None)
+    hook.before_train(runner)
+    hook.after_train_iter(runner, 9)
     hook.after_val_epoch(runner, {'coco/bbox_mAP': 0.5})
     hook.after_test_epoch(runner, {'coco/bbox_mAP': 0.5})
     assert capsys.readouterr().out == ''
@@ -68,10 +73,81 @@ def test_only_the_first_process_prints(capsys):
     assert 'COCO box evaluation' in capsys.readouterr().out
 
 
+@pytest.fixture
+def runner():
+    """In the second of five epochs of three iterations, which are logged every two."""
+    logged = {
+        'train/time': [9, 0.5, 0.5], 'train/data_time': [9], 'train/loss': [9, 4, 2], 'train/loss_cls': [9, 3, 1],
+        'train/loss_bbox': [9, 1, 1], 'train/lr': [9, 0.1], 'val/loss': [9],
+    }  # fmt: skip
+    scalars = {key: HistoryBuffer(values, [1] * len(values)) for key, values in logged.items()}
+    return SimpleNamespace(
+        rank=0, hooks=[Hook(), LoggerHook(interval=2)], work_dir='w', message_hub=SimpleNamespace(log_scalars=scalars),
+        train_loop=EpochBasedTrainLoop.__new__(EpochBasedTrainLoop), train_dataloader=Loader(), epoch=1, max_epochs=5,
+        max_iters=15,
+    )  # fmt: skip
+
+
+class Loader(list):
+    """Three batches of seven images."""
+
+    dataset = range(7)
+
+    def __len__(self):
+        return 3
+
+
+def test_lines_of_a_training_by_epochs(runner, capsys, monkeypatch):
+    monkeypatch.setattr(console, '_memory', lambda: '123 MiB')
+    hook = ConsoleHook()
+    hook.before_train(runner)
+    for batch_idx in range(3):
+        runner.iter = 3 + batch_idx
+        hook.after_train_iter(runner, batch_idx)
+    rest = 'loss 3.000 (cls 2.000, bbox 1.000)  lr 1.00e-01  0.50 s/iter  eta 0:00:0{}  mem 123 MiB'
+    assert capsys.readouterr().out.splitlines() == [
+        'Training on 7 images per epoch; files in w',
+        f'epoch 2/5  iter 2/3  {rest.format(5)}',  # ten iterations left, at 0.5 s
+        f'epoch 2/5  iter 3/3  {rest.format(4)}',
+    ]
+
+
+def test_lines_of_a_training_by_iterations(runner, capsys):
+    runner.train_loop = None
+    hook = ConsoleHook()
+    hook.before_train(runner)
+    for runner.iter in range(12, 15):
+        hook.after_train_iter(runner, 0)
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.partition('  loss')[0] for line in lines] == ['iter 14/15', 'iter 15/15']
+
+
+def test_every_tenth_iteration_without_a_logger_hook(runner, capsys):
+    runner.train_loop, runner.hooks = None, []
+    hook = ConsoleHook()
+    hook.before_train(runner)
+    for runner.iter in range(11):
+        hook.after_train_iter(runner, 0)
+    assert [line[:10] for line in capsys.readouterr().out.splitlines()[1:]] == ['iter 10/15']
+
+
+@pytest.mark.parametrize(
+    ('platform', 'gpu', 'expected'),
+    [('linux', False, '2048 MiB'), ('darwin', False, '2 MiB'), ('win32', False, 'unknown'), ('linux', True, '3 MiB')],
+)
+def test_memory(monkeypatch, platform, gpu, expected):
+    monkeypatch.setattr(console.resource, 'getrusage', lambda who: SimpleNamespace(ru_maxrss=2**21))
+    monkeypatch.setattr(console.torch.cuda, 'is_available', lambda: gpu)
+    monkeypatch.setattr(console.torch.cuda, 'max_memory_allocated', lambda: 3 * 2**20)
+    monkeypatch.setattr(console.sys, 'platform', platform)
+    assert console._memory() == expected
+
+
 def test_other_metrics_are_listed(capsys):
     print_metrics({'voc/mAP': 0.75})
     text = capsys.readouterr().out
-    assert 'Results' in text and 'voc/mAP' in text and '0.7500' in text
+    assert 'Results' in text and 'voc/mAP' in text and '0.7500' in text and 'metric' in text
     print_metrics({'coco/bbox_mAP': 0.25, 'voc/mAP': 0.75})
     text = capsys.readouterr().out
+    assert text.count('COCO') == 1
     assert text.index('COCO box evaluation') < text.index('Other metrics') < text.index('voc/mAP')

@@ -69,6 +69,14 @@ def test_classes_are_in_the_order_asked_for(two_classes, backend):
     assert not evaluate_coco(two_classes, [], [9, 7], [1], backend).stats[0]
 
 
+def test_all_numbers_are_of_up_to_100_detections():
+    boxes = [[20 * (i % 5), 20 * (i // 5), 10, 10] for i in range(20)]
+    coco = coco_of([1], {7: 'cat'}, [(1, 7, box, False) for box in boxes])
+    numbers = evaluate_coco(coco, [dict(image_id=1, category_id=7, bbox=box, score=0.5) for box in boxes], [7], [1])
+    assert dict(zip(STATS, numbers.stats))['AR@10'] == pytest.approx(0.5)
+    assert numbers.class_ap() == pytest.approx([1]) and (numbers.recall[:, 0, 0] == 1).all()
+
+
 def test_auto_does_without_faster_coco_eval_and_its_name_does_not(two_classes, monkeypatch):
     monkeypatch.setattr(coco_eval.importlib.util, 'find_spec', lambda name: None)
     assert evaluate_coco(two_classes, [], [9, 7], [1]).stats[0] == 0

@@ -1,5 +1,7 @@
 import json
+import os
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pytest
@@ -7,7 +9,18 @@ import pytest
 from mixdet.errors import UserError
 from mixdet.evaluation.numbers import STATS
 from mixdet.report.detail_files import write_details
-from mixdet.report.page import commands, format_count, unique_names, write_comparison, write_report
+from mixdet.report.page import (
+    best_checkpoint,
+    breakable,
+    commands,
+    differing_facts,
+    format_boxes,
+    format_count,
+    format_duration,
+    unique_names,
+    write_comparison,
+    write_report,
+)
 from mixdet.report.run import read_training_run
 
 VOID = {'meta', 'img', 'br', 'link', 'input'}
@@ -206,6 +219,47 @@ def test_names_tell_runs_apart(work_dir, other):
     assert unique_names([run, second]) == ['net', 'other']  # folders
     with pytest.raises(UserError, match='given twice'):
         unique_names([run, run])
+
+
+def test_names_of_equal_folders_are_told_apart_by_those_above(work_dir, tmp_path):
+    for name in ('a', 'b'):
+        shutil.copytree(work_dir, tmp_path / name / 'work/net')
+    runs = [read_training_run(tmp_path / name / 'work/net') for name in ('a', 'b')]
+    assert unique_names(runs) == ['a/work/net', 'b/work/net']
+
+
+def test_only_sizes_and_differences_of_the_cards_are_compared(work_dir, other):
+    shutil.copytree(work_dir / 'report', other / 'report')
+    state = json.loads((other / 'report/run.json').read_text())
+    state['card'].update(seed=8, latency_ms=2.25)
+    (other / 'report/run.json').write_text(json.dumps(state))
+    assert differing_facts([read_training_run(work_dir), read_training_run(other)]) == [
+        ('parameters', ['1.23 M', '1.23 M']), ('MACs', ['0.765 G', '0.765 G']), ('latency', ['12.3 ms', '2.2 ms']),
+        ('seed', ['7', '8']),
+    ]  # fmt: skip
+    (other / 'report/run.json').unlink()
+    facts = dict(differing_facts([read_training_run(work_dir), read_training_run(other)]))
+    assert facts['latency'] == ['12.3 ms', '-'] and facts['input'] == ['320x256', '-'] and 'loaded from' not in facts
+
+
+def test_the_best_checkpoint_is_the_newest_best_or_the_last(work_dir):
+    run = read_training_run(work_dir)
+    assert best_checkpoint(run) == work_dir / 'epoch_3.pth'
+    for i, name in enumerate(['best_a.pth', 'best_c.pth', 'best_b.pth']):
+        (work_dir / name).write_bytes(b'')
+        os.utime(work_dir / name, (i % 2, i % 2))
+    assert best_checkpoint(run) == work_dir / 'best_c.pth'
+    for path in work_dir.glob('*.pth'):
+        path.unlink()
+    assert best_checkpoint(run) is None
+    assert 'CHECKPOINT' in dict(commands(run))['Evaluate']
+
+
+def test_words_for_readers():
+    assert [format_boxes(n, 'false alarm') for n in (1, 2)] == ['1 false alarm', '2 false alarms']
+    assert format_boxes(1, 'confused') == '1 wrong class' and format_boxes(0, 'missed') == '0 missed'
+    assert format_duration(3723.9) == '1:02:03'
+    assert str(breakable('data/<set>/a.json')) == 'data/<wbr>&lt;set&gt;/<wbr>a.json'
 
 
 def test_counts_for_readers():
