@@ -88,6 +88,13 @@ def plain_pycocotools(coco, rows, iou_type):
     return list(evaluation.stats), [values.mean() if values.size else -1 for values in known]
 
 
+def metric_of(metric_class, path, coco, **settings):
+    """A metric for all classes of an annotation file."""
+    metric = metric_class(ann_file=str(path), **settings)
+    metric.dataset_meta = dict(classes=tuple(category['name'] for category in coco.loadCats(coco.getCatIds())))
+    return metric
+
+
 @pytest.mark.parametrize('name', ['coco-mini/annotations/instances_val2017', 'bccd/annotations/instances_val'])
 def test_boxes_equal_plain_pycocotools_on_real_annotations(name):
     """Ground truth, moved a little and some of it mislabelled, through our metric and straight through pycocotools."""
@@ -96,9 +103,7 @@ def test_boxes_equal_plain_pycocotools_on_real_annotations(name):
         coco = COCO(path)
     rng = np.random.default_rng(0)
     cat_ids = coco.getCatIds()
-    classes = tuple(category['name'] for category in coco.loadCats(cat_ids))
-    metric = CocoMetric(ann_file=str(path))
-    metric.dataset_meta = dict(classes=classes)
+    metric = metric_of(CocoMetric, path, coco)
     rows = []
     for image in coco.loadImgs(coco.getImgIds()):
         truth = coco.loadAnns(coco.getAnnIds(image['id'], iscrowd=False))
@@ -117,7 +122,9 @@ def test_boxes_equal_plain_pycocotools_on_real_annotations(name):
     stats, per_class = plain_pycocotools(coco, rows, 'bbox')
     assert 0.1 < stats[0] < 0.95
     assert [result[f'coco/bbox_{name}'] for name in STATS] == pytest.approx(stats, abs=1e-9)
-    assert [result[f'coco/{name}_precision'] for name in classes] == pytest.approx(per_class, abs=1e-9)
+    assert [result[f'coco/{name}_precision'] for name in metric.dataset_meta['classes']] == pytest.approx(
+        per_class, abs=1e-9
+    )
 
 
 @pytest.fixture(scope='module')
@@ -148,9 +155,7 @@ def test_masks_equal_plain_pycocotools_on_real_annotations(real_masks, backend):
     if backend == 'faster-coco-eval':
         pytest.importorskip('faster_coco_eval')
     path, coco, samples = real_masks
-    classes = tuple(category['name'] for category in coco.loadCats(coco.getCatIds()))
-    metric = CocoMetric(ann_file=str(path), metric=['bbox', 'segm'], backend=backend)
-    metric.dataset_meta = dict(classes=classes)
+    metric = metric_of(CocoMetric, path, coco, metric=['bbox', 'segm'], backend=backend)
     metric.process({}, samples)
     result = metric.evaluate(len(samples))
     rows = []
@@ -163,7 +168,9 @@ def test_masks_equal_plain_pycocotools_on_real_annotations(real_masks, backend):
     stats, per_class = plain_pycocotools(coco, rows, 'segm')
     assert 0.1 < stats[0] < 0.95 and abs(stats[0] - result['coco/bbox_mAP']) > 0.01
     assert [result[f'coco/segm_{name}'] for name in STATS] == pytest.approx(stats, abs=1e-9)
-    assert [result[f'coco/segm_{name}_precision'] for name in classes] == pytest.approx(per_class, abs=1e-9)
+    assert [result[f'coco/segm_{name}_precision'] for name in metric.dataset_meta['classes']] == pytest.approx(
+        per_class, abs=1e-9
+    )
     assert [row['mask_AP'] for row in metric.details.classes] == pytest.approx(per_class, abs=1e-9)
 
 
@@ -171,8 +178,7 @@ def test_boxes_and_masks_equal_mmdetections_metric(real_masks):
     path, coco, samples = real_masks
     results = []
     for metric_class in (CocoMetric, MMDetCocoMetric):
-        metric = metric_class(ann_file=str(path), metric=['bbox', 'segm'])
-        metric.dataset_meta = dict(classes=tuple(category['name'] for category in coco.loadCats(coco.getCatIds())))
+        metric = metric_of(metric_class, path, coco, metric=['bbox', 'segm'])
         metric.process({}, samples)
         results.append(metric.evaluate(len(samples)))
     ours, theirs = results

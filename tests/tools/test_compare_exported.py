@@ -16,7 +16,7 @@ def test_every_format_has_the_detections_and_the_ap_of_the_checkpoint(tmp_path):
         f"                       dataset=dict(indices=16, data_root='{data}/'))\n"
         f"test_evaluator = dict(ann_file='{data}/annotations/instances_val2017.json')\n"
     )
-    detector = Detector(str(tmp_path / 'c.py'), checkpoint)
+    detector = Detector(str(tmp_path / 'c.py'), checkpoint, fuse=False)
     files = [tmp_path / f'a{suffix}' for suffix in SUFFIXES.values()]
     for name, path in zip(SUFFIXES, files):
         export(detector, export_metadata(detector, 'c.py', True), path, name)
