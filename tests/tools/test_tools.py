@@ -172,7 +172,7 @@ BAD_INPUT = {
     ),
     'truncated annotations': (
         ['train.py', 'coco.py', '--cfg-options', 'train_dataloader.dataset.ann_file=truncated.json'],
-        'truncated.json is not valid JSON or is cut off',
+        'truncated.json is not valid JSON or is truncated',
     ),
     'wrong --out': (['test.py', 'tiny.py', 'work_dirs/tiny/epoch_1.pth', '--out', 'a.txt'], 'must end in .pkl'),
 }
