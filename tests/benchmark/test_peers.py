@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 from helpers import import_timm, tiny_detector
+from torch import nn
 
 from mixdet.backbones import MixNet
 from mixdet.benchmark import peers
@@ -27,6 +28,14 @@ def test_batch_norms_are_calibrated(model):
     features = peers.network_outputs(model.backbone, images(1, seed=1))
     assert all(0.2 < feature.std() < 3 for feature in features)
     assert not any(module.training or module._forward_pre_hooks for module in model.modules())
+
+
+def test_calibration_leaves_half_of_the_mean():
+    norm = nn.BatchNorm2d(3)
+    x = images(4) + torch.tensor([0.0, 2.0, -4.0])[:, None, None]
+    out = peers.calibrate_norms(nn.Sequential(norm, nn.BatchNorm2d(3, track_running_stats=False)), x)[0](x)
+    torch.testing.assert_close(norm.running_mean, x.mean((0, 2, 3)) / 2)
+    torch.testing.assert_close(out.square().mean((0, 2, 3)), torch.ones(3), rtol=1e-3, atol=0)
 
 
 def test_all_peers_that_compute_the_same_are_checked(model):
