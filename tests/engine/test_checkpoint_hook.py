@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_training import BATCHES, EPOCHS, Killed, config, difference, outcome, train
+from tiny_training import BATCHES, EPOCHS, Killed, TinyMetric, config, difference, outcome, train
 
+from mixdet.engine import resume
 from mixdet.engine.checkpoint import read_checkpoint
 from mixdet.engine.checkpoint_hook import CheckpointHook
 from mixdet.errors import UserError
@@ -187,3 +188,100 @@ def test_a_missing_metric_is_named(tmp_path):
     with pytest.raises(UserError, match="save_best='coco/bbox_mAP' is not among the metrics: tiny/error"):
         train(config(tmp_path, save_best='coco/bbox_mAP', rule='greater'))
     assert torch.load(latest(tmp_path), weights_only=True)['meta']['iter'] == 3
+
+
+def test_a_given_checkpoint_is_resumed(tmp_path):
+    train(config(tmp_path, max_keep_ckpts=-1), kill_at=11)
+    assert files(tmp_path) == ['iter_3.pth', 'iter_6.pth', 'iter_9.pth']
+    cfg, started = config(tmp_path), []
+    cfg.load_from = str(tmp_path / 'iter_6.pth')
+    train(cfg, resume=True, hooks=[spy(started)])
+    assert started == [6]
+
+
+def test_checkpoints_in_another_folder_are_resumed(tmp_path):
+    options = dict(out_dir=str(tmp_path / 'elsewhere'))
+    train(config(tmp_path / 'a', **options), kill_at=8)
+    (tmp_path / 'a/last_checkpoint').unlink()
+    assert files(tmp_path / 'elsewhere/a') == ['iter_3.pth', 'iter_6.pth'] and files(tmp_path / 'a') == []
+    started = []
+    train(config(tmp_path / 'a', **options), resume=True, hooks=[spy(started)])
+    assert started == [6]
+
+
+def test_what_a_kill_left_half_written_is_removed(tmp_path):
+    for name in ('.iter_3.pth.partial', '.last_checkpoint.partial', 'notes.partial'):
+        (tmp_path / name).write_text('x')
+    train(config(tmp_path))
+    assert [name for name in os.listdir(tmp_path) if 'partial' in name or 'writable' in name] == ['notes.partial']
+
+
+def test_best_checkpoints_hold_what_a_test_needs(tmp_path):
+    train(config(tmp_path, save_best='auto', rule='less'))
+    (best,) = tmp_path.glob('best_tiny_error_iter_*.pth')
+    assert set(read_checkpoint(best)) == {'meta', 'state_dict', 'message_hub'}
+    assert set(read_checkpoint(latest(tmp_path))) >= {'optimizer', 'param_schedulers', 'mixdet_state'}
+
+
+@pytest.fixture
+def scores(monkeypatch):
+    """Results of the three validations of a training."""
+
+    def patch(**series):
+        rows = [dict(zip(series, row)) for row in zip(*series.values())]
+        monkeypatch.setattr(TinyMetric, 'compute_metrics', lambda self, results: rows.pop(0))
+
+    return patch
+
+
+def test_the_best_of_each_metric_is_kept(tmp_path, scores):
+    scores(error=[0.3, 0.2, 0.2], recall=[0.5, 0.4, None])
+    cfg = config(tmp_path, save_best=['tiny/error', 'tiny/recall'], rule=['less', 'greater'])
+    hub = train(cfg).message_hub
+    assert files(tmp_path)[:2] == ['best_tiny_error_iter_8.pth', 'best_tiny_recall_iter_4.pth']
+    known = {f'best_{kind}_tiny/{name}': hub.get_info(f'best_{kind}_tiny/{name}')
+             for kind in ('score', 'ckpt') for name in ('error', 'recall')}  # fmt: skip
+    assert known == {
+        'best_score_tiny/error': 0.2,
+        'best_score_tiny/recall': 0.5,
+        'best_ckpt_tiny/error': str(tmp_path / 'best_tiny_error_iter_8.pth'),
+        'best_ckpt_tiny/recall': str(tmp_path / 'best_tiny_recall_iter_4.pth'),
+    }
+
+
+def test_a_resumed_run_knows_the_best_so_far(tmp_path, scores):
+    scores(error=[0.3, 0.2, 0.25])
+    options = dict(save_best='tiny/error', rule='less')
+    train(config(tmp_path, **options), kill_at=10)
+    assert files(tmp_path)[0] == 'best_tiny_error_iter_8.pth'
+    runner = train(config(tmp_path, **options), resume=True)
+    assert files(tmp_path)[0] == 'best_tiny_error_iter_8.pth' and runner.message_hub.get_info('best_score') == 0.2
+
+
+def test_only_the_main_process_writes(tmp_path, monkeypatch):
+    captured = []
+    capture = resume.capture
+    monkeypatch.setattr(resume, 'capture', lambda *args: captured.append(args) or capture(*args))
+    for module in ('mixdet.engine.checkpoint_hook', 'mmengine.hooks.checkpoint_hook'):
+        monkeypatch.setattr(f'{module}.is_main_process', lambda: False)
+    train(config(tmp_path, save_best='tiny/error', rule='less', interval=100), hooks=[])
+    assert files(tmp_path) == [] and not (tmp_path / 'last_checkpoint').exists()
+    assert len(captured) >= 1  # by every process: the state is gathered
+
+
+def test_remote_storage_is_written_as_mmengine_does(tmp_path, monkeypatch):
+    monkeypatch.setattr('mixdet.engine.checkpoint_hook.LocalBackend', type('Other', (), {}))
+    monkeypatch.setattr('mixdet.engine.checkpoint_hook.atomic_path', None)
+    runner = train(config(tmp_path))
+    assert runner.iter == EPOCHS * BATCHES and files(tmp_path) == ['iter_12.pth', 'iter_9.pth']
+
+
+def test_a_full_disk_is_reported_for_the_note_too(tmp_path, monkeypatch):
+    def full(path, text):
+        if path.name == 'last_checkpoint':
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr('mixdet.engine.checkpoint_hook.write_text', full)
+    monkeypatch.setattr('mixdet.engine.checkpoint_hook.CheckpointHook._prepare_folder', lambda self: None)
+    with pytest.raises(UserError, match=r'iter_3\.pth cannot be written: No space left on device; free some space'):
+        train(config(tmp_path))

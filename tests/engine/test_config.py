@@ -1,13 +1,40 @@
+import sys
+
 import pytest
 
 from mixdet.engine.config import load_config
 from mixdet.errors import UserError
 
 
-def test_unreadable_configs_are_named(tmp_path):
-    with pytest.raises(UserError, match='config nowhere.py does not exist'):
+@pytest.mark.parametrize(
+    ('text', 'reason'),
+    [
+        ('a = (', 'SyntaxError: '),
+        ("_base_ = './gone.py'", 'FileNotFoundError: '),
+        ('1 / 0', 'ZeroDivisionError: division by zero'),
+        ('raise MemoryError', 'MemoryError: MemoryError'),
+    ],
+)
+def test_unreadable_configs_are_named(tmp_path, text, reason):
+    path = tmp_path / 'c.py'
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        load_config(str(path))
+    assert str(error.value).startswith(f'config {path} cannot be read: {reason}')
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_missing_config_is_named():
+    with pytest.raises(UserError, match='^config nowhere.py does not exist; check the path$'):
         load_config('nowhere.py')
-    for text, reason in (('a = (', 'SyntaxError'), ("_base_ = './gone.py'", 'gone.py'), ('1 / 0', 'ZeroDivisionError')):
-        (tmp_path / 'c.py').write_text(text)
-        with pytest.raises(UserError, match=f'c.py cannot be read: .*{reason}'):
-            load_config(str(tmp_path / 'c.py'))
+
+
+def test_custom_imports_are_imported_unless_it_is_declined(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / 'imported_by_a_config.py').write_text('')
+    path = tmp_path / 'c.py'
+    path.write_text("custom_imports = dict(imports=['imported_by_a_config'], allow_failed_imports=False)\nseed = 3\n")
+    assert load_config(str(path), import_custom_modules=False).seed == 3
+    assert 'imported_by_a_config' not in sys.modules
+    assert load_config(str(path)).seed == 3
+    assert sys.modules.pop('imported_by_a_config').__file__ == str(tmp_path / 'imported_by_a_config.py')
