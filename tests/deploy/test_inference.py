@@ -61,7 +61,8 @@ def test_the_guides_measurement_runs(tiny, tmp_path, demo_images, monkeypatch, c
     monkeypatch.setattr(torch, 'set_num_threads', threads.append)
     exec(script.replace('seconds=30, warmup=5', 'seconds=0'), {})
     assert threads == [1]
-    assert re.findall(r'(fuse=\w+): [\d.]+ \[[\d.]+, [\d.]+\] ms\n', capsys.readouterr().out) == [
+    line = r'(fuse=\w+): [\d.]+ ms \[[\d.]+, [\d.]+\], [\d.]+ ms of CPU time\n'
+    assert re.findall(line, capsys.readouterr().out) == [
         'fuse=False',
         'fuse=True',
     ]
