@@ -44,7 +44,7 @@ TESTED_ELSEWHERE = {
     'layers.triton_kernels': 'layers/test_triton_ops.py',
     'version': 'test_package.py',
 }
-LONGEST = 330  # lines of a file
+LONGEST = {'mixdet': 330, 'tools': 330, 'tests': 480}  # lines of a file
 
 
 def room_of(module: str) -> str:
@@ -171,12 +171,12 @@ def test_every_test_file_of_a_room_has_its_module():
             assert module in MODULES or f'{room}/{path.name}' in TESTED_ELSEWHERE.values(), path
 
 
-@pytest.mark.parametrize('folder', ['mixdet', 'tools', 'tests'])
+@pytest.mark.parametrize('folder', LONGEST)
 def test_files_are_short(folder):
     long = {
         str(path.relative_to(ROOT)): lines
         for path in (ROOT / folder).rglob('*.py')
-        if '.mim' not in path.parts and (lines := len(path.read_text(encoding='utf-8').splitlines())) > LONGEST
+        if '.mim' not in path.parts and (lines := len(path.read_text(encoding='utf-8').splitlines())) > LONGEST[folder]
     }
     assert not long
 
