@@ -13,6 +13,8 @@ from mixdet.evaluation.coco import evaluate_coco
 from mixdet.evaluation.numbers import STATS
 from mixdet.evaluation.results import read_results
 
+pytestmark = pytest.mark.slow
+
 COCO = """
 _base_ = '{root}/configs/ssdlite_mixnet/ssdlite_mixnet-s_8xb24-600e_coco.py'
 data_root = '{data}/'
