@@ -2,6 +2,7 @@
 
 import atexit
 import functools
+import importlib
 import json
 import os
 import select
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -179,16 +181,18 @@ def coco_of(images, categories, annotations):
 
 
 def import_timm():
-    """timm, with torchvision stood in for where it is not installed: timm's networks do not use it."""
-    import importlib
-    from unittest.mock import MagicMock
-
+    """timm, imported with a stand-in for torchvision where that is not installed: timm's networks do not use it."""
+    stand_ins = {}
     try:
         importlib.import_module('torchvision')
     except Exception:  # a torchvision built for another torch fails in its own ways
         for name in ('', '.transforms', '.transforms.functional', '.datasets', '.datasets.folder', '.ops', '.ops.misc'):
-            module = MagicMock(__path__=[], __spec__=None)
+            module = stand_ins[f'torchvision{name}'] = MagicMock(__path__=[], __spec__=None)
             if name == '.ops.misc':
                 module.FrozenBatchNorm2d = torch.nn.Module
-            sys.modules[f'torchvision{name}'] = module
-    return pytest.importorskip('timm')
+    sys.modules.update(stand_ins)
+    try:
+        return pytest.importorskip('timm')
+    finally:
+        for name in stand_ins:
+            del sys.modules[name]

@@ -7,6 +7,7 @@ import random
 import signal
 import sys
 import threading
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -67,7 +68,7 @@ def changes(before: dict, after: dict) -> list[str]:
             continue
         for key in old.keys() | new.keys():
             unchanged = old.get(key) is new.get(key) or old.get(key) == new.get(key)
-            added = key not in old and (name == 'sys.modules' or _is_installed(new[key]))
+            added = key not in old and (isinstance(new[key], ModuleType) or _is_installed(new[key]))
             if not (unchanged or added):
                 found.append(f'{name}: {key}: {old.get(key)!r} -> {new.get(key)!r}')
     return found

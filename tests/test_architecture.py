@@ -80,6 +80,7 @@ def _only_for_types(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and 'TYPE_CHECKING' in ast.dump(node.test)
 
 
+@cache
 def registered() -> dict[str, str]:
     """Classes registered under ``mixdet.``: name to module."""
     return {

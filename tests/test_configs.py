@@ -11,6 +11,8 @@ from mmengine.config import Config
 from mixdet.benchmark.complexity import count_complexity
 from mixdet.registry import MODELS
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = sorted(path for path in (ROOT / 'configs').glob('*/*.py') if path.parent.name != '_base_')
 # million parameters and thousand million multiply-adds at 320x320, 80 classes and background: all of torch's
 # parameters, all convolutions

@@ -12,6 +12,8 @@ from mixdet.benchmark.complexity import count_complexity
 from mixdet.compat.mmcv_ops import has_compiled_ops
 from mixdet.registry import DATASETS, MODELS
 
+pytestmark = pytest.mark.slow
+
 FOLDER = ROOT / 'configs/mixnet'
 CONFIGS = sorted(FOLDER.glob('*_coco.py'))
 SIDE = 128

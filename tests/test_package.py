@@ -12,6 +12,8 @@ from helpers import ROOT
 
 from mixdet import __version__
 
+pytestmark = pytest.mark.slow
+
 
 def tracked_files():
     """Paths of the checkout's files, relative to its root, without what git ignores."""

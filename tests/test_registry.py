@@ -13,6 +13,8 @@ from mmengine.registry import Registry
 from mixdet import registry
 from mixdet.registry import MODELS, TASK_UTILS
 
+pytestmark = pytest.mark.slow
+
 RETINANET = """
 _base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 {imports}

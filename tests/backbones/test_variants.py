@@ -4,6 +4,8 @@ import torch
 from mixdet.backbones.variants import all_variants, variants
 from mixdet.registry import MODELS
 
+pytestmark = pytest.mark.slow
+
 
 def test_variants_are_those_of_the_papers_figures():
     sweep = variants('mobilenetv1', 4)

@@ -7,6 +7,8 @@ from torch import nn
 from mixdet.benchmark.complexity import count_complexity
 from mixdet.registry import MODELS
 
+pytestmark = pytest.mark.slow
+
 
 def test_counts_by_hand():
     model = nn.Sequential(

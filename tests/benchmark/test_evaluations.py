@@ -11,6 +11,8 @@ from mixdet.datasets.demo import make_demo_data
 from mixdet.engine.config import load_config
 from mixdet.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 CHILD = """
 import os, pathlib, time
 time.sleep(0.5)

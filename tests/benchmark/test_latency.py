@@ -6,6 +6,8 @@ from mixdet.benchmark import latency
 from mixdet.benchmark.latency import measure_latency
 from mixdet.benchmark.timing import Timing
 
+pytestmark = pytest.mark.slow
+
 
 class Counted(nn.Module):
     def __init__(self, log, name):

@@ -1,9 +1,12 @@
 import os
 
+import pytest
 import torch
 
 from mixdet.benchmark.machine import device_name, environment
 from mixdet.layers.cpu import cpu_name
+
+pytestmark = pytest.mark.slow
 
 
 def test_environment_is_one_line():

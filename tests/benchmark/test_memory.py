@@ -1,10 +1,13 @@
 from types import SimpleNamespace
 from typing import NamedTuple
 
+import pytest
 import torch
 
 from mixdet.benchmark import memory
 from mixdet.benchmark.memory import peak_memory
+
+pytestmark = pytest.mark.slow
 
 MIB = 2**20
 

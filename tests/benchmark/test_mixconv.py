@@ -9,6 +9,8 @@ from mixdet.benchmark.timing import Timing
 from mixdet.errors import UserError
 from mixdet.layers import MixConv2d, implementations, native
 
+pytestmark = pytest.mark.slow
+
 CASE = mixconv.Case(24, 10, 'k357', 2, 1)
 
 

@@ -7,6 +7,8 @@ from mixdet.benchmark import mixconv, mixconv_cuda
 from mixdet.benchmark.timing import Timing, wall_and_cpu_time
 from mixdet.layers import MixConv2d, triton_ops
 
+pytestmark = pytest.mark.slow
+
 CASE = mixconv.Case(6, 7, 'k35', 2, 2)
 
 

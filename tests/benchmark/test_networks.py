@@ -6,6 +6,8 @@ from torch import nn
 from mixdet.benchmark import networks, peers
 from mixdet.benchmark.timing import Timing
 
+pytestmark = pytest.mark.slow
+
 
 def test_time_and_memory_of_every_peer(tmp_path):
     model = tiny_detector(kernel_sizes=(3, 5))

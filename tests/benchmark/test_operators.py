@@ -5,6 +5,8 @@ from torch import nn
 
 from mixdet.benchmark import operators, peers
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(('operator', 'shapes', 'name'), [
     ('aten::mkldnn_convolution', [[1, 8, 9, 9], [16, 8, 1, 1]], 'aten::mkldnn_convolution, 1x1'),

@@ -11,6 +11,8 @@ from mixdet.engine.config import load_config
 from mixdet.errors import UserError
 from mixdet.layers import MixConv2d
 
+pytestmark = pytest.mark.slow
+
 SIZE = (64, 64)
 
 

@@ -5,6 +5,8 @@ import pytest
 from mixdet.benchmark import timing
 from mixdet.benchmark.timing import Timing, time_in_turns, wall_and_cpu_time
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def clock(monkeypatch):

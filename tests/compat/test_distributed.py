@@ -9,6 +9,8 @@ from mmengine.config import Config
 from mixdet.compat.distributed import prepare_launch
 from mixdet.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 def test_one_process_needs_nothing():
     cfg = Config(dict(env_cfg=dict(dist_cfg=dict(backend='nccl'))))

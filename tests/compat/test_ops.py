@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from mixdet.compat import mmcv_ops, ops
 from mixdet.compat.stack import installed_version
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='session')
 def compiled_mmcv(tmp_path_factory):

@@ -23,6 +23,8 @@ from mixdet.errors import UserError
 from mixdet.layers import MixConv2d
 from mixdet.version import __version__
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ('disc', 'square', 'triangle', 'star')
 
 

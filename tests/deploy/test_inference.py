@@ -17,6 +17,8 @@ from mixdet.deploy.images import read_image
 from mixdet.deploy.inference import class_names, inference_transforms
 from mixdet.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def coco(tmp_path_factory):

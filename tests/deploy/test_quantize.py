@@ -10,6 +10,8 @@ from mixdet.deploy.inference import Detector
 from mixdet.deploy.quantize import quantize
 from mixdet.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def contained(monkeypatch):

@@ -13,6 +13,8 @@ from tiny_training import BATCHES, config, difference, log_lines, outcome, train
 from mixdet.engine import InterruptHook
 from mixdet.engine.interrupt import STATUS, resume_command
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def short_start(monkeypatch):

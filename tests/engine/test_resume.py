@@ -15,6 +15,8 @@ from tiny_training import BATCHES, EPOCHS, TinyModel, config, difference, log_li
 from mixdet.engine import CheckpointHook, NonFiniteHook
 from mixdet.engine.resume import STATE, ExactResumeHook, _validation_is_due
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = [
     dict(by_epoch=by_epoch, ema=ema, amp=amp, accumulate=accumulate)
     for by_epoch, ema, amp, accumulate in itertools.product((True, False), (False, True), (False, True), (1, 2))

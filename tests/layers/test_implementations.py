@@ -14,6 +14,8 @@ from strategies import mixconv_arguments
 
 from mixdet.layers import MixConv2d, implementations, native, set_mixconv_impl
 
+pytestmark = pytest.mark.slow
+
 CPU_IMPLS = ('padded', 'native')
 every_impl = pytest.mark.parametrize('impl', CPU_IMPLS)
 

@@ -30,6 +30,8 @@ from strategies import mixconv_arguments
 from mixdet import layers
 from mixdet.layers import MixConv2d, implementations, set_mixconv_impl, triton_ops
 
+pytestmark = pytest.mark.slow
+
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 needs_triton = pytest.mark.skipif(importlib.util.find_spec('triton') is None, reason='Triton is not installed')
 

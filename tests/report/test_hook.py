@@ -7,6 +7,8 @@ from mixdet.registry import HOOKS
 from mixdet.report import card
 from mixdet.report.hook import ReportHook
 
+pytestmark = pytest.mark.slow
+
 
 class Logger(list):
     warning = list.append

@@ -23,6 +23,8 @@ from mixdet.report.page import (
 )
 from mixdet.report.run import read_training_run
 
+pytestmark = pytest.mark.slow
+
 VOID = {'meta', 'img', 'br', 'link', 'input'}
 
 

@@ -10,6 +10,8 @@ from mixdet.layers import split_channels
 from mixdet.reproduction import ablations
 from mixdet.reproduction.ablations import VariantCost, plot_costs, variant_costs, write_costs_csv
 
+pytestmark = pytest.mark.slow
+
 # (expansion, channels, repeats, stride): table 2 of the MobileNetV2 paper
 TABLE = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
 

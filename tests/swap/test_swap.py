@@ -13,6 +13,8 @@ from mixdet.registry import MODELS
 from mixdet.swap import load_config_leniently, named_backbone, swap_backbone
 from mixdet.swap.swap import _carried_over
 
+pytestmark = pytest.mark.slow
+
 
 def upstream(name):
     """A config that the installed MMDetection ships."""

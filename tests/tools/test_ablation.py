@@ -4,6 +4,8 @@ from mmengine.config import Config
 
 from mixdet.backbones.variants import variants
 
+pytestmark = pytest.mark.slow
+
 
 def test_configs_of_a_figure(tmp_path):
     done = run_tool('ablation_configs.py', 'out', '--figure', '5', cwd=tmp_path)

@@ -4,6 +4,8 @@ import pytest
 import torch
 from helpers import ROOT, run_tool, shared_path
 
+pytestmark = pytest.mark.slow
+
 CONFIG = ROOT / 'configs/ssdlite_mobilenetv2/ssdlite_mobilenetv2-baseline3x3_8xb24-600e_coco.py'
 
 

@@ -1,8 +1,11 @@
 import json
 
+import pytest
 from helpers import ROOT, run_tool, shared_path
 
 from mixdet.datasets import make_demo_data
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_file_is_examined_and_mended(tmp_path):

@@ -4,6 +4,8 @@ from helpers import coco_checkpoint, run_tool, shared_path
 from mixdet.deploy.export import SUFFIXES, export, export_metadata
 from mixdet.deploy.inference import Detector
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_format_has_the_detections_and_the_ap_of_the_checkpoint(tmp_path):
     pytest.importorskip('onnx')

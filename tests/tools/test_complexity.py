@@ -1,6 +1,8 @@
 import pytest
 from helpers import ROOT, run_tool
 
+pytestmark = pytest.mark.slow
+
 CONFIG = ROOT / 'configs/ssdlite_mobilenetv2/ssdlite_mobilenetv2-mixconv357_8xb24-600e_coco.py'
 
 

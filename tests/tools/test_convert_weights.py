@@ -6,6 +6,8 @@ from helpers import ROOT, run_tool, shared_path
 from mixdet.engine.checkpoint import check_fits, read_checkpoint
 from mixdet.registry import MODELS
 
+pytestmark = pytest.mark.slow
+
 TF_CONFIG = ROOT / 'configs/ssdlite_mobilenetv2/ssdlite_mobilenetv2-baseline3x3-tf-300_coco.py'
 
 

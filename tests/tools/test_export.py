@@ -13,6 +13,8 @@ from mixdet.datasets.transforms import resize_bilinear
 from mixdet.deploy.exported import load_exported
 from mixdet.evaluation.results import read_results
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize('size', [(300, 300), (90, 700)])
 def test_example_resizes_as_the_pipeline(size):

@@ -1,4 +1,7 @@
+import pytest
 from helpers import run_tool
+
+pytestmark = pytest.mark.slow
 
 
 def test_killed_trainings_end_as_an_uninterrupted_one(tmp_path):

@@ -1,6 +1,9 @@
+import pytest
 from helpers import run_tool
 
 from mixdet.datasets import make_demo_data
+
+pytestmark = pytest.mark.slow
 
 PARTS = ('loss check', 'signals', 'seeds of samples', 'state in a checkpoint', 'all:')
 

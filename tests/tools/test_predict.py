@@ -13,6 +13,8 @@ from odd_images import scene, write_odd_images
 
 from mixdet import Detector
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def tiny(tmp_path_factory):

@@ -13,39 +13,43 @@ from mixdet.evaluation.coco import evaluate_coco
 from mixdet.evaluation.numbers import STATS
 from mixdet.evaluation.results import read_results
 
+pytestmark = pytest.mark.slow
+
 COCO = """
 _base_ = '{root}/configs/ssdlite_mixnet/ssdlite_mixnet-s_8xb24-600e_coco.py'
 data_root = '{data}/'
 train_dataloader = dict(batch_size=4, num_workers=0, persistent_workers=False,
                         dataset=dict(times=1, dataset=dict(data_root=data_root, indices=8)))
 val_dataloader = dict(batch_size=4, num_workers=0, persistent_workers=False,
-                      dataset=dict(data_root=data_root))
+                      dataset=dict(data_root=data_root, indices={images}))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 train_cfg = dict(max_epochs=2, val_interval=2)
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1))
 """
+IMAGES = 16  # evaluated and drawn, of each set; test_both_evaluators_agree_... evaluates a whole one
 
 
-def evaluate(config, checkpoint, work, images):
-    done = run_tool('test.py', config, checkpoint, '--show-dir', 'pictures', cwd=work)
+def evaluate(config, checkpoint, work):
+    options = ('--cfg-options', f'test_dataloader.dataset.indices={IMAGES}')
+    done = run_tool('test.py', config, checkpoint, '--show-dir', 'pictures', *options, cwd=work)
     assert done.returncode == 0, done.stderr
     assert 'COCO box evaluation' in done.stdout
-    assert len(list((work / 'work_dirs').glob('*/*/pictures/*.jpg'))) == images
+    assert len(list((work / 'work_dirs').glob('*/*/pictures/*.jpg'))) == IMAGES
     return done.stdout
 
 
 def test_coco_images(tmp_path):
     data = shared_path('data', 'coco-mini')
-    (tmp_path / 'coco.py').write_text(COCO.format(root=ROOT, data=data))
+    (tmp_path / 'coco.py').write_text(COCO.format(root=ROOT, data=data, images=IMAGES))
     done = run_tool('train.py', 'coco.py', '--cfg-options', 'train_cfg.max_epochs=1', cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert 'epoch 1/1  iter 2/2' in done.stdout
     done = run_tool('train.py', 'coco.py', '--resume', cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert 'epoch 2/2  iter 2/2' in done.stdout and 'epoch 1/2' not in done.stdout
-    output = evaluate('coco.py', 'work_dirs/coco/epoch_2.pth', tmp_path, images=79)
+    output = evaluate('coco.py', 'work_dirs/coco/epoch_2.pth', tmp_path)
     assert 'toothbrush' in output and 'person' in output
 
 
@@ -64,10 +68,14 @@ batch_size = 4""",
     )
     assert mine.count(str(data)) == 1
     (tmp_path / 'cells.py').write_text(mine)
-    options = ('train_dataloader.dataset.dataset.indices=8', 'default_hooks.checkpoint.interval=1')
+    options = (
+        'train_dataloader.dataset.dataset.indices=8',
+        f'val_dataloader.dataset.indices={IMAGES}',
+        'default_hooks.checkpoint.interval=1',
+    )
     done = run_tool('train.py', 'cells.py', '--cfg-options', *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    output = evaluate('cells.py', 'work_dirs/cells/epoch_1.pth', tmp_path, images=72)
+    output = evaluate('cells.py', 'work_dirs/cells/epoch_1.pth', tmp_path)
     for name in ('RBC', 'WBC', 'Platelets'):
         assert name in output
 

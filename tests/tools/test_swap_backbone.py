@@ -1,5 +1,8 @@
+import pytest
 from helpers import ROOT, run_tool
 from mmengine.config import Config
+
+pytestmark = pytest.mark.slow
 
 CONFIG = ROOT / 'configs/mixnet/retinanet_mixnet-s_fpn_8xb2-12e_coco.py'
 

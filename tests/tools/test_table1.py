@@ -1,8 +1,11 @@
 import csv
 
+import pytest
 from helpers import ROOT, run_tool
 
 from mixdet.datasets import make_demo_data
+
+pytestmark = pytest.mark.slow
 
 ROWS = ('mobilenetv1-baseline3x3', 'mobilenetv2-mixconv357', 'mixnet-s')
 

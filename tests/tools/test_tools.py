@@ -13,6 +13,8 @@ from helpers import ROOT, run_tool
 
 from mixdet.datasets import demo, make_demo_data
 
+pytestmark = pytest.mark.slow
+
 CONFIG = """
 _base_ = '{root}/configs/demo/ssdlite_mixnet-s_1xb8-12e_demo.py'
 model = dict(backbone=dict(_delete_=True, type='mixdet.MobileNetV2', widen_factor=0.25,

@@ -9,6 +9,8 @@ from mixdet.weights import fill
 from mixdet.weights.pytorch import timm_entries, torchvision_entries
 from mixdet.weights.readers import read_weights
 
+pytestmark = pytest.mark.slow
+
 
 def arrays(model):
     return {name: value.numpy() for name, value in model.state_dict().items()}

@@ -12,6 +12,8 @@ from mixdet.registry import MODELS
 from mixdet.weights import fill
 from mixdet.weights.tensorflow import USED_IDS, backbone_entries, ssdlite_entries
 
+pytestmark = pytest.mark.slow
+
 CONFIG = ROOT / 'configs/ssdlite_mobilenetv2/ssdlite_mobilenetv2-baseline3x3-tf-300_coco.py'
 
 

@@ -2,8 +2,9 @@
 
 One thing at a time is changed in a copy of the repository (a comparison, an operator, a constant, a condition, a
 return value, a statement left out), and the tests of its module are run, then those of its room. A mutant that passes
-all of them survives. mutmut and cosmic-ray import everything anew for each mutant, which takes longer here than the
-tests; this tool forks from a process that has PyTorch and MMDetection loaded.
+all of them survives. Like mutmut, this tool forks from a process that has PyTorch and MMDetection loaded; unlike it, it
+also changes tables, constants and decorated functions, takes a sample, and leaves messages alone. cosmic-ray starts
+Python anew for each mutant, which takes longer here than the tests.
 """
 
 import argparse
