@@ -25,7 +25,6 @@ def coco(tmp_path_factory):
     return coco_checkpoint(tmp_path_factory.mktemp('coco'))
 
 
-@pytest.mark.filterwarnings('ignore:dataset_meta or class names are not saved')
 @pytest.mark.parametrize('fuse', [True, False])
 def test_detections_are_mmdetections_own(coco, fuse):
     from mmdet.apis import inference_detector, init_detector
