@@ -211,7 +211,7 @@ LIMITS = [
 ]
 
 
-@pytest.mark.parametrize('changes', LIMITS, ids=map(str, LIMITS))
+@pytest.mark.parametrize('changes', LIMITS)
 def test_valid_values_at_the_limits_are_no_issue(tmp_path, changes):
     data = sound()
     of('annotations', **changes)(data)
