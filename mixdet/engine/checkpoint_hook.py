@@ -96,7 +96,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         The file is removed when the next regular checkpoint is written.
         """
         meta = dict(epoch=runner.epoch, iter=done)
-        self.last_ckpt = self._write_to_resume(runner, f'{INTERRUPTED}iter_{done}.pth', meta, by_epoch=False)
+        self.last_ckpt = self._write_to_resume(runner, f'{INTERRUPTED}iter_{done}.pth', meta)
         return self.last_ckpt
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict, validated: bool = False) -> None:
@@ -108,10 +108,11 @@ class CheckpointHook(MMEngineCheckpointHook):
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        self._write_to_resume(runner, name, meta, self.by_epoch, validated)
+        self._write_to_resume(runner, name, meta, validated)
         if self.max_keep_ckpts > 0:
             for old in kept[: -self.max_keep_ckpts]:
-                self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old)))
+                if self.filename_tmpl.format(old) != name:  # a template need not have the step
+                    self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old)))
             self.keep_ckpt_ids.clear()
             self.keep_ckpt_ids.extend(kept[-self.max_keep_ckpts :])
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
@@ -152,20 +153,19 @@ class CheckpointHook(MMEngineCheckpointHook):
             self.best_ckpt_path_dict[indicator] = path
         else:
             self.best_ckpt_path = path
-        self._write(runner, name, meta, by_epoch=False, save_optimizer=False, save_param_scheduler=False)
+        self._write(runner, name, meta, save_optimizer=False, save_param_scheduler=False)
         if before and before != path:
             self._remove(before)
         runner.logger.info(f'The best checkpoint, {indicator} {score:0.4f}, is saved to {name}.')
         return True
 
-    def _write_to_resume(self, runner: Runner, name: str, meta: dict, by_epoch: bool, validated: bool = False) -> str:
+    def _write_to_resume(self, runner: Runner, name: str, meta: dict, validated: bool = False) -> str:
         """Save as ``name`` a checkpoint to resume from, note it as the latest one, and return its path."""
         with self._exact_resume.saving(runner, validated):
             path = self._write(
                 runner,
                 name,
                 meta,
-                by_epoch=by_epoch,
                 save_optimizer=self.save_optimizer,
                 save_param_scheduler=self.save_param_scheduler,
             )

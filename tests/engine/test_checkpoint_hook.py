@@ -210,7 +210,7 @@ def test_checkpoints_in_another_folder_are_resumed(tmp_path):
 
 
 def test_what_a_kill_left_half_written_is_removed(tmp_path):
-    for name in ('.iter_3.pth.partial', '.last_checkpoint.partial', 'notes.partial'):
+    for name in ('.iter_5.pth.partial', '.best_iter_5.pth.partial', 'notes.partial'):
         (tmp_path / name).write_text('x')
     train(config(tmp_path))
     assert [name for name in os.listdir(tmp_path) if 'partial' in name or 'writable' in name] == ['notes.partial']
@@ -285,3 +285,14 @@ def test_a_full_disk_is_reported_for_the_note_too(tmp_path, monkeypatch):
     monkeypatch.setattr('mixdet.engine.checkpoint_hook.CheckpointHook._prepare_folder', lambda self: None)
     with pytest.raises(UserError, match=r'iter_3\.pth cannot be written: No space left on device; free some space'):
         train(config(tmp_path))
+
+
+def test_a_file_that_is_written_again_is_not_removed(tmp_path, scores):
+    options = dict(filename_tmpl='last.pth', max_keep_ckpts=1)
+    train(config(tmp_path / 'a', **options))
+    assert files(tmp_path / 'a') == ['last.pth']
+    scores(error=[0.3, 0.2, 0.1])
+    train(config(tmp_path / 'b', save_best='tiny/error', rule='less', **options))
+    assert files(tmp_path / 'b') == ['best_tiny_error_last.pth', 'last.pth']
+    for path in tmp_path.glob('*/*.pth'):
+        assert read_checkpoint(path)['meta']['iter'] == 12
