@@ -178,7 +178,7 @@ class Laboratory:
             log = os.open('pytest.log', os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(log, 1)
             os.dup2(log, 2)
-            _forget_rooms()
+            _forget_rooms(self.folder)
             sys.path[:0] = [str(self.folder), str(self.folder / 'tests')]
             import pytest
 
@@ -189,12 +189,14 @@ class Laboratory:
             os._exit(status)
 
 
-def _forget_rooms() -> None:
-    """Have the fork import the copy's rooms anew; what patches MMEngine and the empty registries stay."""
+def _forget_rooms(copy_folder: Path) -> None:
+    """Have the fork import the rooms anew, from the copy; what patches MMEngine and the empty registries stay."""
     from mmengine.registry import Registry
 
+    import mixdet
     from mixdet import registry
 
+    mixdet.__path__ = [str(copy_folder / 'mixdet')]
     for name in list(sys.modules):
         if name.startswith('mixdet.') and name.split('.')[1] not in (*LOADED, 'registry', 'errors', 'version'):
             del sys.modules[name]
