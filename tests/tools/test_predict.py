@@ -43,7 +43,7 @@ def test_odd_images_and_a_video(tiny, tmp_path):
     assert large.shape == (300, 9000, 3)
 
     records = json.loads((tmp_path / 'predictions/predictions.json').read_text())
-    rows = list(csv.DictReader((tmp_path / 'predictions/predictions.csv').open()))
+    rows = list(csv.DictReader((tmp_path / 'predictions/predictions.csv').read_text().splitlines()))
     assert len(records) == len(rows) > 0
     for record, row in zip(records, rows):
         assert row['file'] == record['file_name'] and row['class'] == record['category']

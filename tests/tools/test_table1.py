@@ -16,7 +16,7 @@ def test_sizes_and_latency(tmp_path):
     lines = (tmp_path / 'out/table1.md').read_text().splitlines()
     assert len(lines) == 5 and all(line.endswith('| not trained |') for line in lines[2:])
     assert lines[3].startswith('| mobilenetv2-mixconv357 | 4.49M | 4.49M | 0.88G | 0.88G | 4.470M | 0.876G |')
-    records = list(csv.DictReader((tmp_path / 'out/table1.csv').open()))
+    records = list(csv.DictReader((tmp_path / 'out/table1.csv').read_text().splitlines()))
     assert [record['config'] for record in records] == list(ROWS)
     assert all(float(record['latency_ms_cpu']) > 0 for record in records)
     assert (tmp_path / 'out/table1.png').stat().st_size > 10_000
@@ -33,7 +33,7 @@ def test_training_fills_the_table_and_is_not_repeated(tmp_path):
         arguments += [f'--{part}-ann', f'annotations/{part}.json', f'--{part}-images', f'images/{part}/']
     done = run_tool('table1.py', *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    (record,) = csv.DictReader((tmp_path / 'work_dirs/table1/table1.csv').open())
+    (record,) = csv.DictReader((tmp_path / 'work_dirs/table1/table1.csv').read_text().splitlines())
     assert record['config'] == 'tiny' and not any('latency' in column for column in record)
     assert record['data'] == 'set/val, 4 images' and 0 <= float(record['ap']) <= 1
     done = run_tool('table1.py', *arguments, cwd=tmp_path)

@@ -67,7 +67,8 @@ def test_train_ends_with_a_picture(work, training):
 
     picture = work / 'work_dirs/tiny/predictions.jpg'
     assert str(picture) in training.stdout
-    width, height = Image.open(picture).size
+    with Image.open(picture) as image:
+        width, height = image.size
     assert width > 4 * demo.WIDTH and height > 3 * demo.HEIGHT  # 6 images, ground truth and prediction, two a row
 
 
