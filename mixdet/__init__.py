@@ -5,6 +5,8 @@ place and creates the registries. The registered classes are imported on first u
 any MMDetection config.
 """
 
+from typing import Any
+
 from mixdet import compat
 from mixdet.version import __version__
 
@@ -16,8 +18,8 @@ from mixdet import registry  # noqa: E402
 __all__ = ['Detection', 'Detector', '__version__', 'compat', 'registry']
 
 
-def __getattr__(name: str):
-    """``Detector`` and ``Detection``, imported on first use: they bring MMDetection with them."""
+def __getattr__(name: str) -> Any:
+    """``Detector`` and ``Detection``, imported on first use because they import MMDetection."""
     if name in ('Detector', 'Detection'):
         from mixdet import deploy
 

@@ -1,4 +1,4 @@
-"""Errors a user can fix, reported in one line."""
+"""Errors that a user can fix, reported in one line."""
 
 
 class UserError(Exception):

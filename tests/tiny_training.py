@@ -1,4 +1,4 @@
-"""A training of seconds whose every source of randomness is in use: data, dropout, and the main process."""
+"""A training of under a second that uses every source of randomness: data, dropout and the main process."""
 
 import itertools
 import json
@@ -19,13 +19,13 @@ from mixdet.registry import DATASETS, METRICS, MODELS
 
 BATCHES = 4  # in an epoch
 EPOCHS = 3
-TIMES = ('time', 'data_time')  # no two runs agree on them
+TIMES = ('time', 'data_time')  # entries of the log that no two runs agree on
 counter = itertools.count()
 
 
 @MODELS.register_module()
 class TinyModel(BaseModel):
-    """Convolution, batch norm and dropout; fits a mean."""
+    """Convolution, batch norm and dropout; learns the mean of an image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class TinyModel(BaseModel):
 
 @DATASETS.register_module()
 class TinyDataset(BaseDataset):
-    """16 small images, augmented from Python's, NumPy's and torch's generators."""
+    """16 images of 8x8 px, augmented with Python's, NumPy's and torch's generators."""
 
     METAINFO = dict(classes=('a',))
 
@@ -66,11 +66,11 @@ class TinyMetric(BaseMetric):
 
 
 class Killed(BaseException):
-    """Stands in for a kill: nothing is caught, nothing is tidied up."""
+    """Takes the place of a kill: nothing catches it, nothing is cleaned up."""
 
 
 class Kill(Hook):
-    """Ends the run before iteration ``at`` is saved."""
+    """Ends the run before iteration ``at``."""
 
     priority = 'LOWEST'
 
@@ -83,8 +83,8 @@ class Kill(Hook):
 
 
 def config(work_dir, workers=0, persistent=False, by_epoch=True, ema=False, amp=False, accumulate=1, **checkpoint):
-    """A config of MMEngine's own Runner with ``mixdet.CheckpointHook``; ``checkpoint`` are its arguments."""
-    data = dict(type='mixdet.TinyDataset', serialize_data=False)  # which would collect garbage for a second
+    """A config for MMEngine's own Runner with ``mixdet.CheckpointHook``, whose arguments are ``checkpoint``."""
+    data = dict(type='mixdet.TinyDataset', serialize_data=False)  # serializing collects garbage, which takes a second
     loader = dict(batch_size=4, num_workers=workers, persistent_workers=persistent, dataset=data)
     loop = dict(type='EpochBasedTrainLoop', max_epochs=EPOCHS, val_interval=1)
     if not by_epoch:
@@ -121,7 +121,7 @@ def config(work_dir, workers=0, persistent=False, by_epoch=True, ema=False, amp=
 
 
 def train(cfg, resume=False, kill_at=None, hooks=()) -> Runner:
-    """Run ``cfg`` with MMEngine's Runner to its end, or until it is killed before iteration ``kill_at``."""
+    """Run ``cfg`` with MMEngine's Runner to the end, or until it is killed before iteration ``kill_at``."""
     cfg.resume = resume
     runner = Runner.from_cfg(cfg)
     for hook in hooks:
@@ -133,7 +133,7 @@ def train(cfg, resume=False, kill_at=None, hooks=()) -> Runner:
     except Killed:
         pass
     finally:
-        # at once; the garbage collector may take a loader apart in an order that has its workers wait for seconds
+        # end the workers now: the garbage collector may destroy a loader in an order that makes them wait for seconds
         for loop in (runner.train_loop, runner.val_loop):
             vars(loop).pop('dataloader_iterator', None)
             loop.dataloader._iterator = None
@@ -148,7 +148,7 @@ def outcome(runner: Runner) -> dict:
         weights={name: value.clone() for name, value in runner.model.state_dict().items()},
         average=last.get('ema_state_dict', {}),
         optimizer=last['optimizer'],
-        schedulers=last['param_schedulers'],
+        schedulers=last.get('param_schedulers'),
         best=last['message_hub']['runtime_info'].get('best_score'),
         history={
             name: [values.tolist() for values in buffer.data]
@@ -160,7 +160,7 @@ def outcome(runner: Runner) -> dict:
 
 
 def log_lines(work_dir) -> dict:
-    """Lines of scalars.json by iteration and kind, of all the runs in ``work_dir``; a later run's count."""
+    """Lines of scalars.json by iteration and kind, of all runs in ``work_dir``; a later run's take precedence."""
     lines = {}
     for file in sorted(Path(work_dir).glob('*/vis_data/scalars.json'), key=lambda file: file.stat().st_mtime):
         for line in file.read_text().splitlines():
@@ -170,7 +170,7 @@ def log_lines(work_dir) -> dict:
 
 
 def difference(first, second) -> float:
-    """Largest difference of two outcomes; infinite if they are not of the same shape."""
+    """Largest difference between two outcomes; infinite if their structures or shapes differ."""
     if isinstance(first, torch.Tensor):
         if not isinstance(second, torch.Tensor) or first.shape != second.shape:
             return float('inf')

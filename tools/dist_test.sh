@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Evaluate with several processes, one a GPU, or on CPUs where there is none:
+# Evaluate with several processes: one per GPU, or on CPUs if there is none:
 #   tools/dist_test.sh CONFIG CHECKPOINT NUM_PROCESSES [arguments of tools/test.py]
 set -euo pipefail
 if [ $# -lt 3 ]; then

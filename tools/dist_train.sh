@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train with several processes, one a GPU, or on CPUs where there is none:
+# Train with several processes: one per GPU, or on CPUs if there is none:
 #   tools/dist_train.sh CONFIG NUM_PROCESSES [arguments of tools/train.py]
 set -euo pipefail
 if [ $# -lt 2 ]; then

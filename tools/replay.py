@@ -1,4 +1,4 @@
-"""Run the training step again that ended a training with NaN: python tools/replay.py CONFIG nonfinite_iter_N.pth."""
+"""Repeat the training step whose loss was NaN or infinite: python tools/replay.py CONFIG nonfinite_iter_N_rank0.pth."""
 
 import argparse
 
@@ -13,10 +13,10 @@ from mixdet.engine.randomness import set_rng_state
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='Run the step again whose loss was not finite.')
+    parser = argparse.ArgumentParser(description='Repeat the training step whose loss was not finite.')
     parser.add_argument('config', help='config of the training')
-    parser.add_argument('file', help='nonfinite_iter_N.pth from its work dir')
-    parser.add_argument('--device', help='where to run it (default: the GPU if there is one)')
+    parser.add_argument('file', help='nonfinite_iter_N_rankR.pth from its work dir')
+    parser.add_argument('--device', help='device, such as cpu or cuda:0 (default: the GPU if there is one)')
     args = parser.parse_args()
 
     cfg = load_config(args.config)
@@ -26,7 +26,7 @@ def main() -> None:
         model = MODELS.build(cfg.model).to(args.device or get_device()).train()
         model.load_state_dict(step['state_dict'])
         for name, value in (*model.named_parameters(), *model.named_buffers()):
-            if name in step['state_dict']:  # in its memory format: another one rounds otherwise
+            if name in step['state_dict']:  # with its memory format, which affects rounding
                 value.data = step['state_dict'][name].to(value.device)
         optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     optim_wrapper.initialize_count_status(model, 0, 1)

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mixdet.cli.arguments import add_common_arguments, read_config
+from mixdet.cli.arguments import add_common_arguments, config_from_arguments
 from mixdet.cli.main import run_tool, user_input
 from mixdet.cli.runner import build_runner
 from mixdet.compat.checkpoints import trust_files
@@ -34,7 +34,7 @@ def main() -> None:
 
     if args.unsafe_load:
         trust_files()
-    cfg = read_config(args)
+    cfg = config_from_arguments(args)
     checkpoint = cfg.load_from = None
     if format_of(args.checkpoint):
         preprocessor = cfg.model.get('data_preprocessor')

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from mixdet.cli.arguments import add_common_arguments, read_config
+from mixdet.cli.arguments import add_common_arguments, config_from_arguments
 from mixdet.cli.main import run_tool
 from mixdet.cli.runner import build_runner
 from mixdet.compat.checkpoints import trust_files
@@ -21,16 +21,16 @@ def main() -> None:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on with a training: from CHECKPOINT, or without one from the latest in the work dir',
+        help='resume a training from CHECKPOINT, or without one from the latest in the work dir',
     )
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision (bfloat16 on CPU)')
-    parser.add_argument('--auto-scale-lr', action='store_true', help='fit the learning rate to the batch size')
+    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the batch size')
     parser.add_argument('--check-images', action='store_true', help='read every image before the training starts')
     args = parser.parse_args()
 
     if args.unsafe_load:
         trust_files()
-    cfg = read_config(args)
+    cfg = config_from_arguments(args)
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper' if torch.cuda.is_available() else 'mixdet.CPUAmpOptimWrapper'
         if torch.cuda.is_available():

@@ -1,1 +1,1 @@
-"""What does a user type? Arguments, configs with options, errors in one line. May use every other room."""
+"""What do the command-line tools share? Arguments, configs with options, errors in one line. May use every room."""

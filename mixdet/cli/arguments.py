@@ -1,4 +1,4 @@
-"""The arguments that MMDetection's train.py and test.py have in common, and the config they describe."""
+"""The arguments that train.py and test.py have in common, as MMDetection's, and the config they describe."""
 
 import argparse
 from pathlib import Path
@@ -10,7 +10,7 @@ from mixdet.engine.config import load_config
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that MMDetection's train.py and test.py have in common."""
+    """Add the arguments that train.py and test.py have in common."""
     parser.add_argument('config', help='config file')
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<config name>)')
     parser.add_argument(
@@ -23,15 +23,19 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--unsafe-load',
         action='store_true',
-        help='load checkpoints that hold code, and let it run: only if you trust them',
+        help='load checkpoints that contain code, and let it run: only if you trust them',
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     # torchrun sets LOCAL_RANK; older launchers pass an argument
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
-def read_config(args: argparse.Namespace) -> Config:
-    """The config that ``args`` describe, with the work dir it runs in."""
+def config_from_arguments(args: argparse.Namespace) -> Config:
+    """The config that ``args`` describe; its ``work_dir`` is set.
+
+    Raises:
+        UserError: if the config cannot be read, or an option has an unknown key.
+    """
     cfg = load_config(args.config)
     if args.cfg_options:
         merge_options(cfg, args.cfg_options)

@@ -1,4 +1,4 @@
-"""Running a tool: bad input ends in one line and a status."""
+"""Running a tool: bad input ends it with one line and an exit status."""
 
 import contextlib
 import os
@@ -11,17 +11,17 @@ from mixdet.engine.allocator import keep_freed_memory
 from mixdet.errors import UserError
 
 TRACEBACK = 'MIXDET_TRACEBACK'
-# of upstream's code, about nothing that a user can change
+# warnings from upstream's code about what a user cannot change
 UPSTREAM_WARNINGS = ('torch.meshgrid', 'pkg_resources', 'pin_memory', 'lr_scheduler.step', 'out of bounds')
 
 
 def run_tool(main: Callable[[], None]) -> None:
-    """Run a tool's ``main`` and exit: status 2 and one line on bad input, 130 on Ctrl-C outside a training.
+    """Run a tool's ``main`` and exit: with status 2 and one line on bad input, with 130 on Ctrl-C outside a training.
 
-    With ``MIXDET_TRACEBACK=1`` in the environment bad input shows its traceback as well.
+    With ``MIXDET_TRACEBACK=1`` in the environment bad input also shows its traceback.
     """
-    for noise in UPSTREAM_WARNINGS:
-        warnings.filterwarnings('ignore', message=f'.*{noise}')
+    for text in UPSTREAM_WARNINGS:
+        warnings.filterwarnings('ignore', message=f'.*{text}')
     keep_freed_memory()
     status = 0
     try:
@@ -33,14 +33,16 @@ def run_tool(main: Callable[[], None]) -> None:
         status = 2
     except KeyboardInterrupt:
         status = 130
-    except SystemExit as stop:  # argparse, and a training that was interrupted
-        status = stop.code
+    except SystemExit as error:  # from argparse, or a training that was interrupted
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
     leave(status)
 
 
 @contextlib.contextmanager
 def user_input(what: str) -> Iterator[None]:
-    """Turn what goes wrong inside, where the user's config is being acted on, into a UserError about ``what``."""
+    """Raise a UserError about ``what`` in place of any error inside, where the user's config is being used."""
     try:
         yield
     except UserError:
@@ -48,8 +50,8 @@ def user_input(what: str) -> Iterator[None]:
     except Exception as error:  # configs can ask for anything, and upstream raises anything
         if isinstance(error, FileNotFoundError) and error.filename:
             reason = f'file {error.filename} does not exist'
+        elif isinstance(error, (ValueError, AssertionError)):
+            reason = str(error)
         else:
-            reason = (
-                f'{type(error).__name__}: {error}' if not isinstance(error, (ValueError, AssertionError)) else error
-            )
+            reason = f'{type(error).__name__}: {error}'
         raise UserError(f'{what}: {reason} (traceback: {TRACEBACK}=1)') from error

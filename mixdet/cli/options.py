@@ -1,7 +1,9 @@
-"""Changing a config from the command line without silent misspellings."""
+"""Changing a config from the command line; misspelt keys are errors."""
 
 import difflib
 import inspect
+from collections.abc import Callable
+from typing import Optional, Union
 
 from mmengine.config import Config
 from mmengine.registry import MODELS, Registry
@@ -18,7 +20,7 @@ def merge_options(cfg: Config, options: dict) -> None:
     """Merge ``options`` (dotted key to value) into ``cfg``.
 
     Raises:
-        UserError: if an option names a key that neither the config nor the class it belongs to knows.
+        UserError: if an option has a key that neither the config has nor the class it configures accepts.
     """
     for key in options:
         _check_option(cfg, key)
@@ -30,12 +32,12 @@ def merge_options(cfg: Config, options: dict) -> None:
 
 def _check_option(cfg: Config, option: str) -> None:
     node = cfg._cfg_dict
-    path = []
+    path: list[str] = []
     for part in option.split('.'):
         if isinstance(node, (list, tuple)):
             if not part.isdigit() or int(part) >= len(node):
                 raise UserError(
-                    f'--cfg-options {option}: {".".join(path)} is a list of {len(node)}, {part!r} is not in it'
+                    f'--cfg-options {option}: {".".join(path)} is a list of {len(node)}; {part!r} is not an index of it'
                 )
             node = node[int(part)]
         elif isinstance(node, dict):
@@ -44,14 +46,14 @@ def _check_option(cfg: Config, option: str) -> None:
                 return
             node = node[part]
         elif node is None:
-            return  # a whole branch that the config leaves open, such as init_cfg
+            return  # the config leaves it open, such as init_cfg=None: any key is accepted
         else:
             raise UserError(f'--cfg-options {option}: {".".join(path)} is {node!r}, it has no keys')
         path.append(part)
 
 
 def _check_new_key(node: dict, part: str, option: str, path: list[str]) -> None:
-    """Raise UserError unless ``part`` is a parameter of what ``node`` configures, though the config does not set it."""
+    """Raise UserError unless ``part``, a key not set in ``node``, is a parameter of what ``node`` configures."""
     known = set(node)
     if not path:
         known |= set(inspect.signature(Runner.__init__).parameters) | RUNNER_KEYS
@@ -62,12 +64,12 @@ def _check_new_key(node: dict, part: str, option: str, path: list[str]) -> None:
     if part in known:
         return
     near = difflib.get_close_matches(part, known, n=1)
-    hint = f'did you mean {near[0]}?' if near else f'known here: {", ".join(sorted(map(str, known))[:15])}'
-    raise UserError(f'--cfg-options {option}: there is no key {part!r} in {".".join(path) or "the config"}; {hint}')
+    hint = f'did you mean {near[0]}?' if near else f'known keys: {", ".join(sorted(map(str, known))[:15])}'
+    raise UserError(f'--cfg-options {option}: unknown key {part!r} in {".".join(path) or "the config"}; {hint}')
 
 
-def _parameters(name) -> set[str]:
-    """Names of the constructor's parameters of a registered class, also those it passes on to its bases."""
+def _parameters(name: Union[str, Callable]) -> set[str]:
+    """Names of the constructor's parameters of a registered class, with those it passes on to its bases."""
     cls = _find_class(name) if isinstance(name, str) else name
     names = set()
     for base in getattr(cls, '__mro__', [cls] if cls else []):
@@ -80,8 +82,8 @@ def _parameters(name) -> set[str]:
     return names - {'self', 'args', 'kwargs'}
 
 
-def _find_class(name: str):
-    """The class of that name in whichever of MMDetection's, MMEngine's or mixdet's registries has it."""
+def _find_class(name: str) -> Optional[Callable]:
+    """The class of that name in the registries of MMDetection, MMEngine or mixdet; None if there is none."""
     with MODELS.switch_scope_and_registry('mmdet'):
         import mmdet.registry as mmdet_registries
 

@@ -1,4 +1,4 @@
-"""A Runner from a config and the arguments of a tool."""
+"""Building a Runner from a config and the arguments of a tool."""
 
 import argparse
 import contextlib
@@ -19,12 +19,15 @@ from mixdet.errors import UserError
 
 
 def build_runner(cfg: Config, args: argparse.Namespace, parts: tuple[str, ...]) -> MMEngineRunner:
-    """A Runner with its data sets and loops built, so that all that can be wrong with a config has come up.
+    """A Runner with its data sets and loops built, so that errors in the config show up before anything runs.
 
     Args:
-        cfg: config from ``read_config``.
+        cfg: config from ``config_from_arguments``.
         args: the tool's arguments.
         parts: which of 'train', 'val' and 'test' will run.
+
+    Raises:
+        UserError: if the config, its data or its checkpoints are unusable.
     """
     with user_input(args.config):
         check_datasets(cfg, parts, decode=getattr(args, 'check_images', False))
@@ -41,7 +44,7 @@ def build_runner(cfg: Config, args: argparse.Namespace, parts: tuple[str, ...]) 
                 continue
             if not len(loop.dataloader.dataset):
                 raise UserError(
-                    f'{part}_dataloader.dataset is empty: no image has a box of its classes that passes filter_cfg'
+                    f'{part}_dataloader.dataset is empty: no image has a box of its classes that filter_cfg accepts'
                 )
             for hook in runner.hooks:
                 if isinstance(hook, NumClassCheckHook):

@@ -1,19 +1,20 @@
-"""Reading checkpoints without executing anything from them.
+"""Loading checkpoints without executing code from them.
 
-Defects answered: mmengine 0.10.7 leaves ``weights_only`` to torch, which refuses since 2.6 what MMEngine itself stores
+Defects answered: mmengine 0.10.7 leaves ``weights_only`` to torch, which since 2.6 refuses what MMEngine itself stores
 beside the weights (``HistoryBuffer`` objects and NumPy scalars), so that ``--resume`` fails with an UnpicklingError; it
-does execute what a downloaded file holds (``load_url``); and on resume and in its inferencers it runs the config text
-found in a checkpoint as Python. Can go when MMEngine registers these types, passes ``weights_only=True`` and reads no
-config from a checkpoint.
+executes code in downloaded files (``load_url``); and on resume and in its inferencers it runs the config text found in
+a checkpoint as Python. Can go when MMEngine registers these types, passes ``weights_only=True`` and reads no config
+from a checkpoint.
 
 Only harmless types are allowed. A HistoryBuffer pickles its own methods as ``getattr(HistoryBuffer, 'mean')``, so
-``getattr`` must be served; a function that gives exactly those methods stands in for it, never the real one.
+``getattr`` must be resolved: to ``history_method``, which returns just those methods, never to the real one.
 """
 
 import functools
 import pickle
 import re
 from pathlib import Path
+from typing import Any, Callable, Optional, Union
 
 import numpy as np
 import torch
@@ -21,31 +22,33 @@ import torch
 from mixdet.errors import UserError
 
 HISTORY_METHODS = ('min', 'max', 'mean', 'current')
-# torch 2.5 is the first that can allow a type under another name; before, MMEngine's files need its ordinary loading
+# torch 2.5 is the first version that can allow a type under another name; older ones load MMEngine's files unsafely
 SAFE_LOADING = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 5)
+
+MapLocation = Union[str, torch.device, Callable, dict, None]  # of torch.load
 
 _trusted = False
 
 
 def trust_files() -> None:
-    """From now on load any checkpoint, with whatever code it holds: for files of people you trust."""
+    """From now on load any checkpoint and let code in it run: only for files that you trust."""
     global _trusted
     _trusted = True
 
 
 def weights_only() -> bool:
-    """What to pass to ``torch.load``: False after ``trust_files`` and where torch is too old for it."""
+    """The ``weights_only`` argument for ``torch.load``: False after ``trust_files`` and with a torch before 2.5."""
     return SAFE_LOADING and not _trusted
 
 
 def allow(*types: type) -> None:
-    """Accept objects of ``types`` in the files that are loaded from now on."""
+    """Accept objects of ``types`` in checkpoints from now on."""
     if SAFE_LOADING:
         torch.serialization.add_safe_globals(list(types))
 
 
-def history_method(owner: type, name: str):
-    """``getattr(HistoryBuffer, name)`` for the statistics MMEngine stores, and an error for anything else."""
+def history_method(owner: type, name: str) -> Callable:
+    """``getattr(HistoryBuffer, name)`` for the statistics MMEngine stores; ValueError for anything else."""
     from mmengine.logging import HistoryBuffer
 
     if owner is not HistoryBuffer or name not in HISTORY_METHODS:
@@ -53,8 +56,8 @@ def history_method(owner: type, name: str):
     return getattr(owner, name)
 
 
-def load_from_local(filename: str, map_location=None):
-    """MMEngine's loader of local files, without executing anything; the config text of old ``meta`` is left out."""
+def load_from_local(filename: str, map_location: MapLocation = None) -> Any:
+    """MMEngine's loader of local files, without executing code; config text in ``meta`` is left out."""
     path = Path(filename).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f'{filename} can not be found.')
@@ -68,10 +71,10 @@ def load_from_local(filename: str, map_location=None):
 
 
 def refusal(error: pickle.UnpicklingError) -> str:
-    """What torch's refusal to load a file means, with the name of what it would have executed."""
+    """What torch's refusal to load a file means, with the name of the code that it would have executed."""
     match = re.search(r'(?:GLOBAL|Unsupported class) ([\w.]+)', str(error))
     if match is None:
-        return 'is corrupt, or no checkpoint; use another one'
+        return 'is corrupt or not a checkpoint; use another one'
     return (
         f'needs {match[1]}, which is code and not weights, and was not loaded; if you trust the file, give '
         'tools/train.py or tools/test.py --unsafe-load'
@@ -79,7 +82,7 @@ def refusal(error: pickle.UnpicklingError) -> str:
 
 
 def install() -> None:
-    """Allow the types of MMEngine's checkpoints, and load all of them so."""
+    """Allow the types in MMEngine's checkpoints, and load all checkpoints with ``weights_only``."""
     from mmengine.infer import BaseInferencer
     from mmengine.logging import HistoryBuffer
     from mmengine.runner import CheckpointLoader
@@ -96,22 +99,22 @@ def install() -> None:
     scalar, reconstruct = multiarray.scalar, multiarray._reconstruct
     allowed = [HistoryBuffer, np.ndarray, np.dtype, (history_method, 'builtins.getattr')]
     allowed += [type(np.dtype(kind)) for kind in ('f4', 'f8', 'i8')]
-    # files from NumPy 1 and NumPy 2 name the module differently
+    # NumPy 1 and NumPy 2 name the module differently
     for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
         allowed += [(scalar, f'{module}.scalar'), (reconstruct, f'{module}._reconstruct')]
     torch.serialization.add_safe_globals(allowed)
 
 
-def _load_url(load_url, *args, **kwargs):
-    """MMEngine's loader of downloaded files, without executing anything."""
+def _load_url(load_url: Callable, *args: Any, **kwargs: Any) -> Any:
+    """MMEngine's loader of downloaded files, without executing code."""
     return load_url(*args, weights_only=weights_only(), **kwargs)
 
 
-def _with_config(init_model):
+def _with_config(init_model: Callable) -> Callable:
     """MMEngine's ``BaseInferencer._init_model``, which runs the checkpoint's config text if no config is given."""
 
     @functools.wraps(init_model)
-    def checked(self, cfg, weights, device='cpu'):
+    def checked(self: Any, cfg: Any, weights: Optional[str], device: str = 'cpu') -> Any:
         if not cfg and weights_only():
             raise UserError(f'the config of {weights} would be run as Python code from the file; give a config as well')
         return init_model(self, cfg, weights, device)

@@ -1,26 +1,26 @@
-"""A config is formatted once, not for every checkpoint.
+"""Formatting a config once instead of for every checkpoint.
 
 Defect answered: mmengine 0.10.7 stores the config in each checkpoint as ``cfg.pretty_text``, which runs the formatter
-yapf every time: 0.3 s of a detector's config. Can go when ``Runner`` keeps the text.
+yapf every time: 0.3 s for a detector's config. Can go when ``Runner`` keeps the text.
 """
 
 import functools
+from typing import Any
 
 
 def install() -> None:
-    """Remember the formatter's last results."""
+    """Cache the formatter's latest results."""
     from mmengine.config import config
 
     format_code = config.FormatCode
-    if hasattr(format_code, 'cache_info'):
+    if hasattr(format_code, '__wrapped__'):  # by an earlier call
         return
 
     @functools.lru_cache(maxsize=4)
-    def remembered(text: str, style: tuple, options: tuple):
+    def cached(text: str, style: tuple, options: tuple) -> tuple[str, bool]:
         return format_code(text, style_config=dict(style), **dict(options))
 
-    def formatted(text: str, style_config: dict, **options):
-        return remembered(text, tuple(style_config.items()), tuple(options.items()))
+    def formatted(text: str, style_config: dict, **options: Any) -> tuple[str, bool]:
+        return cached(text, tuple(style_config.items()), tuple(options.items()))
 
-    formatted.cache_info = remembered.cache_info
-    config.FormatCode = formatted
+    config.FormatCode = functools.update_wrapper(formatted, cached)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-BLOCK = 256
+BLOCK = 256  # boxes that nms compares at once
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
@@ -13,16 +13,16 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     Args:
         boxes: (N, 4) as x1, y1, x2, y2, px.
         scores: (N,).
-        iou_threshold: a box that overlaps a better one by more is dropped.
+        iou_threshold: a box whose IoU with a better one is larger is dropped.
         offset: added to widths and heights, 0 or 1.
 
-    Boxes are first parted where their x-extents leave a gap: ``batched_nms`` moves classes apart, so every class is
-    suppressed by itself instead of in one N x N matrix.
+    Boxes are first split where their x-extents leave a gap: ``batched_nms`` moves classes apart, so each class is
+    suppressed by itself instead of all in one N x N matrix.
     """
     if not len(boxes):
         return boxes.new_zeros(0, dtype=torch.long)
-    order = scores.sort(0, descending=True)[1].cpu().numpy()  # unstable on purpose: mmcv breaks ties this way
-    ranked = boxes.detach().float().cpu().numpy()[order].T  # a row a coordinate
+    order = scores.sort(0, descending=True)[1].cpu().numpy()  # not stable, to break ties as mmcv does
+    ranked = boxes.detach().float().cpu().numpy()[order].T  # (4, N)
     by_x1 = np.argsort(ranked[0], kind='stable')
     reach = np.maximum.accumulate(ranked[2, by_x1] + offset)
     gaps = np.flatnonzero(ranked[0, by_x1[1:]] > reach[:-1]) + 1
@@ -35,7 +35,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
 
 
 def _suppress(boxes: np.ndarray, iou_threshold: float, offset: int) -> np.ndarray:
-    """Boolean mask of the kept among ``boxes`` (4, n), best first, a block of them at a time."""
+    """Which of ``boxes`` (4, n), best first, are kept: a boolean mask (n,). Works on a block of boxes at a time."""
     count = boxes.shape[1]
     alive = np.ones(count, dtype=bool)
     for start in range(0, count, BLOCK):
@@ -81,7 +81,7 @@ def roi_align_forward(
 ) -> None:
     """Fill ``output`` (R, C, h, w) from ``input`` (N, C, H, W) and ``rois`` (R, 5): image index, x1, y1, x2, y2.
 
-    ``pool_mode`` is 1 for the mean of the sampled points; 0, their maximum, raises NotImplementedError.
+    ``pool_mode`` is 1 for the mean of the sampled points; 0, for their maximum, raises NotImplementedError.
     """
     size = (aligned_height, aligned_width)
     output.copy_(_roi_align(input, rois, size, spatial_scale, sampling_ratio, pool_mode, aligned))
@@ -100,7 +100,7 @@ def roi_align_backward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Fill ``grad_input`` (N, C, H, W). RoIAlign is linear in its input, so its value does not matter here."""
+    """Fill ``grad_input`` (N, C, H, W). RoIAlign is linear in its input, whose values are therefore not needed."""
     size = (aligned_height, aligned_width)
     with torch.enable_grad():
         features = torch.zeros_like(grad_input, requires_grad=True)
@@ -124,12 +124,12 @@ def _roi_align(
     if not aligned:
         sides = sides.clamp(min=1.0)
     bins = sides / sides.new_tensor([size[1], size[0]])
-    # points per bin and axis; sampling_ratio 0 takes one for each feature pixel that a bin spans
+    # points per bin and axis; with sampling_ratio 0, one per feature pixel that a bin spans
     points = torch.full_like(bins, sampling_ratio) if sampling_ratio > 0 else bins.ceil()
     output = features.new_zeros(len(rois), features.size(1), *size)
     for nx, ny in points.long().unique(dim=0).tolist():
         if nx < 1 or ny < 1:
-            continue  # a degenerate RoI without a point pools to zero
+            continue  # an empty RoI has no points: its features are zero
         group = ((points[:, 0] == nx) & (points[:, 1] == ny)).nonzero().flatten()
         x = _sample_points(boxes[group, 0], bins[group, 0], size[1], nx)
         y = _sample_points(boxes[group, 1], bins[group, 1], size[0], ny)
@@ -148,7 +148,7 @@ def _sample_points(start: Tensor, bins: Tensor, count: int, points: int) -> Tens
 def _bilinear(features: Tensor, images: Tensor, y: Tensor, x: Tensor) -> Tensor:
     """Features (R, C, Y, X) at rows ``y`` (R, Y) and columns ``x`` (R, X); zero beyond one pixel outside."""
     height, width = features.shape[-2:]
-    result = 0
+    result = features.new_zeros(())
     for row, row_weight in _neighbours(y, height):
         for column, column_weight in _neighbours(x, width):
             values = features.permute(0, 2, 3, 1)[images[:, None, None], row[:, :, None], column[:, None, :]]

@@ -1,17 +1,18 @@
-"""MMEngine's package look-ups without ``pkg_resources``.
+"""Finding installed packages without ``pkg_resources``.
 
-Defect answered: mmengine 0.10.7 asks ``pkg_resources`` where a package is installed whenever a config names a base such
-as ``mmdet::...``; setuptools 82 removed that module. Can go when MMEngine uses ``importlib.metadata``.
+Defect answered: mmengine 0.10.7 asks ``pkg_resources`` where a package is installed if a config has a base such as
+``mmdet::...``; setuptools 82 removed that module. Can go when MMEngine uses ``importlib.metadata``.
 """
 
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Optional
 
 
 def install() -> None:
-    """Replace the two functions wherever MMEngine has imported them, and let configs name ``mixdet::`` bases."""
+    """Replace the two functions wherever MMEngine has imported them, and enable bases such as ``mixdet::...``."""
     from mmengine.config import utils as config_utils
 
     config_utils.MODULE2PACKAGE.setdefault('mixdet', 'mixdet')
@@ -37,13 +38,14 @@ def is_installed(package: str) -> bool:
 
 
 def get_installed_path(package: str) -> str:
-    """Folder of the installed ``package``, given by the name of its distribution or of its module.
+    """Folder of the installed ``package``, the name of a distribution or of a module.
 
-    Raises PackageNotFoundError if there is none.
+    Raises:
+        PackageNotFoundError: if it is not installed.
     """
     location = _location(package)
     if location is None:
-        # a distribution named otherwise than its package, such as mmcv-full
+        # a distribution whose module has another name, such as mmcv-full
         names = (distribution(package).read_text('top_level.txt') or '').split()
         location = next(filter(None, map(_location, names)), None)
     if location is None:
@@ -51,6 +53,6 @@ def get_installed_path(package: str) -> str:
     return str(location)
 
 
-def _location(module: str):
+def _location(module: str) -> Optional[Path]:
     spec = find_spec(module) if module.isidentifier() else None
     return Path(spec.origin).parent if spec and spec.origin else None

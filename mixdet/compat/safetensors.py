@@ -1,7 +1,7 @@
 """Checkpoints in the safetensors format.
 
 Defect answered: mmengine 0.10.7's ``CheckpointLoader`` has no loader for them, so ``load_from`` and
-``init_cfg=dict(type='Pretrained')`` fail on such a file. Can go when it has one.
+``init_cfg=dict(type='Pretrained')`` fail with such a file. Can go when it has one.
 """
 
 from pathlib import Path
@@ -11,10 +11,13 @@ SUFFIX = '.safetensors'
 
 
 def read_safetensors(path: Union[str, Path], map_location: str = 'cpu') -> dict:
-    """The file's tensors under ``state_dict`` and its metadata, strings by name, under ``meta``.
+    """The file's tensors as ``state_dict`` and its metadata, strings by name, as ``meta``.
 
-    Nothing in such a file can be executed. Raises ImportError without the package, FileNotFoundError and
-    safetensors.SafetensorError as that does.
+    Such a file cannot hold code.
+
+    Raises:
+        ImportError: if the package safetensors is not installed.
+        FileNotFoundError, safetensors.SafetensorError: from that package.
     """
     try:
         from safetensors import safe_open

@@ -1,7 +1,7 @@
-"""Are the packages mixdet stands on here, and of versions that fit together?
+"""Are the packages that mixdet depends on installed, in versions that fit together?
 
-They are not hard requirements of the distribution: mmcv, mmcv-lite and onedl-mmcv all install the package ``mmcv``
-(likewise mmengine and mmdet), and pip would overwrite a user's compiled one. So the *packages* are checked on import.
+They are not requirements of the distribution: mmcv, mmcv-lite and onedl-mmcv all install the package ``mmcv`` (likewise
+mmengine and mmdet), and pip would overwrite a compiled one of the user's. So the packages are checked on import.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import NamedTuple, Optional
 
 
 class Requirement(NamedTuple):
-    """Package ``name``: versions from ``minimum`` up to, not including, ``below`` (tested: see README)."""
+    """Package ``name`` in a version from ``minimum`` up to, but not including, ``below``; ``pip`` installs it."""
 
     name: str
     minimum: str
@@ -24,7 +24,7 @@ TORCH = Requirement('torch', '2.0', '3', 'torch==2.13.0')
 MMENGINE = Requirement('mmengine', '0.10.3', '0.11', 'mmengine==0.10.7')
 MMDET = Requirement('mmdet', '3.3.0', '3.6', 'mmdet==3.3.0')
 MMCV_LITE = 'mmcv-lite==2.1.0'
-# mmdet asserts its own range of mmcv when it is imported; here the same, in one line and with the cure
+# mmdet asserts the same range of mmcv when it is imported; here the message has the command that fixes it
 MMCV = {
     '3.3': Requirement('mmcv', '2.0.0', '2.2.0', MMCV_LITE),
     'newer': Requirement('mmcv', '2.2.0', '2.4', 'onedl-mmcv==2.3.6'),
@@ -32,16 +32,16 @@ MMCV = {
 
 
 def check_stack() -> None:
-    """Raise ImportError, one line with the pip command that mends it, if a package is missing, too old or too new."""
+    """Raise ImportError, one line with the pip command that fixes it, if a package is missing, too old or too new."""
     for requirement in (TORCH, MMENGINE, MMDET):
         _check(requirement)
-    _check(MMCV['3.3' if _version(installed_version('mmdet')) < (3, 4) else 'newer'])
+    _check(MMCV['3.3' if _version(installed_version('mmdet') or '') < (3, 4) else 'newer'])
     if find_spec('pycocotools') is None:
         raise ImportError('mixdet needs pycocotools, which is not installed: pip install pycocotools')
 
 
 def installed_version(package: str) -> Optional[str]:
-    """Version of an installed package, read from its ``version.py`` without importing it; None if it is not there."""
+    """Version of a package, read from its ``version.py`` without importing it; None if it is not installed."""
     spec = find_spec(package)
     if spec is None or not spec.origin:
         return None
@@ -54,18 +54,18 @@ def installed_version(package: str) -> Optional[str]:
 
 
 def _version(text: str) -> tuple[int, ...]:
-    """Leading numbers of a version: '2.13.0+cpu' -> (2, 13, 0)."""
-    return tuple(int(part) for part in re.match(r'\d+(\.\d+)*', text)[0].split('.'))
+    """The numbers that a version begins with: '2.13.0+cpu' -> (2, 13, 0)."""
+    return tuple(int(part) for part in re.findall(r'\d+', re.split(r'[^\d.]', text)[0]))
 
 
 def _check(requirement: Requirement) -> None:
     found = installed_version(requirement.name)
-    cure = f"pip install '{requirement.pip}'"
+    remedy = f"pip install '{requirement.pip}'"
     if found is None:
-        raise ImportError(f'mixdet needs {requirement.name}, which is not installed: {cure}')
+        raise ImportError(f'mixdet needs {requirement.name}, which is not installed: {remedy}')
     if not _version(requirement.minimum) <= _version(found) < _version(requirement.below):
         state = 'old' if _version(found) < _version(requirement.minimum) else 'new'
         raise ImportError(
             f'mixdet needs {requirement.name}>={requirement.minimum},<{requirement.below}, but {found} is installed, '
-            f'which is too {state}: {cure}'
+            f'which is too {state}: {remedy}'
         )

@@ -1,5 +1,6 @@
-"""How does a run survive? Checkpoints, exact resume, randomness, NaN, interrupts and the console. May use ``layers``
-and ``evaluation``.
+"""How is a training kept safe and repeatable? Checkpoints, exact resume, seeds, NaN, interrupts, console output.
+
+May use ``layers`` and ``evaluation``.
 """
 
 from mixdet.engine.amp import CPUAmpOptimWrapper

@@ -1,4 +1,4 @@
-"""The C library's memory allocator, set up for training."""
+"""Settings of the C library's memory allocator for training."""
 
 import ctypes
 import os
@@ -8,12 +8,12 @@ TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 
 
 def keep_freed_memory() -> bool:
-    """Let the process keep the memory of freed tensors for the next ones; whether that was possible.
+    """Let the process keep the memory of freed tensors for the next ones; returns whether that was possible.
 
     glibc returns blocks of more than 32 MiB to the system as soon as they are freed. Activations are such blocks, and
-    the system hands out each page of the next one zeroed, on first touch (docs/speed.md).
-    Memory stays at its highest level instead of falling in between. Left alone are other C libraries, and a user's
-    own settings in the environment (``MALLOC_*``, ``GLIBC_TUNABLES``).
+    the system zeroes every page of the next one on first touch (docs/speed.md). The price: the process stays at its
+    peak memory. Does nothing with other C libraries, or if the environment has settings of the user's own
+    (``MALLOC_*``, ``GLIBC_TUNABLES``).
     """
     if any(name.startswith('MALLOC_') or name == 'GLIBC_TUNABLES' for name in os.environ):
         return False

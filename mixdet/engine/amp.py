@@ -1,4 +1,4 @@
-"""Mixed precision where there is no GPU."""
+"""Mixed precision on CPUs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +14,8 @@ from mixdet.registry import OPTIM_WRAPPERS
 class CPUAmpOptimWrapper(OptimWrapper):
     """``OptimWrapper`` whose forward pass runs in bfloat16 autocast on CPU.
 
-    MMEngine's ``AmpOptimWrapper`` refuses CPUs. bfloat16 has float32's range, so no loss scale is needed. On most CPUs
-    it is slower than float32: it is there so that ``--amp`` can be tried anywhere.
+    MMEngine's ``AmpOptimWrapper`` refuses CPUs. bfloat16 has float32's range, so no loss scaling is needed. On most
+    CPUs it is slower than float32; its purpose is that ``--amp`` can be tried anywhere.
     """
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whenever the process or the machine stops."""
+"""Atomic writing of files: after a crash of the process or the machine a file has its old or its new content."""
 
 import contextlib
 import os
@@ -9,10 +9,10 @@ PARTIAL = '.partial'  # suffix of a file that is being written
 
 
 @contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` to write to; afterwards synced to disk and renamed to ``path``.
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yields a temporary path in the folder of ``path`` to write to; then syncs it to disk and renames it to ``path``.
 
-    An error inside, and one of the disk, leaves ``path`` as it was and no temporary file.
+    An error, also one of the disk, leaves ``path`` as it was and no temporary file.
     """
     partial = path.with_name(f'.{path.name}{PARTIAL}')
     try:
@@ -28,13 +28,13 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` so that a reader finds the old content or the new."""
-    with written_whole(path) as partial:
+    """Write ``text`` to ``path``; a reader finds either the old content or the new."""
+    with atomic_path(path) as partial:
         partial.write_text(text, encoding='utf-8')
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` last; not every system can open folders."""
+    """Sync ``folder``, without which a rename in it may be lost; not every system can open folders."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

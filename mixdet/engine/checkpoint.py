@@ -1,7 +1,8 @@
-"""Is this file a checkpoint, and one of this model?"""
+"""Reading checkpoints and checking them: is the file intact, and does it fit the model?"""
 
 import pickle
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional, Union
 
@@ -13,18 +14,17 @@ from mixdet.compat.safetensors import SUFFIX as SAFETENSORS
 from mixdet.compat.safetensors import read_safetensors
 from mixdet.errors import UserError, first_line
 
-COUNTER = 'num_batches_tracked'  # of batch-norm; not every file has it, and no prediction uses it
-
-MOST_EXPANSION = 2  # of a file when it is unpacked: torch compresses nothing
+COUNTER = 'num_batches_tracked'  # of batch norm; some files lack it, and inference does not use it
+MAX_EXPANSION = 2  # of a file when it is unpacked: torch does not compress
 
 
 def read_checkpoint(path: Union[str, Path]) -> dict:
-    """The checkpoint in ``path``, on the CPU and, with torch 2.5 or later, without executing anything from it.
+    """The checkpoint in ``path``, loaded to the CPU.
 
-    ``mixdet.compat.checkpoints.trust_files`` lifts that.
+    With torch 2.5 or later no code in it is executed, unless ``mixdet.compat.checkpoints.trust_files`` was called.
 
     Raises:
-        UserError: if the file is missing, not readable, not whole or not a checkpoint.
+        UserError: if the file is missing, unreadable, damaged or not a checkpoint.
     """
     path = Path(path)
     if not path.is_file():
@@ -32,7 +32,7 @@ def read_checkpoint(path: Union[str, Path]) -> dict:
     if path.suffix == SAFETENSORS:
         try:
             return read_safetensors(path)
-        except Exception as error:  # ImportError, or safetensors' own, which cannot be named without the package
+        except Exception as error:  # ImportError, or safetensors' own error, which needs the package to be named
             raise UserError(f'checkpoint {path} cannot be read: {first_line(error)}') from error
     try:
         _check_sums(path)
@@ -58,16 +58,16 @@ def read_checkpoint(path: Union[str, Path]) -> dict:
 
 
 def find_checkpoint(last: Path, patterns: list[Path]) -> tuple[Optional[Path], list[tuple[Path, str]]]:
-    """The newest whole checkpoint to resume from, and those that are damaged: path and reason.
+    """The newest intact checkpoint to resume from (None if there is none), and the damaged ones: path and reason.
 
     Args:
-        last: file that holds the path of the latest checkpoint; it may be missing.
-        patterns: paths with ``*`` of the checkpoints that a run writes.
+        last: the file with the path of the latest checkpoint; it may be missing.
+        patterns: glob patterns of the checkpoints that a run writes.
     """
     found = {path for pattern in patterns for path in pattern.parent.glob(pattern.name)}
     candidates = sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
     if last.is_file():
-        # what is newer than this file was whole before the run was killed, only not yet noted as the latest
+        # a file newer than this one was complete when the run was killed, but not yet noted as the latest
         newer = [path for path in candidates if path.stat().st_mtime_ns > last.stat().st_mtime_ns]
         latest = Path(last.read_text(encoding='utf-8').strip())
         if not latest.exists():  # the folder may have been moved
@@ -89,7 +89,7 @@ def find_checkpoint(last: Path, patterns: list[Path]) -> tuple[Optional[Path], l
 def check_fits(checkpoint: dict, model: nn.Module, path: Union[str, Path]) -> None:
     """Raise UserError unless ``checkpoint`` has every weight of ``model``, in its shape.
 
-    MMEngine only warns, and evaluates whatever the missing weights happened to be.
+    MMEngine only warns, and evaluates the model with some of its weights at random.
     """
     weights, expected = _state(checkpoint.get('state_dict', checkpoint)), _state(model.state_dict())
     missing = [key for key in expected if key not in weights and not key.endswith(COUNTER)]
@@ -108,9 +108,10 @@ def check_fits(checkpoint: dict, model: nn.Module, path: Union[str, Path]) -> No
 
 
 def check_pretrained(model: nn.Module) -> None:
-    """Raise UserError if a part of ``model`` is to start from a file (``init_cfg``'s Pretrained) that is none of its.
+    """Raise UserError if an ``init_cfg`` of type Pretrained in ``model`` names a file of another network.
 
-    A few missing weights may be meant, and MMEngine warns of them; a file without a single one of them is a mistake.
+    A few missing weights may be intended, and MMEngine warns of them; a file without a single matching weight is a
+    mistake.
     """
     for name, module in model.named_modules():
         for init in _as_list(getattr(module, 'init_cfg', None)):
@@ -121,34 +122,36 @@ def check_pretrained(model: nn.Module) -> None:
 
 
 def check_related(checkpoint: dict, model: nn.Module, path: Union[str, Path], key: str, prefix: str = '') -> None:
-    """Raise UserError if ``checkpoint`` has not one weight of ``model``, by name (after ``prefix``) and shape.
+    """Raise UserError if ``checkpoint`` has not a single weight of ``model``, by name (after ``prefix``) and shape.
 
-    ``key`` names the setting that asked for the file.
+    ``key`` is the setting that names the file, for the message.
     """
     weights = _state(checkpoint.get('state_dict', checkpoint))
     expected = {name: value.shape for name, value in _state(model.state_dict()).items() if not name.endswith(COUNTER)}
-    if expected and not any(getattr(weights.get(prefix + n), 'shape', None) == shape for n, shape in expected.items()):
+    if expected and not any(
+        getattr(weights.get(prefix + name), 'shape', None) == shape for name, shape in expected.items()
+    ):
         raise UserError(
             f'{key}: checkpoint {path} has none of the {len(expected)} weights of {type(model).__name__}, such as '
-            f'{prefix}{next(iter(expected))}; give one of this network'
+            f'{prefix}{next(iter(expected))}; give a checkpoint of this network'
         )
 
 
 def _state(weights: dict) -> dict:
-    """``weights`` without the prefix that DistributedDataParallel gives them."""
+    """``weights`` without the prefix that DistributedDataParallel adds to their names."""
     return {name.removeprefix('module.'): value for name, value in weights.items()}
 
 
-def _as_list(value) -> list:
+def _as_list(value: Union[dict, Sequence[dict], None]) -> list[dict]:
     return [value] if isinstance(value, dict) else list(value or ())
 
 
 def _check_sums(path: Path) -> None:
-    """Raise BadZipFile if a zip file, as torch writes it, has changed since or would fill the memory."""
+    """Raise BadZipFile if a zip file, such as torch writes, was changed since or would unpack to far more memory."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as file:
             size = sum(record.file_size for record in file.infolist())
-            if size > MOST_EXPANSION * path.stat().st_size:
+            if size > MAX_EXPANSION * path.stat().st_size:
                 raise zipfile.BadZipFile(f'its {path.stat().st_size} bytes would unpack to {size}')
             name = file.testzip()
             if name is not None:

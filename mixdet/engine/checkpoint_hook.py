@@ -1,84 +1,85 @@
-"""Checkpoints that survive a kill, and runs that go on from them exactly."""
+"""The hook that writes checkpoints which survive a kill, and chooses the one to resume from."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner
 
-from mixdet.compat.loops import begin_at_epoch_start
-from mixdet.engine.atomic import PARTIAL, write_text, written_whole
+from mixdet.engine.atomic import PARTIAL, atomic_path, write_text
 from mixdet.engine.checkpoint import find_checkpoint
-from mixdet.engine.resume import capture, restore, seed_loaders, set_epoch
+from mixdet.engine.resume import ExactResumeHook
 from mixdet.errors import UserError
 from mixdet.registry import HOOKS
 
 LAST = 'last_checkpoint'  # MMEngine's file with the path of the latest one
-STATE = 'mixdet_state'  # key in a checkpoint
 INTERRUPTED = 'interrupted_'  # prefix of a checkpoint written between two regular ones
 
 
 @HOOKS.register_module()
 class CheckpointHook(MMEngineCheckpointHook):
-    """MMEngine's ``CheckpointHook`` whose files can be trusted; in any config:
-    ``default_hooks = dict(checkpoint=dict(type='mixdet.CheckpointHook', ...))``.
+    """MMEngine's ``CheckpointHook`` with atomic writes and exact resume.
 
-    - A checkpoint, and ``last_checkpoint``, is written beside its place, synced to disk and renamed; only then are
-      older ones removed.
-    - ``resume=True`` without a file takes the newest whole checkpoint and says which ones it left out.
-    - A resumed run continues exactly as if it had never stopped, from within an epoch too: same batches, same
-      augmentation, same generators, gradients being accumulated, validation that was due. The data loaders draw
-      every sample's randomness from the seed and its place, see ``mixdet.engine.randomness``.
+    In any config: ``default_hooks = dict(checkpoint=dict(type='mixdet.CheckpointHook', ...))``.
 
-    Arguments are those of MMEngine's hook. Checkpoints on remote storage are written as MMEngine does.
+    - A checkpoint, and ``last_checkpoint``, is written to a temporary file, synced to disk and renamed; only then are
+      older checkpoints removed.
+    - ``resume=True`` without a file takes the newest intact checkpoint and warns of those it skipped.
+    - A resumed run continues exactly as if it had never stopped, see ``ExactResumeHook``, which this hook adds to the
+      runner.
+
+    The arguments are those of MMEngine's hook. On remote storage checkpoints are written as MMEngine does.
     """
 
     def before_run(self, runner: Runner) -> None:
-        """Choose the checkpoint to resume from."""
-        self._state: Optional[dict] = None
-        self._new_state: Optional[dict] = None
-        self._validated = False
-        self._found: Optional[Path] = None
+        """Add the hook of exact resume, and choose the checkpoint to resume from."""
+        self._exact_resume = self._hook_of_exact_resume(runner)
+        self._resumed_from: Optional[Path] = None  # which LAST may not name yet
         if runner._resume and runner._load_from is None:
             found, damaged = find_checkpoint(Path(runner.work_dir, LAST), self._patterns(runner))
             for path, reason in damaged:
-                runner.logger.warning(f'{path} is left out: {reason}')
+                runner.logger.warning(f'{path} is skipped: {reason}')
             if found is None and damaged:
                 raise UserError(
-                    f'no checkpoint in {runner.work_dir} is whole; train without --resume, or give an older checkpoint'
+                    f'no checkpoint in {runner.work_dir} is intact; train without --resume, or give an older checkpoint'
                 )
             if found is None:
                 runner.logger.warning(f'nothing to resume in {runner.work_dir}: training from the start')
             elif damaged:
-                runner.logger.warning(f'resuming from {found}, the newest whole checkpoint')
+                runner.logger.warning(f'resuming from {found}, the newest intact checkpoint')
             runner._load_from, runner._resume = found and str(found), found is not None
-            self._found = None if damaged else found
+            self._resumed_from = None if damaged else found
+
+    def _hook_of_exact_resume(self, runner: Runner) -> ExactResumeHook:
+        """The runner's, added now if there is none.
+
+        It gets the priority of this hook, so that it comes after it in the runner's list of hooks: the runner is
+        iterating over that list.
+        """
+        hook = next((hook for hook in runner.hooks if isinstance(hook, ExactResumeHook)), None)
+        if hook is None:
+            hook = ExactResumeHook()
+            runner.register_hook(hook, self.priority)
+        return hook
 
     def _patterns(self, runner: Runner) -> list[Path]:
         folder = Path(self.out_dir, Path(runner.work_dir).name) if self.out_dir else Path(runner.work_dir)
         return [folder / self.filename_tmpl.format('*'), folder / f'{INTERRUPTED}*.pth']
 
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Keep the run's state until the training begins."""
-        if runner._resume:
-            self._state = checkpoint.get(STATE)
-
     def before_train(self, runner: Runner) -> None:
-        """Make the data reproducible and put the state back."""
+        """Prepare the folder."""
         super().before_train(runner)
         if isinstance(self.file_backend, LocalBackend) and is_main_process():
             self._prepare_folder()
-            if self._found is not None:  # a run killed between a checkpoint and its note did not say so
-                self._make_latest(runner, str(self._found))
-        seed_loaders(runner)
-        if runner._resume:
-            restore(runner, self._state)
-        self._state = None
+            if self._resumed_from is not None:  # the run may have been killed before it noted this as the latest
+                self._make_latest(runner, str(self._resumed_from))
 
     def _prepare_folder(self) -> None:
-        """Raise UserError unless files can be written to ``out_dir``; remove what a kill left half-written."""
+        """Raise UserError unless ``out_dir`` is writable; remove temporary files that a killed run left."""
         folder = Path(self.out_dir)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -89,33 +90,25 @@ class CheckpointHook(MMEngineCheckpointHook):
         except OSError as error:
             raise UserError(f'checkpoints cannot be written to {folder}: {error.strerror}; set work_dir') from error
 
-    def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
-        """Save the best, with the note that this validation is done."""
-        self._validated = True
-        try:
-            super().after_val_epoch(runner, metrics)
-        finally:
-            self._validated = False
-
     def save_now(self, runner: Runner, done: int) -> str:
         """Save between two regular checkpoints, after ``done`` iterations; returns the file's path.
 
-        The file goes when the next regular one is written.
+        The file is removed when the next regular checkpoint is written.
         """
         meta = dict(epoch=runner.epoch, iter=done)
-        self.last_ckpt = self._write(runner, f'{INTERRUPTED}iter_{done}.pth', meta, by_epoch=False)
+        self.last_ckpt = self._write_to_resume(runner, f'{INTERRUPTED}iter_{done}.pth', meta, by_epoch=False)
         return self.last_ckpt
 
-    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        """MMEngine's order is to remove, then to save."""
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict, validated: bool = False) -> None:
+        """Save, then remove old checkpoints; MMEngine's order is the reverse."""
         if self.max_keep_ckpts > 0:
-            # the file that goes is still listed in the checkpoint: a run killed before it has gone removes it
+            # the checkpoint still lists the file to be removed: if the run is killed before, the resumed one removes it
             kept = [old for old in self.keep_ckpt_ids if old != step] + [step]
             runner.message_hub.update_info('keep_ckpt_ids', kept)
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        self._write(runner, name, meta, self.by_epoch)
+        self._write_to_resume(runner, name, meta, self.by_epoch, validated)
         if self.max_keep_ckpts > 0:
             for old in kept[: -self.max_keep_ckpts]:
                 self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old)))
@@ -128,7 +121,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             self.file_backend.remove(path)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        """MMEngine's order is to remove the best checkpoint, then to save the better one."""
+        """Save the better checkpoint, then remove the best so far; MMEngine's order is the reverse."""
         if not self.save_best:
             return
         if 'auto' in self.key_indicators:
@@ -140,7 +133,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             for indicator, rule in zip(self.key_indicators, self.rules)
         ]
         if any(improved) and self.last_ckpt is not None:
-            self._save_checkpoint_with_step(runner, step, meta)
+            self._save_checkpoint_with_step(runner, step, meta, validated=True)
 
     def _save_if_best(self, runner: Runner, metrics: dict, indicator: str, rule: str, step: int, meta: dict) -> bool:
         if indicator not in metrics:
@@ -159,54 +152,63 @@ class CheckpointHook(MMEngineCheckpointHook):
             self.best_ckpt_path_dict[indicator] = path
         else:
             self.best_ckpt_path = path
-        self._write(runner, name, meta, by_epoch=False, to_resume=False)
+        self._write(runner, name, meta, by_epoch=False, save_optimizer=False, save_param_scheduler=False)
         if before and before != path:
             self._remove(before)
         runner.logger.info(f'The best checkpoint, {indicator} {score:0.4f}, is saved to {name}.')
         return True
 
-    def _write(self, runner: Runner, name: str, meta: dict, by_epoch: bool, to_resume: bool = True) -> str:
-        """Save as ``name`` and return the path; a checkpoint ``to_resume`` from becomes the latest."""
+    def _write_to_resume(self, runner: Runner, name: str, meta: dict, by_epoch: bool, validated: bool = False) -> str:
+        """Save as ``name`` a checkpoint to resume from, note it as the latest one, and return its path."""
+        with self._exact_resume.saving(runner, validated):
+            path = self._write(
+                runner,
+                name,
+                meta,
+                by_epoch=by_epoch,
+                save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler,
+            )
+        if is_main_process():
+            with _user_error(path):
+                self._make_latest(runner, path)
+        return path
+
+    def _write(self, runner: Runner, name: str, meta: dict, **options: Any) -> str:
+        """Save as ``name`` and return the path; ``options`` are arguments of ``Runner.save_checkpoint``."""
         path = self.file_backend.join_path(self.out_dir, name)
-        options = dict(self.args, meta=meta, by_epoch=by_epoch, backend_args=self.backend_args)
-        options['file_client_args'] = self.file_client_args
-        options['save_optimizer'] = to_resume and self.save_optimizer
-        options['save_param_scheduler'] = to_resume and self.save_param_scheduler
-        self._new_state = capture(runner, self._validated) if to_resume else None
         if not is_main_process():
             return path
-        try:
+        options = {
+            **self.args,
+            'meta': meta,
+            'file_client_args': self.file_client_args,
+            'backend_args': self.backend_args,
+            **options,
+        }
+        with _user_error(path):
             if isinstance(self.file_backend, LocalBackend):
-                with written_whole(Path(path)) as partial:
+                with atomic_path(Path(path)) as partial:
                     runner.save_checkpoint(self.out_dir, partial.name, **options)
             else:
                 runner.save_checkpoint(self.out_dir, name, **options)
-            if to_resume:
-                self._make_latest(runner, path)
-        except OSError as error:
-            raise UserError(
-                f'checkpoint {path} cannot be written: {error.strerror or error}; make room, and go on from the one '
-                'before with --resume'
-            ) from error
         return path
 
     def _make_latest(self, runner: Runner, path: str) -> None:
         last = Path(runner.work_dir, LAST)
-        before = Path(last.read_text()) if last.is_file() else None
+        before = Path(last.read_text(encoding='utf-8')) if last.is_file() else None
         write_text(last, path)
         if before and before.name.startswith(INTERRUPTED) and before != Path(path):
             self._remove(str(before))
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Add the run's state."""
-        if self._new_state is not None:
-            checkpoint[STATE] = self._new_state
 
-    def before_train_epoch(self, runner: Runner) -> None:
-        """Tell the loader which epoch it is."""
-        set_epoch(runner)
-
-    def after_train_epoch(self, runner: Runner) -> None:
-        """Save if it is time."""
-        begin_at_epoch_start(runner.train_loop)
-        super().after_train_epoch(runner)
+@contextlib.contextmanager
+def _user_error(path: str) -> Iterator[None]:
+    """Raise a UserError in place of an OSError inside."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f'checkpoint {path} cannot be written: {error.strerror or error}; free some space and continue with '
+            '--resume'
+        ) from error

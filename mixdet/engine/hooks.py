@@ -1,7 +1,8 @@
 """Hooks for any MMDetection config."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import mmcv
 import numpy as np
@@ -18,8 +19,8 @@ from mixdet.registry import HOOKS
 class ChannelsLastHook(Hook):
     """Runs the model in channels-last memory format.
 
-    On a CPU, depthwise convolutions larger than 3x3 have a fast weight gradient only in that layout, which makes
-    training networks with mixed kernels markedly faster there.
+    On a CPU, depthwise convolutions larger than 3x3 have a fast weight gradient only in this format, so that networks
+    with mixed kernels train markedly faster.
     """
 
     def before_run(self, runner: Runner) -> None:
@@ -29,7 +30,7 @@ class ChannelsLastHook(Hook):
 
 @HOOKS.register_module()
 class MixConvImplHook(Hook):
-    """Chooses how the mixed convolutions of any detector are computed, see ``mixdet.layers.implementations``.
+    """Sets the implementation of a detector's mixed convolutions, see ``mixdet.layers.implementations``.
 
     Args:
         impl: 'auto', 'split', 'padded', 'native' or 'triton'.
@@ -39,7 +40,7 @@ class MixConvImplHook(Hook):
         self.impl = check_impl(impl)
 
     def before_run(self, runner: Runner) -> None:
-        """Set it in every layer."""
+        """Set it in every ``MixConv2d``."""
         set_mixconv_impl(runner.model, self.impl)
 
 
@@ -48,9 +49,9 @@ class PredictionGridHook(Hook):
     """After the last validation, or a test, draws ground truth beside predictions into ``predictions.jpg``.
 
     Args:
-        num_images: images drawn, the first of the set.
-        columns: images in a row.
-        score_thr: lowest score drawn.
+        num_images: how many images of the set to draw, from the first.
+        columns: images per row.
+        score_thr: lowest score of a box that is drawn.
     """
 
     def __init__(self, num_images: int = 8, columns: int = 2, score_thr: float = 0.4) -> None:
@@ -60,19 +61,19 @@ class PredictionGridHook(Hook):
         self._samples: list = []
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Forget the images of the validation before."""
+        """Forget the images of the previous validation."""
         self._samples = []
 
     before_test_epoch = before_val_epoch
 
-    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence = ()) -> None:
         """Keep the first images."""
         self._samples += outputs[: self.num_images - len(self._samples)]
 
     after_test_iter = after_val_iter
 
     def after_val_epoch(self, runner: Runner, metrics: Optional[dict] = None) -> None:
-        """Draw, if training has come to its end."""
+        """Draw if the training has reached its end."""
         if runner.epoch >= runner.max_epochs or runner.iter >= runner.max_iters:
             self._draw(runner)
 

@@ -1,11 +1,11 @@
-"""Ctrl-C and a cluster's SIGTERM: finish the iteration, save, and say how to go on."""
+"""Ctrl-C and a cluster's SIGTERM: finish the iteration, save, and print the command that resumes."""
 
 import shlex
 import signal
 import sys
 import threading
 from types import FrameType
-from typing import Optional
+from typing import Any, NoReturn, Optional
 
 import torch
 import torch.distributed as dist
@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 from mixdet.engine.checkpoint_hook import CheckpointHook
 from mixdet.registry import HOOKS
 
-STATUS = {signal.SIGINT: 0, signal.SIGTERM: 128 + signal.SIGTERM}
+STATUS: dict[int, int] = {signal.SIGINT: 0, signal.SIGTERM: 128 + signal.SIGTERM}  # exit status by signal
 
 
 @HOOKS.register_module()
@@ -24,69 +24,75 @@ class InterruptHook(Hook):
     """Ends a training on SIGINT or SIGTERM after the iteration, with a checkpoint; needs ``mixdet.CheckpointHook``.
 
     Exits with status 0 (Ctrl-C) or 143 (SIGTERM) and prints the command that resumes the run exactly where it stopped.
-    A second signal ends the run at once. During validation the training is saved as it was before. With several
-    processes all of them stop after the same iteration, whichever was signalled.
+    A second signal ends the run at once. During a validation the state before the validation is saved. With several
+    processes all of them stop after the same iteration, whichever received the signal.
     """
 
-    priority = 'LOWEST'  # the other hooks' part of the iteration is done before it is saved
+    priority = 'LOWEST'  # the other hooks have finished the iteration when it is saved
 
     def __init__(self) -> None:
-        self._signal: Optional[int] = None
-        self._before: dict = {}
+        self._signal = 0  # the first that was received
+        self._handlers: dict[int, Any] = {}  # by signal, those that were set before the training
 
     def before_train(self, runner: Runner) -> None:
-        """Take over the signals; a thread other than the main one cannot."""
-        self._checkpoint = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
-        if self._checkpoint is None:
-            runner.logger.warning('InterruptHook does nothing: default_hooks.checkpoint is no mixdet.CheckpointHook')
+        """Handle the signals; only the main thread can."""
+        checkpoint = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
+        if checkpoint is None:
+            runner.logger.warning(
+                'InterruptHook does nothing: default_hooks.checkpoint is not of type mixdet.CheckpointHook'
+            )
         elif threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in STATUS}
+            self._checkpoint = checkpoint
+            self._handlers = {number: signal.signal(number, self._receive) for number in STATUS}
 
-    def _note(self, number: int, frame: Optional[FrameType]) -> None:
-        if self._signal is not None:
+    def _receive(self, number: int, frame: Optional[FrameType]) -> None:
+        if self._signal:
             raise KeyboardInterrupt
         self._signal = number
         name = signal.Signals(number).name
         print(f'{name}: stopping after this iteration; again to stop at once', file=sys.stderr, flush=True)
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Stop if it was asked for."""
-        if self._stop(runner):
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Stop if a signal was received."""
+        if self._signalled(runner):
             self._leave(runner, runner.iter + 1)
 
-    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Stop if it was asked for; the validation is done again by the run that resumes."""
-        if self._before and self._stop(runner):
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Stop if a signal was received; the resumed run repeats the validation."""
+        if self._signalled(runner):
             for hook in runner.hooks:
-                if isinstance(hook, EMAHook):  # it validates the averaged weights in the place of the trained ones
+                if isinstance(hook, EMAHook):  # a validation has the averaged weights in place of the trained ones
                     hook.after_val_epoch(runner)
             self._leave(runner, runner.iter)
 
     def after_train(self, runner: Runner) -> None:
-        """Hand the signals back."""
-        for number, handler in self._before.items():
+        """Restore the handlers that were set before the training."""
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        self._before = {}
+        self._handlers = {}
 
-    def _stop(self, runner: Runner) -> bool:
+    def _signalled(self, runner: Runner) -> bool:
+        """Whether any of the processes has received a signal; asked by all of them together."""
+        if not self._handlers:
+            return False
         if runner.distributed:
-            flag = torch.tensor(self._signal or 0, device=get_device())
-            dist.all_reduce(flag, dist.ReduceOp.MAX)
-            self._signal = int(flag) or None
-        return self._signal is not None and self._checkpoint is not None
+            number = torch.tensor(self._signal, device=get_device())
+            dist.all_reduce(number, dist.ReduceOp.MAX)
+            self._signal = int(number)
+        return self._signal > 0
 
-    def _leave(self, runner: Runner, done: int) -> None:
+    def _leave(self, runner: Runner, done: int) -> NoReturn:
         path = self._checkpoint.save_now(runner, done)
         if runner.rank == 0:
             name = signal.Signals(self._signal).name
             print(f'{name}: stopped after iteration {done} of {runner.max_iters}, saved {path}')
-            print(f'go on with: {resume_command(sys.argv)}', flush=True)
+            print(f'resume with: {resume_command(sys.argv)}', flush=True)
         self.after_train(runner)
         raise SystemExit(STATUS[self._signal])
 
 
 def resume_command(argv: list[str]) -> str:
-    """The command that was given, with ``--resume`` from the latest checkpoint."""
+    """The command ``argv`` with ``--resume`` from the latest checkpoint."""
     kept = [
         word
         for before, word in zip(['', *argv], argv)

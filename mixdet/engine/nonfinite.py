@@ -1,40 +1,61 @@
-"""The first loss that is NaN or infinite: stop before the weights are spoilt, say where it came from, keep the step."""
+"""A loss that is NaN or infinite: stop before it reaches the weights, say where it came from, and save the step."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, NoReturn, Optional, Union
 
 import torch
 from mmengine.hooks import Hook
+from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
-from torch import nn
+from torch import Tensor, nn
 
 from mixdet.compat.checkpoints import allow
-from mixdet.engine.atomic import written_whole
+from mixdet.engine.atomic import atomic_path
 from mixdet.engine.checkpoint import read_checkpoint
-from mixdet.engine.models import unwrap_model
 from mixdet.engine.randomness import rng_state, set_rng_state
+from mixdet.engine.wrappers import optim_wrappers, unwrap_model
 from mixdet.errors import UserError
 from mixdet.registry import HOOKS
 
-IMAGES_NAMED = 16
+MAX_IMAGES = 16  # named in the message
+MAX_BOXES = 3
+
+Losses = dict[str, Union[Tensor, list[Tensor]]]  # a list has one item per level of the feature pyramid
+
+
+class _Check:
+    """Whether a loss is finite, computed on its device without waiting for it."""
+
+    def __init__(self, loss: Tensor) -> None:
+        self._finite, self._ready = torch.isfinite(loss), None
+        if loss.is_cuda:
+            host = torch.empty((), dtype=torch.bool, pin_memory=True)
+            self._finite = host.copy_(self._finite, non_blocking=True)
+            self._ready = torch.cuda.Event()
+            self._ready.record()
+
+    def __bool__(self) -> bool:
+        if self._ready is not None:
+            self._ready.synchronize()
+        return bool(self._finite)
 
 
 @HOOKS.register_module()
 class NonFiniteHook(Hook):
     """Ends a training at the first loss, or gradient, that is not finite, before the optimizer's step.
 
-    The error names the images, the first layer whose output is not finite and the boxes that no box should be; the
-    step is kept in ``work_dir/nonfinite_iter_N.pth``, which ``tools/replay.py CONFIG FILE`` runs again. In any config:
-    ``custom_hooks = [dict(type='mixdet.NonFiniteHook')]``.
+    The error names the images, the first layer whose output is not finite, and boxes that are not finite or empty. The
+    step is saved to ``work_dir/nonfinite_iter_N_rankR.pth``, which ``tools/replay.py CONFIG FILE`` runs again. In any
+    config: ``custom_hooks = [dict(type='mixdet.NonFiniteHook')]``.
 
-    The sum of the losses is looked at when the backward pass has been launched, so a GPU does not wait for it.
+    The sum of the losses is checked after the backward pass has been launched, so a GPU does not wait for it.
 
     Args:
-        gradients: look at every gradient as well; waits for the backward pass. Not with a loss scaler, whose
-            gradients overflow as a matter of course.
+        gradients: check every gradient as well; waits for the backward pass. Not done with a loss scaler, whose
+            gradients overflow in normal operation.
     """
 
     priority = 'VERY_HIGH'
@@ -42,53 +63,40 @@ class NonFiniteHook(Hook):
     def __init__(self, gradients: bool = False) -> None:
         self.gradients = gradients
         self._handles: list = []
+        self._batch: Any = None  # of the iteration that is running
+        self._losses: Losses = {}
+        self._finite: Optional[_Check] = None  # of a forward pass that has not been checked yet
 
     def before_train(self, runner: Runner) -> None:
-        """Listen to the model's losses and to the optimizer's steps."""
-        self._runner, self._finite, self._losses, self._batch = runner, None, {}, None
-        self._model = unwrap_model(runner.model)
-        self._scaled = hasattr(runner.optim_wrapper, 'loss_scaler')
-        self._handles = [self._model.register_forward_hook(self._note)]
-        wrappers = [runner.optim_wrapper]
-        if not isinstance(runner.optim_wrapper, OptimWrapper):
-            wrappers = list(runner.optim_wrapper.values())
+        """Register hooks on the model's losses and the optimizers' steps."""
+        self._runner, self._model = runner, unwrap_model(runner.model)
+        wrappers = optim_wrappers(runner.optim_wrapper)
+        self._scaled = any(hasattr(wrapper, 'loss_scaler') for wrapper in wrappers)
+        self._handles = [self._model.register_forward_hook(self._take_losses)]
         for wrapper in wrappers:
             self._handles.append(wrapper.optimizer.register_step_pre_hook(lambda *_: self._check(before_step=True)))
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Keep what is needed to run the step again."""
         self._batch, self._rng = data_batch, rng_state()
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Check iterations without an optimizer's step, of gradient accumulation."""
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Check the loss of an iteration without an optimizer step: accumulated, or skipped by a loss scaler."""
         self._check(before_step=False)
         self._batch = None
 
     def after_train(self, runner: Runner) -> None:
-        """Stop listening."""
+        """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
 
-    def _note(self, model: nn.Module, inputs: tuple, losses: Any) -> None:
-        if self._batch is None or not isinstance(losses, dict):
-            return  # not a training step
-        self._losses = losses
-        finite = torch.isfinite(total_loss(losses).detach())
-        if finite.is_cuda:
-            host = torch.empty((), dtype=torch.bool, pin_memory=True)
-            host.copy_(finite, non_blocking=True)
-            self._ready = torch.cuda.Event()
-            self._ready.record()
-            finite = host
-        else:
-            self._ready = None
-        self._finite = finite
+    def _take_losses(self, model: nn.Module, inputs: tuple, losses: Any) -> None:
+        if self._batch is not None and isinstance(losses, dict):  # a training step
+            self._losses, self._finite = losses, _Check(total_loss(losses).detach())
 
     def _check(self, before_step: bool) -> None:
         if self._finite is None:
             return
-        if self._ready is not None:
-            self._ready.synchronize()
         finite, self._finite = bool(self._finite), None
         if not finite:
             self._stop('loss')
@@ -97,7 +105,7 @@ class NonFiniteHook(Hook):
             if not torch.isfinite(torch.stack([gradient.sum() for gradient in gradients]).sum()):
                 self._stop('gradient')
 
-    def _stop(self, what: str) -> None:
+    def _stop(self, what: str) -> NoReturn:
         runner = self._runner
         self.after_train(runner)
         path = Path(runner.work_dir, f'nonfinite_iter_{runner.iter + 1}_rank{runner.rank}.pth')
@@ -108,22 +116,22 @@ class NonFiniteHook(Hook):
             iteration=runner.iter + 1,
             epoch=runner.epoch,
         )
-        with written_whole(path) as partial:
+        with atomic_path(path) as partial:
             torch.save(step, partial)
         losses = ', '.join(f'{name} {value.item():.4g}' for name, value in flat_losses(self._losses))
         set_rng_state(self._rng)
         report = examine_step(self._model, runner.optim_wrapper, self._batch)
         raise UserError(
             f'the {what} of iteration {runner.iter + 1} is not finite ({losses}); {report}; the weights were not '
-            f'changed; see the step again: python tools/replay.py CONFIG {path}'
+            f'changed; to run the step again: python tools/replay.py CONFIG {path}'
         )
 
 
-def read_step(path: str) -> dict:
-    """The step that ``NonFiniteHook`` kept, loaded without executing anything.
+def read_step(path: str) -> dict[str, Any]:
+    """The step that ``NonFiniteHook`` saved, loaded without executing anything.
 
     Raises:
-        UserError: if the file is not one of its.
+        UserError: if the file is another one.
     """
     from mmdet.structures import DetDataSample
     from mmdet.structures.bbox import HorizontalBoxes
@@ -133,43 +141,46 @@ def read_step(path: str) -> dict:
     allow(DetDataSample, InstanceData, PixelData, HorizontalBoxes, BitmapMasks, PolygonMasks)
     step = read_checkpoint(path)
     if not {'state_dict', 'batch', 'rng', 'iteration'} <= set(step):
-        raise UserError(f'{path} is no file of mixdet.NonFiniteHook')
+        raise UserError(f'{path} was not saved by mixdet.NonFiniteHook; give the nonfinite_iter_N file of a work dir')
     return step
 
 
-def total_loss(losses: dict) -> torch.Tensor:
+def total_loss(losses: Losses) -> Tensor:
     """The sum of all losses of ``losses``, as MMEngine's ``parse_losses`` adds them."""
-    return sum(value for name, value in flat_losses(losses) if 'loss' in name)
+    values = [value for name, value in flat_losses(losses) if 'loss' in name]
+    return torch.stack(values).sum() if values else torch.zeros(())
 
 
-def flat_losses(losses: dict) -> Iterator[tuple[str, torch.Tensor]]:
-    """Each loss by name; lists, of several levels, are summed."""
+def flat_losses(losses: Losses) -> Iterator[tuple[str, Tensor]]:
+    """Each loss by name, a mean over its elements; lists are summed."""
     for name, value in losses.items():
-        if isinstance(value, torch.Tensor):
+        if isinstance(value, Tensor):
             yield name, value.float().mean()
-        elif isinstance(value, (list, tuple)):
-            yield name, sum(item.float().mean() for item in value)
+        elif isinstance(value, (list, tuple)) and value:
+            yield name, torch.stack([item.float().mean() for item in value]).sum()
 
 
-def examine_step(model: nn.Module, optim_wrapper: OptimWrapper, batch: dict) -> str:
-    """Run the step again, watching every layer; says where the first value that is not finite comes from.
+def examine_step(model: BaseModel, optim_wrapper: OptimWrapper, batch: Any) -> str:
+    """Run a training step, watching every layer; says where the first value that is not finite comes from.
 
-    The generators must be as they were before the step. Gradients are computed and left in the model.
+    The generators must be in the state of before the step. The gradients are left in the model; no weight is changed.
     """
     model.zero_grad()
-    with _watched(model) as found, optim_wrapper.optim_context(model):
+    with _watched(model) as found, ExitStack() as contexts:
+        for wrapper in optim_wrappers(optim_wrapper):
+            contexts.enter_context(wrapper.optim_context(model))
         losses = model(**model.data_preprocessor(batch, True), mode='loss')
         total = total_loss(losses)
     samples = list(batch.get('data_samples', [])) if isinstance(batch, dict) else []
     parts = [f'images {_names(samples, range(len(samples)))}'] if samples else []
-    parts += _wrong_boxes(samples)
+    parts += _bad_boxes(samples)
     broken = [name for name, value in model.named_parameters() if not torch.isfinite(value).all()]
     if broken:
         parts.append(f'{len(broken)} weights were not finite before the step, such as {broken[0]}')
     if found:
         name, kind, rows = found[0]
-        of = f' for images {_names(samples, rows)}' if rows and len(rows) < len(samples) else ''
-        parts.append(f'the first layer whose output is not finite is {name} ({kind}){of}')
+        where = f' for images {_names(samples, rows)}' if rows and len(rows) < len(samples) else ''
+        parts.append(f'the first layer whose output is not finite is {name} ({kind}){where}')
     elif not torch.isfinite(total):
         wrong = [name for name, value in flat_losses(losses) if not torch.isfinite(value)]
         parts.append(f'the output of every layer is finite, the loss is not: {", ".join(wrong)}')
@@ -178,18 +189,18 @@ def examine_step(model: nn.Module, optim_wrapper: OptimWrapper, batch: dict) -> 
         wrong = [
             name for name, p in model.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all()
         ]
-        parts.append(f'the gradient is not finite for {wrong[-1]}' if wrong else 'all is finite this time')
+        parts.append(f'the gradient is not finite for {wrong[-1]}' if wrong else 'everything is finite this time')
     return '; '.join(parts)
 
 
 @contextmanager
-def _watched(model: nn.Module) -> Iterator[list]:
-    """Layers with an output that is not finite, in the order in which they ran: name, class, rows of the batch."""
+def _watched(model: nn.Module) -> Iterator[list[tuple[str, str, list[int]]]]:
+    """Yields a list of the layers with an output that is not finite, as they run: name, class, rows of the batch."""
     found: list = []
 
-    def watch(name: str):
+    def watch(name: str) -> Callable[[nn.Module, tuple, Any], None]:
         def check(module: nn.Module, inputs: tuple, output: Any) -> None:
-            if isinstance(output, torch.Tensor) and output.is_floating_point() and not torch.isfinite(output).all():
+            if isinstance(output, Tensor) and output.is_floating_point() and not torch.isfinite(output).all():
                 rows = (~torch.isfinite(output.flatten(1))).any(1) if output.dim() > 1 else output.new_zeros(0)
                 found.append((name, type(module).__name__, rows.nonzero().flatten().tolist()))
 
@@ -204,20 +215,21 @@ def _watched(model: nn.Module) -> Iterator[list]:
             handle.remove()
 
 
-def _names(samples: list, rows) -> str:
+def _names(samples: list, rows: Iterable[int]) -> str:
+    """The ids of the images in ``rows`` of the batch."""
     names = [f'{samples[row].metainfo.get("img_id", row)}' for row in rows if row < len(samples)]
-    more = f' and {len(names) - IMAGES_NAMED} more' if len(names) > IMAGES_NAMED else ''
-    return ', '.join(names[:IMAGES_NAMED]) + more
+    more = f' and {len(names) - MAX_IMAGES} more' if len(names) > MAX_IMAGES else ''
+    return ', '.join(names[:MAX_IMAGES]) + more
 
 
-def _wrong_boxes(samples: list) -> list[str]:
-    """Boxes that are not finite or have no size; nothing where a sample has no boxes."""
-    wrong = []
+def _bad_boxes(samples: list) -> list[str]:
+    """A message for each of the first boxes that are not finite or empty."""
+    messages = []
     for row, sample in enumerate(samples):
         boxes: Optional[Any] = getattr(getattr(sample, 'gt_instances', None), 'bboxes', None)
         boxes = getattr(boxes, 'tensor', boxes)
         if boxes is None or not len(boxes) or boxes.size(1) != 4:
             continue
         bad = ~torch.isfinite(boxes).all(1) | (boxes[:, 2:] <= boxes[:, :2]).any(1)
-        wrong += [f'image {_names(samples, [row])} has the box {box}' for box in boxes[bad].tolist()]
-    return wrong[:3]
+        messages += [f'image {_names(samples, [row])} has the box {box}' for box in boxes[bad].tolist()]
+    return messages[:MAX_BOXES]

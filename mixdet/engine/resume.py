@@ -1,93 +1,108 @@
-"""The state of a run that MMEngine does not save, and its data loaders made a function of the seed."""
+"""Exact resume: the state of a run that MMEngine does not save, and data that depend on the seed alone."""
 
-from typing import Optional
+import contextlib
+from collections.abc import Iterator
+from typing import Optional, TypedDict
 
+import torch
 from mmengine.dist import all_gather_object, get_rank, get_world_size
-from mmengine.optim import OptimWrapper
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
-from torch.utils.data import DataLoader, IterableDataset
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapperDict
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from mixdet.compat.loops import begin_within_epoch
-from mixdet.engine.models import unwrap_model
-from mixdet.engine.randomness import (
-    Batches,
-    SeededBatchSampler,
-    SeededDataset,
-    rng_state,
-    seeded,
-    seeded_loader,
-    set_rng_state,
-)
+from mixdet.compat.loops import begin_at_epoch_start, begin_within_epoch
+from mixdet.engine.randomness import rng_state, set_rng_state
+from mixdet.engine.seeded_data import SeededLoader, seed_epoch, seed_loaders
+from mixdet.engine.wrappers import unwrap_model
 
-# they keep images or sizes of earlier iterations, which nobody saves
-STATEFUL = {'CachedMosaic', 'CachedMixUp', 'BatchSyncRandomResize'}
+STATE = 'mixdet_state'  # key in a checkpoint
 
 
-def seed_loaders(runner: Runner) -> None:
-    """Rebuild the data loaders of training and validation so that a sample depends on the seed and its place alone.
+class ProcessState(TypedDict):
+    """What each process saves."""
 
-    The data sets are not built again. What cannot be made so is left as it is, with a warning.
+    rng: dict  # see rng_state
+    gradients: dict[str, torch.Tensor]  # accumulated so far, by parameter
+
+
+class RunState(TypedDict):
+    """What a checkpoint holds beside MMEngine's content."""
+
+    validated: bool  # whether the validation due at this point is done
+    batches: int  # in an epoch
+    processes: list[ProcessState]
+
+
+class ExactResumeHook(Hook):
+    """Has a resumed run continue exactly as if it had never stopped, also from within an epoch.
+
+    Batches, augmentation, generators, accumulated gradients and a due validation are those of an uninterrupted run.
+    ``mixdet.CheckpointHook`` adds this hook to its runner.
     """
-    loop, key = runner.train_loop, (runner.seed, get_rank())
-    if not isinstance(loop, (EpochBasedTrainLoop, IterBasedTrainLoop)):
-        return runner.logger.warning(f'{type(loop).__name__}: a resumed run will not see the same data')
-    if isinstance(loop.dataloader.dataset, IterableDataset):
-        return runner.logger.warning('iterable data set: a resumed run will not see the same data')
-    endless = isinstance(loop, IterBasedTrainLoop)
-    loop.dataloader = seeded_loader(_fresh_loader(runner, 'train_dataloader', loop.dataloader), key, endless)
-    if endless:
-        loop.dataloader_iterator = Batches(loop.dataloader, loop.iter)
-    if runner.val_loop is not None and not isinstance(runner.val_dataloader.dataset, IterableDataset):
-        runner.val_loop.dataloader = seeded_loader(runner.val_dataloader, key)
-    config = str([runner.cfg.get('train_dataloader'), runner.cfg.get('model')])
-    stateful = sorted(name for name in STATEFUL if f"'{name}'" in config)
-    if stateful:
-        runner.logger.warning(f'{", ".join(stateful)} keep a state of their own: a resumed run is not exact')
+
+    priority = 'VERY_LOW'
+
+    def __init__(self) -> None:
+        self._loaded: Optional[RunState] = None  # from the checkpoint, until the training begins
+        self._captured: Optional[RunState] = None  # for the checkpoint that is being saved
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Keep the run's state until the training begins."""
+        if runner._resume:
+            self._loaded = checkpoint.get(STATE)
+
+    def before_train(self, runner: Runner) -> None:
+        """Seed the data and restore the run's state."""
+        seed_loaders(runner)
+        if runner._resume:
+            restore(runner, self._loaded)
+        self._loaded = None
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Seed the epoch."""
+        seed_epoch(runner)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """The next epoch begins with its first batch."""
+        begin_at_epoch_start(runner.train_loop)
+
+    @contextlib.contextmanager
+    def saving(self, runner: Runner, validated: bool) -> Iterator[None]:
+        """Inside, checkpoints get the run's state. Every process must enter, since each has a part of the state.
+
+        Args:
+            runner: the runner, after an iteration, an epoch or a validation.
+            validated: whether the validation due at this point is done.
+        """
+        self._captured = capture(runner, validated)
+        try:
+            yield
+        finally:
+            self._captured = None
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Add the run's state."""
+        if self._captured is not None:
+            checkpoint[STATE] = self._captured
 
 
-def _fresh_loader(runner: Runner, name: str, loader: DataLoader) -> DataLoader:
-    """``loader`` anew from its config: a sampler may have been drawn from already, or have another run's seed."""
-    cfg = runner.cfg.get(name)
-    if not isinstance(cfg, dict):
-        return loader  # the user made it
-    cfg = {key: value for key, value in cfg.items() if key != 'num_batch_per_epoch'}  # the data set is cut already
-    with seeded(runner.seed):
-        return runner.build_dataloader(
-            dict(cfg, dataset=SeededDataset(loader.dataset)),
-            seed=runner.seed,
-            diff_rank_seed=runner._randomness_cfg.get('diff_rank_seed', False),
-        )
+def capture(runner: Runner, validated: bool) -> RunState:
+    """The state to save, see ``ExactResumeHook.saving``."""
+    mine = ProcessState(rng=rng_state(), gradients=_gradients(runner))
+    return RunState(validated=validated, batches=len(runner.train_dataloader), processes=all_gather_object(mine))
 
 
-def set_epoch(runner: Runner) -> None:
-    """Seed the coming epoch of an epoch-based loop."""
-    sampler = runner.train_dataloader.batch_sampler
-    if isinstance(sampler, SeededBatchSampler) and isinstance(runner.train_loop, EpochBasedTrainLoop):
-        sampler.epoch = runner.epoch
-
-
-def capture(runner: Runner, validated: bool) -> dict:
-    """The state to save; called in every process.
-
-    Args:
-        runner: the runner, after an iteration, an epoch or a validation.
-        validated: whether the validation due at this point is done.
-    """
-    mine = dict(rng=rng_state(), gradients=_gradients(runner))
-    return dict(validated=validated, batches=len(runner.train_dataloader), processes=all_gather_object(mine))
-
-
-def _gradients(runner: Runner) -> dict:
-    """What gradient accumulation has gathered so far."""
+def _gradients(runner: Runner) -> dict[str, torch.Tensor]:
+    """The gradients that gradient accumulation has summed so far."""
     wrapper = runner.optim_wrapper
-    if isinstance(wrapper, OptimWrapper) and wrapper._accumulative_counts == 1:
-        return {}
+    if not isinstance(wrapper, OptimWrapperDict) and wrapper._accumulative_counts == 1:
+        return {}  # with several optimizers the model decides when each of them takes a step
     parameters = unwrap_model(runner.model).named_parameters()
     return {name: parameter.grad.cpu() for name, parameter in parameters if parameter.grad is not None}
 
 
-def restore(runner: Runner, state: Optional[dict]) -> None:
-    """Put ``state`` of ``capture`` back, go to the batch where it was taken, and validate if that was due."""
+def restore(runner: Runner, state: Optional[RunState]) -> None:
+    """Restore ``state`` of ``capture``, go to the batch where it was taken, and validate if that was due."""
     batches = len(runner.train_dataloader)
     if state is not None and state['batches'] != batches:
         runner.logger.warning(f'an epoch had {state["batches"]} batches and has {batches} now: not an exact resume')
@@ -95,8 +110,8 @@ def restore(runner: Runner, state: Optional[dict]) -> None:
         _go_to_batch(runner, batches)
     if state is None:
         return runner.logger.warning(
-            'the checkpoint was not saved by mixdet.CheckpointHook: the training goes on from it, but not exactly as '
-            'if it had not stopped'
+            'the checkpoint was not saved by mixdet.CheckpointHook: the training continues from it, but not exactly '
+            'as if it had never stopped'
         )
     if len(state['processes']) != get_world_size():
         runner.logger.warning(
@@ -113,9 +128,9 @@ def restore(runner: Runner, state: Optional[dict]) -> None:
 
 
 def _go_to_batch(runner: Runner, batches: int) -> None:
-    """Begin within the epoch if it was saved there."""
+    """Begin within the epoch if the checkpoint was saved there."""
     loop = runner.train_loop
-    if not isinstance(loop, EpochBasedTrainLoop) or not isinstance(loop.dataloader.batch_sampler, SeededBatchSampler):
+    if not isinstance(loop, EpochBasedTrainLoop) or not isinstance(loop.dataloader, SeededLoader):
         return
     first = loop.iter - loop.epoch * batches
     if 0 < first <= batches:
@@ -124,7 +139,7 @@ def _go_to_batch(runner: Runner, batches: int) -> None:
 
 
 def _validation_is_due(runner: Runner) -> bool:
-    """The question that MMEngine's loops ask after an epoch or iteration."""
+    """Whether MMEngine's loops would validate now, after the epoch or iteration that is done."""
     loop = runner.train_loop
     if runner.val_loop is None:
         return False

@@ -18,7 +18,7 @@ from mixdet.benchmark.complexity import count_complexity
 from mixdet.benchmark.latency import measure_latency
 from mixdet.benchmark.timing import device_name
 from mixdet.datasets.wrappers import unwrap_dataset, wrapped_datasets
-from mixdet.engine.models import unwrap_model
+from mixdet.engine.wrappers import unwrap_model
 from mixdet.errors import first_line
 
 PACKAGES = ('mmengine', 'onedl-mmengine', 'mmcv', 'mmcv-lite', 'onedl-mmcv', 'mmdet', 'onedl-mmdetection', 'numpy')

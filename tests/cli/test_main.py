@@ -1,7 +1,20 @@
+import sys
+import warnings
+
 import pytest
 
+from mixdet.cli import main
 from mixdet.cli.main import TRACEBACK, run_tool, user_input
 from mixdet.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def settings(monkeypatch):
+    """Calls of ``keep_freed_memory``, whose settings would outlive a test; and no traceback on request."""
+    calls = []
+    monkeypatch.setattr(main, 'keep_freed_memory', lambda: calls.append(1))
+    monkeypatch.delenv(TRACEBACK, raising=False)
+    return calls
 
 
 def fail(error):
@@ -14,11 +27,21 @@ def test_bad_input_is_one_line_and_status_2(capsys):
     assert status.value.code == 2 and capsys.readouterr().err == 'error: a long story\n'
 
 
-def test_status_of_success_and_interrupt():
-    for main, expected in ((lambda: None, 0), (lambda: fail(KeyboardInterrupt()), 130)):
-        with pytest.raises(SystemExit) as status:
-            run_tool(main)
-        assert status.value.code == expected
+@pytest.mark.parametrize(
+    ('tool', 'status', 'text'),
+    [
+        (lambda: None, 0, ''),
+        (lambda: fail(KeyboardInterrupt()), 130, ''),
+        (lambda: sys.exit(), 0, ''),
+        (lambda: sys.exit(143), 143, ''),
+        (lambda: sys.exit('the training failed'), 1, 'the training failed\n'),
+    ],
+)
+def test_exit_status(capsys, settings, tool, status, text):
+    with pytest.raises(SystemExit) as stop:
+        run_tool(tool)
+    assert stop.value.code == status and capsys.readouterr().err == text
+    assert settings == [1]
 
 
 def test_bugs_keep_their_traceback():
@@ -32,12 +55,33 @@ def test_traceback_of_bad_input_on_request(monkeypatch):
         run_tool(lambda: fail(UserError('x')))
 
 
-@pytest.mark.parametrize(('error', 'message'), [
-    (ValueError('kernel_sizes=4: odd'), 'c.py: kernel_sizes=4: odd'),
-    (TypeError('got an unexpected keyword'), 'c.py: TypeError: got an unexpected keyword'),
-    (FileNotFoundError(2, 'No such file', 'a.json'), 'c.py: file a.json does not exist'),
-    (UserError('told already'), '^told already$'),
-])  # fmt: skip
-def test_what_goes_wrong_with_a_config_is_told_of_it(error, message):
-    with pytest.raises(UserError, match=message), user_input('c.py'):
+def test_warnings_that_a_user_cannot_act_on_are_not_shown():
+    def warn():
+        warnings.warn('torch.meshgrid: in an upcoming release', stacklevel=1)
+        warnings.warn('a new one', stacklevel=1)
+
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter('always')
+        with pytest.raises(SystemExit):
+            run_tool(warn)
+    assert [str(warning.message) for warning in shown] == ['a new one']
+
+
+@pytest.mark.parametrize(
+    ('error', 'reason'),
+    [
+        (ValueError('kernel_sizes=4: odd'), 'kernel_sizes=4: odd'),
+        (TypeError('unexpected keyword'), 'TypeError: unexpected keyword'),
+        (FileNotFoundError(2, 'No such file', 'a.json'), 'file a.json does not exist'),
+        (FileNotFoundError('gone'), 'FileNotFoundError: gone'),
+    ],
+)
+def test_errors_of_a_config_name_it(error, reason):
+    with pytest.raises(UserError) as raised, user_input('c.py'):
         fail(error)
+    assert str(raised.value) == f'c.py: {reason} (traceback: MIXDET_TRACEBACK=1)'
+
+
+def test_reported_errors_stay_as_they_are():
+    with pytest.raises(UserError, match='^reported$'), user_input('c.py'):
+        fail(UserError('reported'))

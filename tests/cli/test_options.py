@@ -35,13 +35,13 @@ def test_known_keys_are_merged(options):
 @pytest.mark.parametrize(
     ('key', 'message'),
     [
-        ('trian_cfg.max_epochs', "no key 'trian_cfg' in the config; did you mean train_cfg"),
-        ('train_cfg.max_epoch', "no key 'max_epoch' in train_cfg; did you mean max_epochs"),
-        ('model.backbone.frozen_stage', "no key 'frozen_stage' in model.backbone; did you mean frozen_stages"),
+        ('trian_cfg.max_epochs', "unknown key 'trian_cfg' in the config; did you mean train_cfg"),
+        ('train_cfg.max_epoch', "unknown key 'max_epoch' in train_cfg; did you mean max_epochs"),
+        ('model.backbone.frozen_stage', "unknown key 'frozen_stage' in model.backbone; did you mean frozen_stages"),
         ('model.backbone.arch.size', "model.backbone.arch is 's', it has no keys"),
         ('train_dataloader.batchsize', 'did you mean batch_size'),
-        ('optim_wrapper.optimizer.learning_rate', "no key 'learning_rate' in optim_wrapper.optimizer"),
-        ('custom_hooks.9.type', "custom_hooks is a list of 3, '9' is not in it"),
+        ('optim_wrapper.optimizer.learning_rate', "unknown key 'learning_rate' in optim_wrapper.optimizer"),
+        ('custom_hooks.9.type', "custom_hooks is a list of 3; '9' is not an index of it"),
     ],
 )
 def test_unknown_keys_are_named(key, message):

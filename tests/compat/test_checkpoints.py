@@ -50,7 +50,7 @@ def test_hostile_files_are_refused(tmp_path, monkeypatch, attack):
     assert os.listdir() == ['a.pth']
 
 
-def test_only_statistics_are_served():
+def test_only_statistics_are_resolved():
     assert history_method(HistoryBuffer, 'mean') is HistoryBuffer.mean
     for owner, name in ((HistoryBuffer, 'update'), (os, 'system'), (str, 'mean')):
         with pytest.raises(ValueError, match='not allowed'):
@@ -82,7 +82,7 @@ def test_downloads_are_loaded_without_executing(monkeypatch):
     assert seen['weights_only'] is True
 
 
-def test_weights_of_strangers_are_refused_in_one_line(tmp_path, monkeypatch):
+def test_untrusted_weights_are_refused_in_one_line(tmp_path, monkeypatch):
     from mmengine.runner.checkpoint import load_checkpoint
 
     monkeypatch.chdir(tmp_path)

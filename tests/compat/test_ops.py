@@ -1,4 +1,4 @@
-"""The operators that stand in for mmcv's, against definitions and against mmcv's compiled ones."""
+"""The substitutes for mmcv's operators, against their definitions and against mmcv's compiled ones."""
 
 import importlib.util
 import os
@@ -18,7 +18,7 @@ from mixdet.compat.stack import installed_version
 
 @pytest.fixture(scope='session')
 def compiled_mmcv(tmp_path_factory):
-    """Folder with mmcv and its compiled operators, unpacked from the wheel."""
+    """Folder of mmcv with its compiled operators, unpacked from the wheel."""
     if sys.version_info[:2] != (3, 11):
         pytest.skip('the wheel is for Python 3.11')
     folder = tmp_path_factory.mktemp('mmcv')
@@ -45,7 +45,7 @@ def random_boxes(count, seed, extent=100.0, digits=None):
 
 
 def greedy(boxes, scores, threshold, offset):
-    """Non-maximum suppression as its definition says."""
+    """Non-maximum suppression by its definition."""
     left, keep = scores.sort(0, descending=True)[1], []
     while len(left):
         best, left = left[0], left[1:]
@@ -80,9 +80,9 @@ def test_nms_in_blocks_is_nms(count, seed):
 @pytest.mark.parametrize('threshold', [0.45, 0.7])
 @pytest.mark.parametrize('digits', [None, 2])
 def test_nms_equals_compiled_mmcv(compiled, count, threshold, digits):
-    """Bit for bit, also where scores tie and overlaps fall on the threshold (digits)."""
+    """Bit for bit, also with equal scores and IoUs at the threshold (digits)."""
     boxes, scores = random_boxes(count, seed=count, extent=400.0, digits=digits)
-    boxes[:, ::2] += torch.arange(count)[:, None] % 7 * 1000.0  # seven classes apart, as batched_nms moves them
+    boxes[:, ::2] += torch.arange(count)[:, None] % 7 * 1000.0  # seven classes, moved apart as batched_nms does
     for offset in (0, 1):
         expected = compiled.nms(boxes, scores, iou_threshold=threshold, offset=offset)
         assert torch.equal(ops.nms(boxes, scores, threshold, offset), expected)
@@ -110,7 +110,7 @@ def test_roi_align_equals_compiled_mmcv(compiled, sampling_ratio, aligned):
         pool_mode=1,
         aligned=aligned,
     )
-    upstream = torch.randn(24, 5, 3, 4)
+    upstream = torch.randn(24, 5, 3, 4, generator=torch.Generator().manual_seed(1))
     results = []
     for module in (ops, compiled):
         output, gradient = features.new_zeros(24, 5, 3, 4), torch.zeros_like(features)

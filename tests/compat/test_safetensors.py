@@ -27,7 +27,7 @@ def test_other_files_still_go_to_mmengines_loaders(tmp_path):
     assert 'http' in CheckpointLoader._get_checkpoint_loader('https://x/a.pth').__name__
 
 
-def test_damaged_file_is_one_line(tmp_path):
+def test_a_damaged_file_is_refused_in_one_line(tmp_path):
     safetensors.save_file({'a': torch.zeros(100)}, tmp_path / 'a.safetensors')
     for name, content in (('cut', (tmp_path / 'a.safetensors').read_bytes()[:50]), ('text', b'not at all a file')):
         (tmp_path / f'{name}.safetensors').write_bytes(content)

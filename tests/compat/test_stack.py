@@ -9,7 +9,7 @@ from mixdet.compat import stack
 
 
 def fake(folder, **versions):
-    """Packages that consist of a version, as ``installed_version`` reads them."""
+    """Packages that hold nothing but a version."""
     for name, version in versions.items():
         (folder / name).mkdir()
         (folder / name / '__init__.py').write_text('')
@@ -48,7 +48,7 @@ def test_reads_versions_without_importing():
         (dict(torch='1.13.1+cu117'), 'mixdet needs torch>=2.0'),
     ],
 )
-def test_wrong_versions_are_told_in_one_line(tmp_path, versions, message):
+def test_wrong_versions_are_reported_in_one_line(tmp_path, versions, message):
     path = os.pathsep.join([str(fake(tmp_path, **versions)), str(ROOT)])
     done = subprocess.run(
         [sys.executable, '-c', 'import mixdet'], env={**os.environ, 'PYTHONPATH': path}, capture_output=True, text=True
@@ -66,7 +66,7 @@ def test_reads_the_forks_versions(tmp_path, monkeypatch):
     assert stack.installed_version('forked') == pytest.__version__
 
 
-def test_missing_packages_are_told_in_one_line(monkeypatch):
+def test_missing_packages_are_reported_in_one_line(monkeypatch):
     monkeypatch.setattr(stack, 'find_spec', lambda name: None)
     with pytest.raises(
         ImportError, match=r"^mixdet needs torch, which is not installed: pip install 'torch==2\.13\.0'$"

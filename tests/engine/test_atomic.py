@@ -1,12 +1,14 @@
+import os
+
 import pytest
 
-from mixdet.engine.atomic import write_text, written_whole
+from mixdet.engine.atomic import atomic_path, write_text
 
 
 def test_the_old_content_stays_until_the_new_is_whole(tmp_path):
     path = tmp_path / 'a'
     write_text(path, 'old')
-    with pytest.raises(ZeroDivisionError), written_whole(path) as partial:
+    with pytest.raises(ZeroDivisionError), atomic_path(path) as partial:
         partial.write_text('ne')
         assert path.read_text() == 'old' and partial.parent == path.parent
         1 / 0  # noqa: B018
@@ -15,10 +17,39 @@ def test_the_old_content_stays_until_the_new_is_whole(tmp_path):
     assert path.read_text() == 'new' and [file.name for file in tmp_path.iterdir()] == ['a']
 
 
-def test_it_is_synced_before_it_is_renamed(tmp_path, monkeypatch):
+def test_file_and_folder_are_synced_around_the_rename(tmp_path, monkeypatch):
+    """The folder as well: else a machine that fails may forget the rename, and with it the file."""
     calls = []
-    monkeypatch.setattr('os.fsync', lambda descriptor: calls.append('sync'))
-    replace = __import__('os').replace
+    folder = tmp_path.stat().st_ino
+
+    def sync(descriptor):
+        calls.append('folder' if os.fstat(descriptor).st_ino == folder else 'file')
+
+    replace = os.replace
+    monkeypatch.setattr('os.fsync', sync)
     monkeypatch.setattr('os.replace', lambda *paths: (calls.append('rename'), replace(*paths)))
     write_text(tmp_path / 'a', 'x')
-    assert calls[:2] == ['sync', 'rename']
+    assert calls == ['file', 'rename', 'folder']
+
+
+def test_systems_that_cannot_open_folders_write_too(tmp_path, monkeypatch):
+    open_ = os.open
+
+    def no_folders(path, *args, **options):
+        if os.path.isdir(path):
+            raise PermissionError(path)  # Windows
+        return open_(path, *args, **options)
+
+    monkeypatch.setattr('os.open', no_folders)
+    write_text(tmp_path / 'a', 'x')
+    assert (tmp_path / 'a').read_text() == 'x'
+
+
+def test_no_descriptor_is_left_open(tmp_path, monkeypatch):
+    opened, closed = [], []
+    open_, close = os.open, os.close
+    monkeypatch.setattr('os.open', lambda *args: opened.append(open_(*args)) or opened[-1])
+    monkeypatch.setattr('os.close', lambda descriptor: (closed.append(descriptor), close(descriptor)))
+    monkeypatch.setattr('os.fsync', lambda descriptor: (_ for _ in ()).throw(OSError) if opened else None)
+    write_text(tmp_path / 'a', 'x')
+    assert len(opened) == 1 and closed == opened

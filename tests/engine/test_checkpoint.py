@@ -33,7 +33,7 @@ class Attack:
         return os.system, ('touch hacked',)
 
 
-def test_bad_files_are_told_apart(saved, tmp_path, monkeypatch):
+def test_damaged_files_are_refused_in_one_line(saved, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     whole = saved.read_bytes()
     cases = {
@@ -54,7 +54,7 @@ def test_bad_files_are_told_apart(saved, tmp_path, monkeypatch):
 
 
 class Chain:
-    """A call whose function is itself looked up by a call."""
+    """A call of a function that is itself the result of a call."""
 
     def __reduce__(self):
         return getattr, (str, 'format')

@@ -24,7 +24,7 @@ def latest(folder):
     return Path(folder, 'last_checkpoint').read_text()
 
 
-def test_old_files_go_only_when_the_new_one_is_there(tmp_path, monkeypatch):
+def test_old_files_are_removed_after_the_new_one_is_saved(tmp_path, monkeypatch):
     seen = []
     remove = CheckpointHook._remove
 
@@ -45,7 +45,7 @@ def test_old_files_go_only_when_the_new_one_is_there(tmp_path, monkeypatch):
 def test_a_run_killed_before_the_old_file_is_removed_removes_it_when_it_resumes(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(CheckpointHook, '_remove', lambda self, path: (_ for _ in ()).throw(Killed))
-        patch.setattr('tiny_training.Killed', KeyError)  # let it through
+        patch.setattr('tiny_training.Killed', KeyError)  # so that train does not catch it
         train(config(tmp_path, max_keep_ckpts=1))
     assert files(tmp_path) == ['iter_3.pth', 'iter_6.pth']
     train(config(tmp_path, max_keep_ckpts=1), resume=True)
@@ -53,7 +53,7 @@ def test_a_run_killed_before_the_old_file_is_removed_removes_it_when_it_resumes(
 
 
 @pytest.mark.parametrize('damage', ['truncated', 'empty', 'one byte', 'gone'])
-def test_the_newest_whole_checkpoint_is_taken(tmp_path, damage):
+def test_the_newest_intact_checkpoint_is_taken(tmp_path, damage):
     expected = outcome(train(config(tmp_path / 'whole')))
     train(config(tmp_path / 'a'), kill_at=8)
     newest = tmp_path / 'a/iter_6.pth'
@@ -67,7 +67,7 @@ def test_the_newest_whole_checkpoint_is_taken(tmp_path, damage):
         newest.write_bytes({'truncated': content[:middle], 'empty': b'', 'one byte': flipped}[damage])
     runner = train(config(tmp_path / 'a'), resume=True)
     log = next(Path(runner.log_dir).glob('*.log')).read_text()
-    assert f'{newest} is left out' in log and 'iter_3.pth, the newest whole checkpoint' in log
+    assert f'{newest} is skipped' in log and 'iter_3.pth, the newest intact checkpoint' in log
     assert difference(outcome(runner), expected) == 0.0
 
 
@@ -78,7 +78,7 @@ def test_a_checkpoint_not_yet_noted_as_the_latest_is_found(tmp_path):
     started = []
     train(config(tmp_path), resume=True, hooks=[spy(started)])
     assert started == [6]
-    # and noted, even if nothing is left to be done
+    # and noted, even if the training is complete
     train(config(tmp_path))
     whole, noted = latest(tmp_path), str(tmp_path / 'iter_3.pth')
     assert whole != noted
@@ -103,27 +103,27 @@ def spy(started):
     return Spy()
 
 
-def test_no_whole_checkpoint_is_an_error(tmp_path):
+def test_no_intact_checkpoint_is_an_error(tmp_path):
     train(config(tmp_path), kill_at=4)
     (tmp_path / 'iter_3.pth').write_bytes(b'')
-    with pytest.raises(UserError, match='no checkpoint in .* is whole'):
+    with pytest.raises(UserError, match='no checkpoint in .* is intact'):
         train(config(tmp_path), resume=True)
 
 
-def test_nothing_to_resume_starts_anew(tmp_path):
+def test_with_nothing_to_resume_the_training_starts_from_the_beginning(tmp_path):
     runner = train(config(tmp_path), resume=True)
     assert runner.iter == EPOCHS * BATCHES
     assert 'nothing to resume' in next(Path(runner.log_dir).glob('*.log')).read_text()
 
 
-def test_a_full_disk_leaves_the_checkpoints_before(tmp_path):
+def test_a_full_disk_leaves_the_earlier_checkpoints(tmp_path):
     resource = pytest.importorskip('resource')
 
     def fill(runner, out_dir, filename, **kwargs):
         if runner.iter < 5:
             return save(runner, out_dir, filename, **kwargs)
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))  # as much as is free
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))  # bytes: the space that is left
         try:
             return save(runner, out_dir, filename, **kwargs)
         finally:
@@ -183,7 +183,7 @@ def test_checkpoints_of_mmengine_resume_with_a_warning(tmp_path):
     assert 'not saved by mixdet.CheckpointHook' in next(Path(runner.log_dir).glob('*.log')).read_text()
 
 
-def test_a_metric_that_is_not_there_is_named(tmp_path):
+def test_a_missing_metric_is_named(tmp_path):
     with pytest.raises(UserError, match="save_best='coco/bbox_mAP' is not among the metrics: tiny/error"):
         train(config(tmp_path, save_best='coco/bbox_mAP', rule='greater'))
     assert torch.load(latest(tmp_path), weights_only=True)['meta']['iter'] == 3

@@ -7,7 +7,7 @@ from mmengine.hooks import Hook
 from tiny_training import BATCHES, config, difference, log_lines, outcome, train
 
 from mixdet.engine import InterruptHook
-from mixdet.engine.interrupt import resume_command
+from mixdet.engine.interrupt import STATUS, resume_command
 
 
 @pytest.fixture(autouse=True)
@@ -15,8 +15,17 @@ def short_start(monkeypatch):
     monkeypatch.setattr('mmengine.runner.Runner._log_env', lambda *args: None)
 
 
+@pytest.fixture(autouse=True)
+def handlers():
+    """The handlers of signals, which a run that ends at once leaves changed, are restored after each test."""
+    before = {number: signal.getsignal(number) for number in STATUS}
+    yield before
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 class Send(Hook):
-    """Sends this process a signal in an iteration of the training, or of a validation."""
+    """Sends a signal to this process in an iteration of the training, or of a validation."""
 
     def __init__(self, number, at, validation=False, times=1):
         self.number, self.at, self.times = number, at, times
@@ -40,18 +49,18 @@ CASES = {
 
 @pytest.mark.parametrize('loop', ['epoch', 'iteration'])
 @pytest.mark.parametrize('case', CASES)
-def test_the_run_goes_on_as_if_it_had_not_stopped(tmp_path, capsys, case, loop):
+def test_the_resumed_run_continues_as_if_it_had_not_stopped(tmp_path, capsys, handlers, case, loop):
     number, at, validation, status = CASES[case]
     settings = dict(by_epoch=loop == 'epoch', ema=True, accumulate=2, interval=100, workers=2 if at == 5 else 0)
-    before = signal.getsignal(number)
     expected = outcome(train(config(tmp_path / 'whole', **settings)))
     with pytest.raises(SystemExit) as stop:
         train(config(tmp_path / 'a', **settings), hooks=[InterruptHook(), Send(number, at, validation)])
-    assert stop.value.code == status and signal.getsignal(number) == before
+    assert stop.value.code == status and signal.getsignal(number) == handlers[number]
     done = at + (not validation)
     path = tmp_path / f'a/interrupted_iter_{done}.pth'
     printed = capsys.readouterr().out
-    assert f'stopped after iteration {done} of {3 * BATCHES}, saved {path}' in printed and '--resume' in printed
+    assert f'stopped after iteration {done} of {3 * BATCHES}, saved {path}' in printed
+    assert printed.splitlines()[-1].startswith('resume with: python ') and printed.endswith(' --resume\n')
     assert Path(tmp_path, 'a/last_checkpoint').read_text() == str(path)
     resumed = train(config(tmp_path / 'a', **settings), resume=True)
     assert difference(outcome(resumed), expected) == 0.0
@@ -62,8 +71,6 @@ def test_the_run_goes_on_as_if_it_had_not_stopped(tmp_path, capsys, case, loop):
 def test_a_second_signal_ends_the_run_at_once(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(config(tmp_path), hooks=[InterruptHook(), Send(signal.SIGINT, 5, times=2)])
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     assert not list(tmp_path.glob('interrupted*'))
 
 

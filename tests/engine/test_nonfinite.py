@@ -1,10 +1,12 @@
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from helpers import ROOT, detector_batch, run_tool, tiny_detector
-from mmengine.optim import OptimWrapper
-from tiny_training import config, train
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.registry import OPTIM_WRAPPERS
+from tiny_training import BATCHES, EPOCHS, config, train
 
 from mixdet.datasets import make_demo_data
 from mixdet.engine.nonfinite import NonFiniteHook, examine_step
@@ -17,7 +19,7 @@ def short_start(monkeypatch):
 
 
 def examine(change):
-    """What is said of a step with a small SSDLite after ``change(model, batch)``."""
+    """The report on a step of a small SSDLite after ``change(model, batch)``."""
     model, batch = tiny_detector().train(), detector_batch(num_images=4)
     change(model, batch)
     wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
@@ -25,8 +27,8 @@ def examine(change):
     return examine_step(model, wrapper, batch)
 
 
-def test_a_sound_step_is_called_so():
-    assert examine(lambda model, batch: None) == 'images 0, 1, 2, 3; all is finite this time'
+def test_a_finite_step():
+    assert examine(lambda model, batch: None) == 'images 0, 1, 2, 3; everything is finite this time'
 
 
 def test_the_image_and_the_layer_are_named():
@@ -38,7 +40,7 @@ def test_the_image_and_the_layer_are_named():
     assert report.endswith('the first layer whose output is not finite is backbone.stem.0.conv (Conv2d) for images 2')
 
 
-def test_weights_that_were_broken_before_are_told():
+def test_weights_that_were_not_finite_before_are_named():
     def spoil(model, batch):
         with torch.no_grad():
             next(model.neck.parameters()).fill_(float('inf'))
@@ -48,14 +50,14 @@ def test_weights_that_were_broken_before_are_told():
     assert 'the first layer whose output is not finite is neck.' in report
 
 
-def test_a_wrong_box_is_shown():
+def test_a_bad_box_is_shown():
     def spoil(model, batch):
         batch['data_samples'][1].gt_instances.bboxes[0, 2] = float('nan')
 
     assert '; image 1 has the box [' in examine(spoil)
 
 
-def test_the_training_stops_before_the_step_and_says_all(tmp_path, monkeypatch):
+def test_the_training_stops_before_the_step(tmp_path, monkeypatch):
     from tiny_training import TinyModel
 
     forward = TinyModel.forward
@@ -79,7 +81,7 @@ def test_the_training_stops_before_the_step_and_says_all(tmp_path, monkeypatch):
         assert step['iteration'] == 6 and all(torch.isfinite(value).all() for value in step['state_dict'].values())
 
 
-def test_gradients_are_looked_at_on_request(tmp_path, monkeypatch):
+def test_gradients_are_checked_on_request(tmp_path, monkeypatch):
     from tiny_training import TinyModel
 
     forward = TinyModel.forward
@@ -95,6 +97,49 @@ def test_gradients_are_looked_at_on_request(tmp_path, monkeypatch):
     train(config(tmp_path / 'a'), hooks=[])
     with pytest.raises(UserError, match=r'the gradient of iteration 1 is not finite .* is not finite for head.bias'):
         train(config(tmp_path / 'b'), hooks=[NonFiniteHook(gradients=True)])
+
+
+class ScaledOptimWrapper(OptimWrapper):
+    """MMEngine's ``AmpOptimWrapper``, which refuses CPUs: a gradient scaler, whose scale is too large at first."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.loss_scaler = torch.amp.GradScaler('cpu', init_scale=2.0**127)
+        self.skipped = 0
+
+    def backward(self, loss, **options):
+        self.loss_scaler.scale(loss * 16).backward(**options)
+        self._inner_count += 1
+
+    def step(self, **options):
+        (group,) = self.optimizer.param_groups
+        self.skipped += not all(parameter.grad.isfinite().all() for parameter in group['params'])
+        self.loss_scaler.step(self.optimizer, **options)
+        self.loss_scaler.update()
+
+
+@pytest.mark.skipif(tuple(map(int, torch.__version__.split('.')[:2])) < (2, 4), reason='torch before 2.4')
+@pytest.mark.parametrize('fused', [False, True])
+def test_overflows_under_a_gradient_scaler_are_no_errors(tmp_path, monkeypatch, fused):
+    """A fused optimizer skips such a step itself: the hook is asked before it."""
+    monkeypatch.setitem(OPTIM_WRAPPERS.module_dict, 'ScaledOptimWrapper', ScaledOptimWrapper)
+    cfg = config(tmp_path)
+    cfg.optim_wrapper.type = 'ScaledOptimWrapper'
+    cfg.optim_wrapper.optimizer.fused = fused
+    runner = train(cfg, hooks=[NonFiniteHook(gradients=True)])
+    assert runner.iter == EPOCHS * BATCHES and 0 < runner.optim_wrapper.skipped < runner.iter
+    assert all(torch.isfinite(value).all() for value in runner.model.state_dict().values())
+
+
+def test_a_scaler_among_several_optimizers_is_seen():
+    model = tiny_detector()
+    wrappers = {}
+    for name in ('backbone', 'bbox_head'):
+        optimizer = torch.optim.SGD(getattr(model, name).parameters(), lr=0.1)
+        wrappers[name] = OptimWrapper(optimizer) if name == 'backbone' else ScaledOptimWrapper(optimizer=optimizer)
+    hook = NonFiniteHook(gradients=True)
+    hook.before_train(SimpleNamespace(model=model, optim_wrapper=OptimWrapperDict(**wrappers)))
+    assert hook._scaled and len(hook._handles) == 3
 
 
 CONFIG = """

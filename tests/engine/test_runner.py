@@ -3,11 +3,12 @@ from unittest.mock import Mock
 import pytest
 from mmengine.hooks import Hook
 
+from mixdet.engine.console import ConsoleHook
 from mixdet.engine.runner import BUILT_IN, Runner
 
 
 class Breaking:
-    """MMEngine's training loop, interrupted."""
+    """MMEngine's Runner with an interrupted training."""
 
     def train(self):
         raise KeyboardInterrupt
@@ -29,7 +30,14 @@ def test_none_switches_any_default_hook_off(runner):
     runner.register_default_hooks(None)
 
 
-def test_hooks_hear_of_the_end_of_a_broken_training(runner, monkeypatch):
+@pytest.mark.parametrize('custom_hooks', [None, [], [Hook()]])  # MMDetection's configs have none
+def test_the_console_hook_is_there_with_any_config(runner, custom_hooks):
+    runner.register_hooks({}, custom_hooks)
+    registered = [type(call.args[0]) for call in runner.register_hook.call_args_list]
+    assert registered.count(ConsoleHook) == 1
+
+
+def test_after_run_is_called_if_a_training_breaks_off(runner, monkeypatch):
     monkeypatch.setattr('mmengine.runner.Runner.train', Breaking.train)
     with pytest.raises(KeyboardInterrupt):
         runner.train()

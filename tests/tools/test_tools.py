@@ -160,7 +160,7 @@ BAD_INPUT = {
     ),
     'unknown option': (
         ['train.py', 'tiny.py', '--cfg-options', 'modle.x=1'],
-        "no key 'modle' in the config; did you mean model",
+        "unknown key 'modle' in the config; did you mean model",
     ),
     'wrong kernel_sizes': (
         ['train.py', 'tiny.py', '--cfg-options', 'model.backbone.kernel_sizes="(3,4)"'],

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from mixdet.cli.arguments import add_common_arguments, read_config
+from mixdet.cli.arguments import add_common_arguments, config_from_arguments
 from mixdet.cli.main import run_tool
 from mixdet.cli.runner import build_runner
 from mixdet.compat.checkpoints import trust_files
@@ -25,7 +25,7 @@ def main() -> None:
 
     if args.unsafe_load:
         trust_files()
-    cfg = read_config(args)
+    cfg = config_from_arguments(args)
     checkpoint = read_checkpoint(args.checkpoint)
     cfg.load_from, cfg.resume = args.checkpoint, False
     runner = build_runner(cfg, args, ('test',))

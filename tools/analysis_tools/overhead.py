@@ -1,4 +1,4 @@
-"""What the safeguards cost: the share of a training's time that is spent in them, measured in one run."""
+"""Measure what the safeguards cost: the share of a training's processor time that is spent in them."""
 
 import argparse
 import time
@@ -9,15 +9,15 @@ import torch
 
 from mixdet.cli.main import run_tool
 from mixdet.datasets import make_demo_data
-from mixdet.engine import InterruptHook, NonFiniteHook, Runner, checkpoint_hook, randomness
+from mixdet.engine import InterruptHook, NonFiniteHook, Runner, resume, seeded_data
 from mixdet.engine.config import load_config
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs/demo/ssdlite_mixnet-s_1xb8-12e_demo.py'
-spent: Counter = Counter()  # s of processor time, by part
+spent: Counter = Counter()  # processor time by part, s
 
 
 def timed(owner, name: str, part: str) -> None:
-    """Add the time of each call of ``owner.name`` to ``part``."""
+    """Wrap ``owner.name`` so that the time of each call is added to ``part``."""
     function = getattr(owner, name)
 
     def wrapper(*args, **kwargs):
@@ -41,17 +41,17 @@ def main() -> None:
     cfg.work_dir = args.work_dir
     if args.config == str(CONFIG):
         make_demo_data(cfg.train_dataloader.dataset.data_root)
-    # in this process, where its time can be seen
+    # load in this process, so that the time is measured
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=args.iterations)
     cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
     cfg.default_hooks.checkpoint = dict(type='mixdet.CheckpointHook', by_epoch=False, interval=args.iterations)
 
-    for name in ('before_train_iter', 'after_train_iter', '_note'):
+    for name in ('before_train_iter', 'after_train_iter', '_take_losses'):
         timed(NonFiniteHook, name, 'loss check')
     timed(InterruptHook, 'after_train_iter', 'signals')
-    timed(randomness.SeededDataset, '__getitem__', 'seeds of samples')
-    timed(checkpoint_hook, 'capture', 'state in a checkpoint')
+    timed(seeded_data.SeededDataset, '__getitem__', 'seeds of samples')
+    timed(resume, 'capture', 'state in a checkpoint')
     runner = Runner.from_cfg(cfg)
     inner = runner.train_loop.dataloader.dataset
     timed(type(inner), '__getitem__', 'loading')
@@ -60,7 +60,7 @@ def main() -> None:
     total = time.thread_time() - start
     spent['seeds of samples'] -= spent.pop('loading')
     for part, seconds in spent.items():
-        print(f'{part:24s} {1e3 * seconds / args.iterations:8.3f} ms an iteration  {100 * seconds / total:6.3f} %')
+        print(f'{part:24s} {1e3 * seconds / args.iterations:8.3f} ms per iteration  {100 * seconds / total:6.3f} %')
     print(f'all: {100 * sum(spent.values()) / total:.2f} % of {1e3 * total / args.iterations:.0f} ms')
 
 

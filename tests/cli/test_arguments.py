@@ -1,0 +1,43 @@
+import argparse
+
+import pytest
+
+from mixdet.cli.arguments import add_common_arguments, config_from_arguments
+from mixdet.errors import UserError
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """Reads a config (its text) with command-line arguments."""
+    monkeypatch.chdir(tmp_path)
+
+    def read(text, *words):
+        (tmp_path / 'tiny.py').write_text(text)
+        parser = argparse.ArgumentParser()
+        add_common_arguments(parser)
+        return config_from_arguments(parser.parse_args(['tiny.py', *words]))
+
+    return read
+
+
+def test_options_change_the_config(config):
+    text = 'train_cfg = dict(max_epochs=3)\ncustom_hooks = [dict(interval=1), dict(interval=2)]'
+    cfg = config(text, '--cfg-options', 'train_cfg.max_epochs=5', 'custom_hooks.1.interval=7')
+    assert cfg.train_cfg.max_epochs == 5 and [hook.interval for hook in cfg.custom_hooks] == [1, 7]
+    with pytest.raises(UserError, match="unknown key 'train_cgf'"):
+        config(text, '--cfg-options', 'train_cgf.max_epochs=5')
+
+
+def test_the_work_dir_is_that_of_the_argument_the_config_or_its_name(config):
+    assert config('work_dir = "mine"', '--work-dir', 'given').work_dir == 'given'
+    assert config('work_dir = "mine"').work_dir == 'mine'
+    assert config('').work_dir == config('work_dir = None').work_dir == 'work_dirs/tiny'
+
+
+def test_arguments_of_launchers_are_accepted():
+    parser = argparse.ArgumentParser()
+    add_common_arguments(parser)
+    for word in ('--local_rank=3', '--local-rank=3'):
+        assert parser.parse_args(['tiny.py', word]).local_rank == 3
+    args = parser.parse_args(['tiny.py'])
+    assert (args.local_rank, args.launcher, args.unsafe_load) == (0, 'none', False)

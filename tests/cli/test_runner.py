@@ -1,0 +1,69 @@
+import argparse
+
+import pytest
+from mmdet.engine.hooks import NumClassCheckHook
+from mmengine.runner import EpochBasedTrainLoop, ValLoop
+from tiny_training import TinyDataset, config
+
+from mixdet.cli.runner import build_runner
+from mixdet.engine import Runner
+from mixdet.errors import UserError
+
+
+@pytest.fixture
+def build(monkeypatch):
+    """Builds the runner of a config with the arguments of a tool."""
+    monkeypatch.setattr('mmengine.runner.Runner._log_env', lambda *args: None)
+    monkeypatch.setenv('LOCAL_RANK', '0')
+
+    def run(cfg, parts=('train', 'val')):
+        return build_runner(cfg, argparse.Namespace(config='tiny.py', launcher='none', local_rank=0), parts)
+
+    return run
+
+
+def test_the_loops_that_will_run_are_built(build, tmp_path):
+    runner = build(config(tmp_path))
+    assert isinstance(runner, Runner)
+    assert isinstance(runner._train_loop, EpochBasedTrainLoop) and isinstance(runner._val_loop, ValLoop)
+    runner = build(config(tmp_path), parts=('val',))
+    assert isinstance(runner._train_loop, dict) and isinstance(runner._val_loop, ValLoop)
+
+
+def test_a_runner_of_the_users_is_built(build, tmp_path, monkeypatch):
+    built = []
+    monkeypatch.setattr('mixdet.cli.runner.RUNNERS.build', lambda cfg: built.append(cfg) or Runner.from_cfg(cfg))
+    cfg = config(tmp_path)
+    cfg.runner_type = 'mixdet.Runner'
+    build(cfg)
+    assert built == [cfg]
+
+
+def test_training_without_validation(build, tmp_path):
+    cfg = config(tmp_path)
+    cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
+    assert build(cfg).val_loop is None
+
+
+def test_an_unusable_config_is_named(build, tmp_path):
+    cfg = config(tmp_path)
+    cfg.train_dataloader.sampler.type = 'NoSuchSampler'
+    with pytest.raises(UserError, match=r'^tiny\.py: .*NoSuchSampler'):
+        build(cfg)
+
+
+def test_an_empty_data_set_is_an_error(build, tmp_path, monkeypatch):
+    monkeypatch.setattr(TinyDataset, 'load_data_list', lambda self: [])
+    with pytest.raises(UserError, match='^train_dataloader.dataset is empty: no image has a box of its classes'):
+        build(config(tmp_path))
+
+
+def test_the_number_of_classes_is_checked_before_the_training(build, tmp_path, monkeypatch):
+    def fail(self, runner):
+        raise AssertionError('num_classes=80 and 1 class')
+
+    monkeypatch.setattr(NumClassCheckHook, 'before_train_epoch', fail)
+    cfg = config(tmp_path)
+    cfg.custom_hooks = [dict(type='NumClassCheckHook')]
+    with pytest.raises(UserError, match='^tiny.py: num_classes=80 and 1 class'):
+        build(cfg)
