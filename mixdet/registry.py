@@ -1,9 +1,9 @@
-"""mixdet's registries.
+"""mixdet's registries, each a child of MMEngine's root registry, with the scope ``mixdet``.
 
-Each is a child, with scope ``mixdet``, of MMEngine's root registry. MMEngine imports ``mixdet.registry`` by itself when
-it meets a ``mixdet.`` prefix, and then the ``locations``: no ``custom_imports`` is needed. A registry names only rooms
-below its users: any room builds networks, so ``MODELS`` knows those that networks are made of; hooks are built for
-the Runner of a tool, so ``HOOKS`` may name every room below ``cli``.
+When MMEngine meets the prefix ``mixdet.`` it imports this module and then the ``locations`` of the registry, so configs
+need no ``custom_imports``. A registry names only rooms below those that build from it: every room builds networks, so
+``MODELS`` names only the rooms that networks are made of; hooks are built by the Runner of a tool, so ``HOOKS`` may
+name every room below ``cli``.
 """
 
 from mmengine import registry as root

@@ -1,5 +1,6 @@
 """mixdet's classes resolve by their prefix from anywhere."""
 
+import json
 import subprocess
 import sys
 
@@ -7,7 +8,9 @@ import pytest
 import torch
 from helpers import detector_batch
 from mmengine.config import Config
+from mmengine.registry import Registry
 
+from mixdet import registry
 from mixdet.registry import MODELS, TASK_UTILS
 
 RETINANET = """
@@ -19,6 +22,24 @@ model = dict(
 )
 """
 NAMES = ['MixNet', 'MobileNetV1', 'MobileNetV2', 'MixConv2d', 'SSDLite', 'SSDLiteNeck', 'SSDLiteHead']
+# where each registry may look for its classes: networks need no room that trains, reports or exports
+ROOMS = {
+    'MODELS': {'layers', 'backbones', 'ssdlite'},
+    'TASK_UTILS': {'ssdlite'},
+    'DATASETS': {'datasets'},
+    'TRANSFORMS': {'datasets'},
+    'METRICS': {'evaluation'},
+    'HOOKS': {'datasets', 'engine', 'deploy', 'report'},
+    'OPTIM_WRAPPERS': {'engine'},
+    'RUNNERS': {'engine'},
+}
+
+
+def in_a_fresh_process(code):
+    """What ``code`` prints last, as JSON, in a Python that has imported nothing yet."""
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_names_are_the_api():
@@ -27,11 +48,30 @@ def test_names_are_the_api():
     assert TASK_UTILS.get('mixdet.SSDLiteAnchorGenerator') is not None
 
 
-@pytest.mark.parametrize('name', NAMES)
-def test_the_prefix_alone_imports(name):
-    code = f"from mmengine.registry import MODELS; print(MODELS.get('mixdet.{name}').__name__)"
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
-    assert done.stdout.split()[-1:] == [name], done.stderr
+def test_the_prefix_alone_imports():
+    code = f"""
+import json
+from mmengine.registry import MODELS
+print(json.dumps([MODELS.get(f'mixdet.{{name}}').__name__ for name in {NAMES}]))
+"""
+    assert in_a_fresh_process(code) == NAMES
+
+
+def test_building_a_mixnet_imports_no_room_above_ssdlite():
+    code = """
+import json, sys
+from mmengine.registry import MODELS
+MODELS.build(dict(type='mixdet.MixNet'))
+print(json.dumps(sorted({name.split('.')[1] for name in sys.modules if name.startswith('mixdet.')})))
+"""
+    assert in_a_fresh_process(code) == ['backbones', 'compat', 'errors', 'layers', 'registry', 'ssdlite', 'version']
+
+
+def test_registries_name_only_their_rooms():
+    registries = {name: value for name, value in vars(registry).items() if isinstance(value, Registry)}
+    assert all(value.scope == 'mixdet' for value in registries.values())
+    rooms = {name: {module.split('.')[1] for module in value._locations} for name, value in registries.items()}
+    assert rooms == ROOMS
 
 
 @pytest.mark.parametrize('imports', ['', "custom_imports = dict(imports=['mixdet'])"], ids=['plain', 'custom_imports'])
@@ -45,14 +85,13 @@ def test_mixnet_in_mmdets_retinanet(tmp_path, imports):
     assert torch.isfinite(loss) and all(p.grad is not None for p in model.parameters())
 
 
-def test_importing_mixdet_does_not_import_mmdet_or_mmcv():
-    code = "import sys, mixdet; print([name for name in ('mmdet', 'mmcv') if name in sys.modules])"
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
-    assert done.stdout.strip().endswith('[]'), done.stdout + done.stderr
-
-
-def test_importing_the_layers_does_not_import_torchs_compiler():
-    # most of a second of every tool's start
-    code = "import sys, mixdet.layers; print([name for name in ('torch._dynamo', 'triton') if name in sys.modules])"
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
-    assert done.stdout.strip().endswith('[]'), done.stdout + done.stderr
+@pytest.mark.parametrize(
+    ('module', 'heavy'),
+    [
+        ('mixdet', ['mmdet', 'mmcv']),
+        ('mixdet.layers', ['torch._dynamo', 'triton']),  # most of a second of every tool's start
+    ],
+)
+def test_importing_leaves_heavy_packages_alone(module, heavy):
+    code = f'import json, sys, {module}; print(json.dumps([name for name in {heavy} if name in sys.modules]))'
+    assert in_a_fresh_process(code) == []

@@ -1,4 +1,4 @@
-"""MobileNetV1, MobileNetV2 and MixNet; each states its own ``out_channels`` and ``out_strides``. Uses ``layers``."""
+"""MobileNetV1, MobileNetV2 and MixNet, which state their ``out_channels`` and ``out_strides``. Uses ``layers``."""
 
 from mixdet.backbones.mix_depthwise import MixDepthwise
 from mixdet.backbones.mixnet import MixNet

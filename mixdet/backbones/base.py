@@ -1,15 +1,16 @@
 """What the three backbones share: stages, outputs, freezing."""
 
 from collections.abc import Sequence
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mixdet.layers import parse_kernel_sizes
+from mixdet.layers import ConvNormAct, DepthwiseSeparable, InvertedResidual, parse_kernel_sizes
 from mixdet.layers.mixconv import KernelSizes
 
+Block = Union[DepthwiseSeparable, InvertedResidual]
 EXPANSION = 'expansion'
 HEAD = 'head'
 
@@ -21,7 +22,7 @@ class StagedBackbone(BaseModule):
     MMDetection's ResNet configs use); ``'expansion'`` is the expansion of the first stride-32 block, after its 1x1
     convolution and activation and before its depthwise convolution (stride 16); ``'head'`` is the 1x1 convolution
     that ends the classification network (stride 32). SSDLite takes ``('expansion', 'head')`` where a network has them,
-    as the TensorFlow Object Detection API does. What lies behind the deepest output is not built.
+    as the TensorFlow Object Detection API does. Stages beyond the deepest output are not built.
 
     Attributes:
         out_channels (tuple[int]): channels of each output.
@@ -29,60 +30,62 @@ class StagedBackbone(BaseModule):
 
     Args:
         stem: first convolution, stride 2.
-        blocks: all blocks in order; one of stride 2 begins a new stage.
+        blocks: all blocks in order; each block of stride 2 begins a stage, and those before the first belong to the
+            stem.
         head: the final 1x1 convolution, or None where the network has none.
-        out_indices: outputs wanted, in this order.
+        out_indices: the outputs, in this order.
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and the first n stages; frozen parameters get no
             gradient and frozen batch-norms keep their statistics.
         norm_eval: keep the statistics of every batch-norm fixed while training.
-        init_cfg: as everywhere in MMEngine; None leaves the He-normal initialisation of the layers.
+        init_cfg: as everywhere in MMEngine; None keeps the initialisation of the layers (He-normal).
 
     Raises:
-        ValueError: on an output the network does not have, or ``frozen_stages`` out of range.
+        ValueError: if the network has no such output, or ``frozen_stages`` is out of range.
     """
+
+    stages: Any  # an nn.ModuleList of nn.Sequential, which has no type for what it holds
 
     def __init__(
         self,
         stem: nn.Module,
-        blocks: Sequence[nn.Module],
-        head: Optional[nn.Module],
+        blocks: Sequence[Block],
+        head: Optional[ConvNormAct],
         out_indices: Sequence[Union[int, str]],
         frozen_stages: int,
         norm_eval: bool,
         init_cfg: Optional[Union[dict, list]],
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        stages = [[stem]]
-        for block in blocks:
-            if block.stride == 2:
-                stages.append([])
-            stages[-1].append(block)
-        first_stride32 = stages[-1][0]
-        channels = {i: (stage[-1].out_channels, 4 << i) for i, stage in enumerate(stages[1:])}
-        if getattr(first_stride32, 'expand', None) is not None:
-            channels[EXPANSION] = (first_stride32.expand.out_channels, 16)
+        starts = [i for i, block in enumerate(blocks) if block.stride == 2]
+        stages = [blocks[start:end] for start, end in zip(starts, [*starts[1:], len(blocks)])]
+        last_stage_start = stages[-1][0]
+        outputs: dict[Union[int, str], tuple[int, int]] = {
+            i: (stage[-1].out_channels, 4 << i) for i, stage in enumerate(stages)
+        }
+        if isinstance(last_stage_start, InvertedResidual) and last_stage_start.expand is not None:
+            outputs[EXPANSION] = (last_stage_start.expand.out_channels, 16)
         if head is not None:
-            channels[HEAD] = (head.out_channels, 32)
+            outputs[HEAD] = (head.out_channels, 32)
 
         self.out_indices = tuple(out_indices)
-        unknown = [i for i in self.out_indices if i not in channels]
+        unknown = [i for i in self.out_indices if i not in outputs]
         if unknown or not self.out_indices:
-            raise ValueError(f'out_indices={self.out_indices}: {type(self).__name__} has the outputs {tuple(channels)}')
-        if not -1 <= frozen_stages < len(stages):
-            raise ValueError(f'frozen_stages={frozen_stages}: must be between -1 (nothing) and {len(stages) - 1}')
-        self.out_channels = tuple(channels[i][0] for i in self.out_indices)
-        self.out_strides = tuple(channels[i][1] for i in self.out_indices)
+            raise ValueError(f'out_indices={self.out_indices}: {type(self).__name__} has the outputs {tuple(outputs)}')
+        if not -1 <= frozen_stages <= len(stages):
+            raise ValueError(f'frozen_stages={frozen_stages}: must be between -1 (nothing) and {len(stages)}')
+        self.out_channels = tuple(outputs[i][0] for i in self.out_indices)
+        self.out_strides = tuple(outputs[i][1] for i in self.out_indices)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
 
-        depth = max(len(stages) - 1 if isinstance(i, str) else i + 1 for i in self.out_indices)
-        self.stem = nn.Sequential(*stages[0])
-        self.stages = nn.ModuleList(nn.Sequential(*stage) for stage in stages[1 : depth + 1])
+        depth = max(len(stages) if isinstance(i, str) else i + 1 for i in self.out_indices)
+        self.stem = nn.Sequential(stem, *blocks[: starts[0]])
+        self.stages = nn.ModuleList(nn.Sequential(*stage) for stage in stages[:depth])
         self.head = head if HEAD in self.out_indices else None
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Features of images (N, 3, H, W): one (N, C_i, H / s_i, W / s_i) for each of ``out_indices``."""
-        features = {}
+        features: dict[Union[int, str], Tensor] = {}
         x = self.stem(x)
         for i, stage in enumerate(self.stages):
             if i == 3 and EXPANSION in self.out_indices:
@@ -110,9 +113,9 @@ class StagedBackbone(BaseModule):
 def layer_kernels(
     num_layers: int, kernel_sizes: KernelSizes, layer_kernel_sizes: Optional[dict[int, KernelSizes]]
 ) -> list[KernelSizes]:
-    """Kernel sizes of each depthwise layer: ``kernel_sizes`` but where ``layer_kernel_sizes`` says otherwise.
+    """Kernel sizes of each depthwise layer: ``kernel_sizes`` unless ``layer_kernel_sizes`` has an entry for the layer.
 
-    Layers count from 1 at the input. Raises ValueError on a layer that does not exist or an impossible size.
+    Layers are counted from 1 at the input. Raises ValueError if there is no such layer or a size is not possible.
     """
     overrides = {int(layer): sizes for layer, sizes in (layer_kernel_sizes or {}).items()}
     unknown = sorted(set(overrides) - set(range(1, num_layers + 1)))

@@ -1,7 +1,7 @@
-"""MixConv in somebody else's backbone, by config."""
+"""MixConv in any registered backbone, by config."""
 
 import copy
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 from mmengine.model import BaseModule
 from torch import Tensor
@@ -13,18 +13,18 @@ from mixdet.registry import MODELS
 
 @MODELS.register_module()
 class MixDepthwise(BaseModule):
-    """A backbone whose depthwise convolutions are MixConv (see :func:`mixdet.layers.mix_depthwise`).
+    """A backbone with its depthwise convolutions replaced by MixConv (see :func:`mixdet.layers.mix_depthwise`).
 
-    ``dict(type='mixdet.MixDepthwise', backbone=dict(type='MobileNetV2', ...), kernel_sizes=(3, 5, 7))``. Images and
-    features are those of ``backbone``, as are attributes that this class has not. Its ``init_cfg`` is obeyed: weights
-    that it loads are those of the unchanged network, and are grown into the larger kernels.
+    ``dict(type='mixdet.MixDepthwise', backbone=dict(type='MobileNetV2', ...), kernel_sizes=(3, 5, 7))``. Input and
+    output are those of ``backbone``; other attributes are forwarded to it. An ``init_cfg`` of ``backbone`` is applied
+    to the unchanged network, so it can load that network's weights, which are then grown into the larger kernels.
 
     Args:
         backbone: config of any registered backbone.
-        kernel_sizes, split, where, allow_crop: as ``mix_depthwise`` takes them.
+        kernel_sizes, split, where, allow_crop: see ``mix_depthwise``.
 
     Raises:
-        ValueError: if the backbone has no such depthwise convolution.
+        ValueError: if the backbone has no such depthwise convolution, or one cannot be replaced.
     """
 
     def __init__(
@@ -37,12 +37,12 @@ class MixDepthwise(BaseModule):
     ) -> None:
         super().__init__()
         self._config = copy.deepcopy(backbone)
-        self._options = dict(kernel_sizes=kernel_sizes, split=split, where=where, allow_crop=allow_crop)
+        self._options: dict[str, Any] = dict(kernel_sizes=kernel_sizes, split=split, where=where, allow_crop=allow_crop)
         self.backbone = MODELS.build(backbone)
         self.mixed_layers = tuple(mix_depthwise(self.backbone, **self._options))
 
     def init_weights(self) -> None:
-        """Initialise, or load, the unchanged network and grow its kernels."""
+        """Initialise the unchanged network, or load its weights, and grow its kernels."""
         original = MODELS.build(copy.deepcopy(self._config))
         if hasattr(original, 'init_weights'):
             original.init_weights()
@@ -51,10 +51,10 @@ class MixDepthwise(BaseModule):
         self.is_init = True
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Features of images (N, 3, H, W), as ``backbone`` gives them."""
+        """Features of images (N, 3, H, W), those of ``backbone``."""
         return self.backbone(x)
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
         except AttributeError:

@@ -1,5 +1,6 @@
 """MixNet S, M, L and XL (paper sec. 4.2, fig. 8)."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Optional, Union
 
@@ -11,10 +12,11 @@ HEAD_CHANNELS = 1536
 
 
 class Row(NamedTuple):
-    """``repeats`` blocks; the first has ``stride`` and ``expand``, the rest stride 1.
+    """``repeats`` blocks of equal settings, except that only the first has ``stride``; the others have stride 1.
 
-    ``groups`` are those of the expanding and the projecting 1x1 convolution: they are in the official code, not in
-    the paper's text. ``se`` is over the block's input channels. ``swish`` instead of ReLU.
+    ``expand`` is the expansion ratio. ``groups`` are those of the expanding and of the projecting 1x1 convolution: they
+    are in the official code, not in the paper's text. ``se`` is the squeeze width over the block's input channels, 0
+    for none. ``swish``: whether the activation is Swish instead of ReLU.
     """
 
     repeats: int
@@ -36,49 +38,59 @@ class Arch(NamedTuple):
     depth: float = 1.0
 
 
+# The rows are those of the official code, the stages those of the paper's fig. 8. Each comment gives the resolution and
+# the stride of a stage's output for an image of 224 px, and which output of the backbone it is (0-3), if any.
+# Columns: repeats, kernels, stride, expand, channels, groups, se, swish.
 S = (
+    # stage 0: 112 x 112 px, stride 2
     Row(1, (3,), 1, 1, 16),
+    # stage 1: 56 x 56 px, stride 4, output 0
     Row(1, (3,), 2, 6, 24, (2, 2)),
     Row(1, (3,), 1, 3, 24, (2, 2)),
+    # stage 2: 28 x 28 px, stride 8, output 1
     Row(1, (3, 5, 7), 2, 6, 40, se=0.5, swish=True),
     Row(3, (3, 5), 1, 6, 40, (2, 2), se=0.5, swish=True),
+    # stage 3: 14 x 14 px, stride 16
     Row(1, (3, 5, 7), 2, 6, 80, (1, 2), se=0.25, swish=True),
     Row(2, (3, 5), 1, 6, 80, (1, 2), se=0.25, swish=True),
+    # stage 4: 14 x 14 px, stride 16, output 2
     Row(1, (3, 5, 7), 1, 6, 120, (2, 2), se=0.5, swish=True),
     Row(2, (3, 5, 7, 9), 1, 3, 120, (2, 2), se=0.5, swish=True),
+    # stage 5: 7 x 7 px, stride 32, output 3
     Row(1, (3, 5, 7, 9, 11), 2, 6, 200, se=0.5, swish=True),
     Row(2, (3, 5, 7, 9), 1, 6, 200, (1, 2), se=0.5, swish=True),
 )
 M = (
+    # stage 0: 112 x 112 px, stride 2
     Row(1, (3,), 1, 1, 24),
+    # stage 1: 56 x 56 px, stride 4, output 0
     Row(1, (3, 5, 7), 2, 6, 32, (2, 2)),
     Row(1, (3,), 1, 3, 32, (2, 2)),
+    # stage 2: 28 x 28 px, stride 8, output 1
     Row(1, (3, 5, 7, 9), 2, 6, 40, se=0.5, swish=True),
     Row(3, (3, 5), 1, 6, 40, (2, 2), se=0.5, swish=True),
+    # stage 3: 14 x 14 px, stride 16
     Row(1, (3, 5, 7), 2, 6, 80, se=0.25, swish=True),
     Row(3, (3, 5, 7, 9), 1, 6, 80, (2, 2), se=0.25, swish=True),
+    # stage 4: 14 x 14 px, stride 16, output 2
     Row(1, (3,), 1, 6, 120, se=0.5, swish=True),
     Row(3, (3, 5, 7, 9), 1, 3, 120, (2, 2), se=0.5, swish=True),
+    # stage 5: 7 x 7 px, stride 32, output 3
     Row(1, (3, 5, 7, 9), 2, 6, 200, se=0.5, swish=True),
     Row(3, (3, 5, 7, 9), 1, 6, 200, (1, 2), se=0.5, swish=True),
 )
-# L is the paper's M widened by 1.3; XL is timm's (1.6 times as wide, 1.2 times as deep), not in the paper
+# L is M with 1.3 times the width, as in the paper; XL is timm's, with 1.6 times the width and 1.2 times the depth
 ARCHS = {'s': Arch(16, S), 'm': Arch(24, M), 'l': Arch(24, M, width=1.3), 'xl': Arch(24, M, width=1.6, depth=1.2)}
 
 
 def stages(rows: Sequence[Row]) -> Iterator[list[Row]]:
-    """The rows in runs of equal channels, one run a stage of the paper's figure."""
-    run = []
-    for row in rows:
-        if run and row.channels != run[-1].channels:
-            yield run
-            run = []
-        run.append(row)
-    yield run
+    """The rows of each stage of the paper's figure, which are those of the same number of channels."""
+    for _, stage in itertools.groupby(rows, key=lambda row: row.channels):
+        yield list(stage)
 
 
 def scale_depth(repeats: Sequence[int], depth: float) -> list[int]:
-    """Repeats of a stage's rows when the stage gets ``depth`` times its blocks, last rows first (timm's rule)."""
+    """Repeats of a stage's rows when it has ``depth`` times as many blocks, the last rows first (timm's rule)."""
     total = sum(repeats)
     target = max(1, round(total * depth))
     scaled = []
@@ -92,8 +104,8 @@ def scale_depth(repeats: Sequence[int], depth: float) -> list[int]:
 class MixNet(StagedBackbone):
     """MixNet; see :class:`StagedBackbone` for ``out_indices``, ``frozen_stages``, ``norm_eval`` and ``init_cfg``.
 
-    SSDLite takes ``out_indices=('expansion', 'head')`` by analogy with MobileNetV2 (the paper gives none): 720, 720 or
-    960 channels for S, M, L, and 1536.
+    SSDLite takes ``out_indices=('expansion', 'head')`` by analogy with MobileNetV2 (the paper has no MixNet detector):
+    720, 720 and 960 channels for S, M and L, and 1536.
 
     Args:
         arch: 's', 'm', 'l' or 'xl'.
@@ -101,6 +113,9 @@ class MixNet(StagedBackbone):
         padding: 'symmetric', or 'same' for weights from TensorFlow.
         norm_cfg, with_cp: as everywhere in MMDetection.
         act_cfg: replaces both of MixNet's activations (ReLU early, Swish later); None keeps them.
+
+    Raises:
+        ValueError: if there is no such ``arch``, or as :class:`StagedBackbone` does.
     """
 
     def __init__(
@@ -117,7 +132,7 @@ class MixNet(StagedBackbone):
         init_cfg: Optional[Union[dict, list]] = None,
     ) -> None:
         if arch not in ARCHS:
-            raise ValueError(f'arch={arch!r}: MixNet comes as {tuple(ARCHS)}')
+            raise ValueError(f'arch={arch!r}: must be one of {tuple(ARCHS)}')
         spec = ARCHS[arch]
         norm_cfg = norm_cfg or dict(type='BN', eps=0.001, momentum=0.01)
         relu, swish = act_cfg or dict(type='ReLU'), act_cfg or dict(type='SiLU')

@@ -1,4 +1,4 @@
-"""MobileNetV1 (Howard et al., arXiv 1704.04861) with any depthwise kernels."""
+"""MobileNetV1 (Howard et al., arXiv 1704.04861) with depthwise kernels of any size."""
 
 from collections.abc import Sequence
 from typing import Optional, Union
@@ -9,13 +9,14 @@ from mixdet.layers.mixconv import KernelSizes, Split
 from mixdet.registry import MODELS
 
 STEM_CHANNELS = 32
-# (channels, stride) of the 13 depthwise separable layers
+# (channels, stride) of the 13 depthwise separable layers, table 1 of the MobileNetV1 paper. Each comment gives the
+# resolution and the stride of the output for an image of 224 px, and which output of the backbone it is (0-3), if any.
 LAYERS = (
-    (64, 1),
-    (128, 2), (128, 1),
-    (256, 2), (256, 1),
-    (512, 2), (512, 1), (512, 1), (512, 1), (512, 1), (512, 1),
-    (1024, 2), (1024, 1),
+    (64, 1),  # 112 x 112 px, stride 2
+    (128, 2), (128, 1),  # 56 x 56 px, stride 4, output 0
+    (256, 2), (256, 1),  # 28 x 28 px, stride 8, output 1
+    (512, 2), (512, 1), (512, 1), (512, 1), (512, 1), (512, 1),  # 14 x 14 px, stride 16, output 2
+    (1024, 2), (1024, 1),  # 7 x 7 px, stride 32, output 3
 )  # fmt: skip
 
 
@@ -27,9 +28,9 @@ class MobileNetV1(StagedBackbone):
 
     Args:
         widen_factor: width multiplier of all channels.
-        kernel_sizes: kernel size(s) of every depthwise layer, as ``MixConv2d`` takes them: 3, 5, (3, 5), (3, 5, 7) ...
+        kernel_sizes: kernel size(s) of every depthwise layer, as in ``MixConv2d``: 3, 5, (3, 5), (3, 5, 7) ...
         layer_kernel_sizes: ``{layer: kernel_sizes}`` for single layers, counted from 1 to 13 (paper fig. 5).
-        split, dilated: of the mixed convolutions (paper fig. 6), see ``MixConv2d``.
+        split, dilated: see ``MixConv2d`` (paper fig. 6).
         padding: 'symmetric', or 'same' for weights from TensorFlow.
         norm_cfg, act_cfg, with_cp: as everywhere in MMDetection.
     """

@@ -1,4 +1,4 @@
-"""MobileNetV2 (Sandler et al., arXiv 1801.04381) with any depthwise kernels."""
+"""MobileNetV2 (Sandler et al., arXiv 1801.04381) with depthwise kernels of any size."""
 
 from collections.abc import Sequence
 from typing import Optional, Union
@@ -10,15 +10,16 @@ from mixdet.registry import MODELS
 
 STEM_CHANNELS = 32
 HEAD_CHANNELS = 1280
-# (expansion t, channels c, repeats n, stride s): table 2 of the MobileNetV2 paper
+# (expansion t, channels c, repeats n, stride s), table 2 of the MobileNetV2 paper. Each comment gives the resolution
+# and the stride of the output for an image of 224 px, and which output of the backbone it is (0-3), if any.
 LAYERS = (
-    (1, 16, 1, 1),
-    (6, 24, 2, 2),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
+    (1, 16, 1, 1),  # 112 x 112 px, stride 2
+    (6, 24, 2, 2),  # 56 x 56 px, stride 4, output 0
+    (6, 32, 3, 2),  # 28 x 28 px, stride 8, output 1
+    (6, 64, 4, 2),  # 14 x 14 px, stride 16
+    (6, 96, 3, 1),  # 14 x 14 px, stride 16, output 2
+    (6, 160, 3, 2),  # 7 x 7 px, stride 32
+    (6, 320, 1, 1),  # 7 x 7 px, stride 32, output 3
 )
 
 
@@ -31,9 +32,9 @@ class MobileNetV2(StagedBackbone):
 
     Args:
         widen_factor: width multiplier of all channels.
-        kernel_sizes: kernel size(s) of every depthwise layer, as ``MixConv2d`` takes them: 3, 5, (3, 5), (3, 5, 7) ...
+        kernel_sizes: kernel size(s) of every depthwise layer, as in ``MixConv2d``: 3, 5, (3, 5), (3, 5, 7) ...
         layer_kernel_sizes: ``{layer: kernel_sizes}`` for single layers, counted from 1 to 17 (paper fig. 5).
-        split, dilated: of the mixed convolutions (paper fig. 6), see ``MixConv2d``.
+        split, dilated: see ``MixConv2d`` (paper fig. 6).
         padding: 'symmetric', or 'same' for weights from TensorFlow.
         norm_cfg, act_cfg, with_cp: as everywhere in MMDetection.
     """

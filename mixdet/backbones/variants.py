@@ -1,4 +1,4 @@
-"""The paper's kernel variants of the MobileNets, by name: Table 1 and the ablations of figures 1, 4, 5 and 6."""
+"""The paper's kernel variants of the MobileNets by name: Table 1 and the ablations of figures 1, 4, 5 and 6."""
 
 from typing import Any
 
@@ -17,18 +17,19 @@ FIGURES = (1, 4, 5, 6)
 def variants(network: str, figure: int) -> dict[str, dict[str, Any]]:
     """The backbone options of each variant in a figure of the paper, the baseline first.
 
-    1 and 4: one kernel size from 3 to 13 in all layers, and mixed kernels up to it. 5: 9x9, or 3, 5, 7 and 9 mixed, in
-    a single layer. 6: mixed kernels, with the exponential split, and dilated.
+    Figures 1 and 4: one kernel size from 3 to 13 in all layers, and mixed kernels up to that size. Figure 5: a 9x9
+    kernel, or mixed 3, 5, 7 and 9, in a single layer. Figure 6: mixed kernels, plain, with the exponential split, and
+    dilated.
 
     Args:
         network: 'mobilenetv1' or 'mobilenetv2'.
         figure: one of ``FIGURES``.
 
     Raises:
-        ValueError: on another network or figure.
+        ValueError: if ``network`` or ``figure`` is another.
     """
     if network not in NETWORKS or figure not in FIGURES:
-        raise ValueError(f'network={network!r}, figure={figure!r}: must be of {tuple(NETWORKS)} and {FIGURES}')
+        raise ValueError(f'network={network!r}, figure={figure!r}: must be in {tuple(NETWORKS)} and {FIGURES}')
     mixed = {f'mixconv{"".join(map(str, SWEEP[:n]))}': SWEEP[:n] for n in range(2, len(SWEEP) + 1)}
     found: dict[str, dict[str, Any]] = {BASELINE: dict(kernel_sizes=3)}
     if figure == 5:
@@ -48,5 +49,5 @@ def variants(network: str, figure: int) -> dict[str, dict[str, Any]]:
 
 
 def all_variants(network: str) -> dict[str, dict[str, Any]]:
-    """Every variant of ``network`` in any figure."""
+    """The backbone options of every variant of ``network``, of all figures."""
     return {name: options for figure in FIGURES for name, options in variants(network, figure).items()}

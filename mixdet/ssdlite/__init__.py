@@ -1,4 +1,4 @@
-"""SSDLite as the TensorFlow Object Detection API built it and the paper's Table 1 used it. Uses ``layers``."""
+"""SSDLite as in the TensorFlow Object Detection API and the paper's Table 1: neck, head, anchors. Uses ``layers``."""
 
 from mixdet.ssdlite.anchors import SSDLiteAnchorGenerator
 from mixdet.ssdlite.detector import SSDLite

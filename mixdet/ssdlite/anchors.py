@@ -9,8 +9,8 @@ from torch import Tensor
 from mixdet.registry import TASK_UTILS
 
 RATIOS = (1.0, 2.0, 0.5, 3.0, 0.3333)
-# (scale, ratio) of the finest level, which the TF Object Detection API calls reduce_boxes_in_lowest_layer
-LOWEST_LEVEL = ((0.1, 1.0), (0.2, 2.0), (0.2, 0.5))
+# (scale, ratio) of the finest level, as the TF Object Detection API has them with reduce_boxes_in_lowest_layer
+FINEST_LEVEL = ((0.1, 1.0), (0.2, 2.0), (0.2, 0.5))
 
 
 @TASK_UTILS.register_module()
@@ -19,12 +19,12 @@ class SSDLiteAnchorGenerator:
 
     Level k has the scale s_k, spaced evenly from ``min_scale`` to ``max_scale``; an anchor of scale s and ratio r is
     s * sqrt(r) wide and s / sqrt(r) high, times the shorter side of the input (px). The finest level has 3 anchors per
-    cell: (scale 0.1, ratio 1), (0.2, 2), (0.2, 1/2); every other has 6: the ratios 1, 2, 1/2, 3, 0.3333 at s_k and 1
-    at sqrt(s_k * s_k+1). Centres are (i + 0.5) / grid times the input's size, boxes are not clipped, and their order
-    is row, column, anchor.
+    cell: (scale 0.1, ratio 1), (0.2, 2), (0.2, 1/2). Every other level has 6: ratios 1, 2, 1/2, 3 and 0.3333 at s_k,
+    and ratio 1 at sqrt(s_k * s_k+1). Centres are (i + 0.5) / grid times the input's size, boxes are not clipped, and
+    their order is row, column, anchor.
 
-    Unlike MMDetection's generators it needs the size of the input, because strides are not whole pixels at sizes such
-    as 300; ``SSDLiteHead`` passes the actual one.
+    Unlike MMDetection's generators, it is given the size of the input instead of strides, which are not whole pixels
+    at sizes such as 300; ``SSDLiteHead`` passes the actual size.
 
     Args:
         num_levels: number of feature levels.
@@ -36,7 +36,7 @@ class SSDLiteAnchorGenerator:
             raise ValueError(f'num_levels={num_levels}: SSDLite has at least 2 levels')
         step = (max_scale - min_scale) / (num_levels - 1)
         scales = [min_scale + step * level for level in range(num_levels)] + [1.0]
-        self.levels = [LOWEST_LEVEL]
+        self.levels: list[tuple[tuple[float, float], ...]] = [FINEST_LEVEL]
         for scale, next_scale in zip(scales[1:-1], scales[2:]):
             self.levels.append((*((scale, ratio) for ratio in RATIOS), (math.sqrt(scale * next_scale), 1.0)))
 

@@ -1,4 +1,4 @@
-"""SSDLite, wired from its backbone."""
+"""The SSDLite detector, whose channels follow from its backbone."""
 
 from typing import Optional, Union
 
@@ -9,11 +9,11 @@ from mixdet.registry import MODELS
 
 @MODELS.register_module()
 class SSDLite(SingleStageDetector):
-    """MMDetection's single-stage detector whose neck and head take their channels from the part before them.
+    """MMDetection's single-stage detector, with the channels of neck and head taken from the part before them.
 
-    ``neck.in_channels`` is the backbone's ``out_channels`` unless the config gives it (for a backbone that does not
-    state them), and ``bbox_head.in_channels`` is the neck's: a config changes the backbone in one place. Arguments are
-    those of ``mmdet.SingleStageDetector``.
+    ``neck.in_channels`` is the backbone's ``out_channels`` unless the config gives it (for a backbone without that
+    attribute), and ``bbox_head.in_channels`` is the neck's ``out_channels``: to change the backbone, a config changes
+    one place. Arguments are those of ``mmdet.SingleStageDetector``.
     """
 
     def __init__(

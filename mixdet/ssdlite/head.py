@@ -1,7 +1,7 @@
-"""SSDLite's box and class branches, their losses and their predictions."""
+"""SSDLite's class and box branches, their losses and their predictions."""
 
 from collections.abc import Sequence
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import torch
 import torch.nn.functional as F
@@ -21,25 +21,29 @@ BBOX_CODER = dict(type='DeltaXYWHBBoxCoder', target_means=[0.0, 0.0, 0.0, 0.0], 
 class SSDLiteHead(AnchorHead):
     """SSDLite's head: on each level a depthwise 3x3 and a 1x1 convolution for classes, and two more for boxes.
 
-    MMDetection's own ``SSDHead`` cannot predict (it lacks the ``loss_cls`` that prediction asks for), ties the anchors
-    to fixed strides and clips boxes before NMS; this one follows the TF Object Detection API.
+    MMDetection's own ``SSDHead`` cannot predict (its ``predict_by_feat`` reads a ``loss_cls`` that it lacks), ties the
+    anchors to fixed strides and clips boxes before NMS; this one follows the TF Object Detection API.
 
-    Three ways to classify:
+    Three kinds of classification:
 
     - softmax over classes and background: ``loss_cls=dict(type='CrossEntropyLoss')``, as MMDetection's SSD;
     - sigmoid over classes and background, TensorFlow's: ``loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True)``;
     - sigmoid focal: ``loss_cls=dict(type='FocalLoss', use_sigmoid=True)`` with ``background_class=False``.
 
     Args:
-        num_classes: classes without background.
+        num_classes: number of classes, not counting the background.
         in_channels: channels of each level (``SSDLite`` passes the neck's).
         background_class: whether the last output of each anchor is the background.
         anchor_generator, bbox_coder, loss_cls, loss_bbox, reg_decoded_bbox: as in MMDetection's ``AnchorHead``.
         norm_cfg, act_cfg, init_cfg: as everywhere in MMDetection.
-        train_cfg: ``assigner``; ``neg_pos_ratio``, the hard negatives per positive (None weighs every anchor, for
-            focal loss), and ``min_negatives`` of them in each image; ``allowed_border``, ``pos_weight``.
-        test_cfg: ``score_thr``; ``nms_pre``, the best class scores of an image that enter NMS (-1 for all); ``nms``;
-            ``max_per_img``.
+        train_cfg: ``assigner``; ``neg_pos_ratio``, hard negatives per positive (None: all negatives count, for focal
+            loss), and ``min_negatives``, how many an image has at least; ``allowed_border``, ``pos_weight``.
+        test_cfg: ``score_thr``; ``nms_pre``, how many of an image's class scores, the best, enter NMS (-1: all);
+            ``nms``; ``max_per_img``.
+
+    Raises:
+        ValueError: if softmax lacks its background class, or if ``in_channels`` and the anchor generator differ in the
+            number of levels.
     """
 
     def __init__(
@@ -54,14 +58,14 @@ class SSDLiteHead(AnchorHead):
         norm_cfg: Optional[dict] = None,
         act_cfg: Optional[dict] = None,
         init_cfg: Optional[Union[dict, list]] = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         self.background_class = background_class
         self.norm_cfg = norm_cfg or dict(type='BN', eps=0.001)
         self.act_cfg = act_cfg or dict(type='ReLU6')
         loss_cls = loss_cls or dict(type='CrossEntropyLoss')
         if not background_class and not loss_cls.get('use_sigmoid', False):
-            raise ValueError('background_class=False: softmax needs a background class, or use a sigmoid loss_cls')
+            raise ValueError('background_class=False: softmax needs a background class; choose a sigmoid loss_cls')
         super().__init__(
             num_classes,
             in_channels,
@@ -94,7 +98,7 @@ class SSDLiteHead(AnchorHead):
         )
 
     def init_weights(self) -> None:
-        """As ``init_cfg`` says; without a background class all scores start at 0.01, which focal loss needs."""
+        """Initialise as ``init_cfg`` says; without a background class, scores start at 0.01, as focal loss needs."""
         super().init_weights()
         if not self.background_class:
             for convs in self.cls_convs:
@@ -112,7 +116,7 @@ class SSDLiteHead(AnchorHead):
         flat = [out.permute(0, 2, 3, 1).reshape(out.size(0), -1, size) for out in outputs]
         return torch.cat(flat, dim=1).float()
 
-    def _priors(self, outputs: Sequence[Tensor], batch_img_metas: list[dict]) -> list[Tensor]:
+    def _priors(self, outputs: Sequence[Tensor], batch_img_metas: Sequence[dict]) -> list[Tensor]:
         return self.prior_generator.grid_priors(
             [tuple(out.shape[-2:]) for out in outputs],
             image_size=batch_img_metas[0]['batch_input_shape'],
@@ -127,7 +131,10 @@ class SSDLiteHead(AnchorHead):
         batch_img_metas: list[dict],
         batch_gt_instances_ignore: Optional[list[InstanceData]] = None,
     ) -> dict[str, Tensor]:
-        """``loss_cls`` and ``loss_bbox`` of a batch, each over the number of matched anchors."""
+        """``loss_cls`` and ``loss_bbox`` of a batch, each divided by the number of matched anchors.
+
+        An image in which no anchor is matched counts as one anchor, as everywhere in MMDetection.
+        """
         priors = self._priors(cls_scores, batch_img_metas)
         num_images = len(batch_img_metas)
         valid = [prior.new_ones(len(prior), dtype=torch.bool) for prior in priors]
@@ -135,11 +142,10 @@ class SSDLiteHead(AnchorHead):
             [priors] * num_images, [valid] * num_images, batch_gt_instances, batch_img_metas, batch_gt_instances_ignore
         )
         labels, label_weights, bbox_targets, bbox_weights = (torch.cat(target, dim=1) for target in targets)
-        avg_factor = max(avg_factor, 1)
 
         losses = self._anchor_cls_losses(self._flatten(cls_scores, self.cls_out_channels), labels) * label_weights
         if self.train_cfg.get('neg_pos_ratio') is not None:
-            losses = losses * self._mined(losses.detach(), labels, label_weights)
+            losses = losses * self._positives_and_hard_negatives(losses.detach(), labels)
 
         deltas = self._flatten(bbox_preds, self.bbox_coder.encode_size).flatten(0, 1)
         if self.reg_decoded_bbox:
@@ -158,23 +164,25 @@ class SSDLiteHead(AnchorHead):
         losses = self.loss_cls(scores.flatten(0, 1), targets, reduction_override='none')
         return losses.view(*labels.shape, -1).sum(-1)
 
-    def _mined(self, losses: Tensor, labels: Tensor, label_weights: Tensor) -> Tensor:
-        """Which anchors (N, anchors) count: positives, and the negatives of highest loss in each image."""
+    def _positives_and_hard_negatives(self, losses: Tensor, labels: Tensor) -> Tensor:
+        """Mask (N, anchors) of all positives and of the negatives with the highest ``losses`` in each image.
+
+        Ignored anchors are labelled as background and have no loss, so they rank last and add nothing if selected.
+        """
         positive = labels < self.num_classes
-        negative = ~positive & (label_weights > 0)
         wanted = positive.sum(1, keepdim=True) * self.train_cfg['neg_pos_ratio']
         wanted = wanted.clamp(min=self.train_cfg.get('min_negatives', 0))
-        order = losses.masked_fill(~negative, -1).argsort(dim=1, descending=True)
+        order = losses.masked_fill(positive, -1).argsort(dim=1, descending=True)
         ranks = torch.empty_like(order)
         ranks.scatter_(1, order, torch.arange(order.size(1), device=order.device).expand_as(order))
-        return positive | (negative & (ranks < wanted))
+        return positive | (ranks < wanted)
 
     def predict_by_feat(
         self,
         cls_scores: list[Tensor],
         bbox_preds: list[Tensor],
         score_factors: None = None,
-        batch_img_metas: Optional[list[dict]] = None,
+        batch_img_metas: Sequence[dict] = (),
         cfg: Optional[dict] = None,
         rescale: bool = False,
         with_nms: bool = True,
@@ -182,7 +190,7 @@ class SSDLiteHead(AnchorHead):
         """Detections of each image: ``bboxes`` (n, 4) px, ``scores`` (n), ``labels`` (n), best first.
 
         As in the TF Object Detection API, NMS runs per class on unclipped boxes; then boxes are clipped to the image
-        and empty ones dropped. ``rescale`` gives boxes in the original image.
+        and empty ones dropped. With ``rescale`` boxes are in px of the original image.
         """
         cfg = self.test_cfg if cfg is None else cfg
         scores = self._flatten(cls_scores, self.cls_out_channels)
@@ -204,7 +212,7 @@ class SSDLiteHead(AnchorHead):
     def _predict_image(
         self, scores: Tensor, bboxes: Tensor, img_meta: dict, cfg: dict, rescale: bool, with_nms: bool
     ) -> InstanceData:
-        # NaN is no candidate
+        # NaN is dropped too: it is above no threshold
         scores = scores.where(scores > cfg.get('score_thr', 0), scores.new_tensor(-torch.inf)).flatten()
         number = int((scores > -torch.inf).sum())
         if cfg.get('nms_pre', -1) > 0:
@@ -217,29 +225,29 @@ class SSDLiteHead(AnchorHead):
         bboxes = results.bboxes.clone()
         bboxes[:, 0::2].clamp_(0, width)
         bboxes[:, 1::2].clamp_(0, height)
-        filled = (bboxes[:, 2] > bboxes[:, 0]) & (bboxes[:, 3] > bboxes[:, 1])
+        not_empty = (bboxes[:, 2] > bboxes[:, 0]) & (bboxes[:, 3] > bboxes[:, 1])
         if rescale:
             bboxes = bboxes / bboxes.new_tensor(img_meta['scale_factor']).repeat(2)
         results.bboxes = bboxes
-        return results[filled]
+        return results[not_empty]
 
     def _best(self, scores: Tensor, bboxes: Tensor, count: int) -> InstanceData:
-        """The ``count`` best, sorted, of the scores (anchors * classes) of the anchors' ``bboxes``."""
+        """The ``count`` best, sorted, of ``scores`` (anchors * classes), with the boxes of their anchors."""
         scores, index = scores.topk(count)
         return InstanceData(bboxes=bboxes[index // self.num_classes], scores=scores, labels=index % self.num_classes)
 
     def _suppress(self, scores: Tensor, bboxes: Tensor, number: int, nms: dict, max_per_img: int) -> InstanceData:
-        """The ``max_per_img`` best (-1 for all), sorted by score, that NMS per class leaves of the ``number`` best.
+        """NMS per class of the ``number`` best scores; of what it keeps, the ``max_per_img`` best (-1: all), sorted.
 
-        Greedy suppression of a box depends on better ones alone, so it is done for the best candidates first, and for
-        more only if they leave too few: of the 160,000 class scores of an image the first thousand mostly suffice.
+        Whether greedy NMS suppresses a box depends only on better ones, so the best candidates go first, and more only
+        if too few are kept: of the 160,000 class scores of an image the first thousand mostly suffice.
         """
         limit = max_per_img if max_per_img > 0 else number
         # soft-NMS changes scores and so needs all candidates
         count = min(10 * limit, number) if nms.get('type', 'nms') == 'nms' else number
         while True:
             candidates = self._best(scores, bboxes, count)
-            # batched_nms moves classes apart by the largest coordinate, which only parts them if none is negative
+            # batched_nms shifts each class by the largest coordinate, which separates them only if none is negative
             shifted = candidates.bboxes - candidates.bboxes.min()
             dets, keep = batched_nms(shifted, candidates.scores, candidates.labels, nms)
             if len(keep) >= limit or count == number:

@@ -7,10 +7,10 @@ from mixdet.registry import MODELS
 
 @MODELS.register_module()
 class SSDHead(MMDetSSDHead):
-    """``mmdet.SSDHead`` that can predict: ``model.bbox_head.type='mixdet.SSDHead'`` in MMDetection's SSD configs.
+    """``mmdet.SSDHead`` with working inference: ``model.bbox_head.type='mixdet.SSDHead'`` in MMDetection's SSD configs.
 
-    mmdet 3.3.0's has no ``loss_cls``, which ``predict_by_feat`` of its base class reads, so that none of its SSDs can
-    be validated or tested. This class can go when ``SSDHead`` has that attribute.
+    ``predict_by_feat`` of its base class reads ``loss_cls``, which mmdet 3.3.0's ``SSDHead`` lacks, so none of
+    MMDetection's SSDs can be validated or tested. This class can go when ``SSDHead`` has that attribute.
     """
 
-    loss_cls = None  # the base class only asks whether it has class labels of its own
+    loss_cls = None  # the base class only asks it for custom class scores, see ``custom_cls_channels``

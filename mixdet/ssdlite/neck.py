@@ -12,9 +12,9 @@ from mixdet.registry import MODELS
 
 @MODELS.register_module()
 class SSDLiteNeck(BaseModule):
-    """The backbone's features, followed by extra layers of half the size each.
+    """The backbone's features, followed by extra layers, each of which halves the resolution.
 
-    An extra layer of C channels is a 1x1 convolution to C / 2, a depthwise 3x3 of stride 2 and a 1x1 to C, each with
+    An extra layer with C channels is a 1x1 convolution to C / 2, a depthwise 3x3 of stride 2 and a 1x1 to C, each with
     batch-norm and ReLU6 (TF Object Detection API, feature_map_generators.py with ``use_depthwise``).
 
     Args:
@@ -24,7 +24,7 @@ class SSDLiteNeck(BaseModule):
         norm_cfg, act_cfg, init_cfg: as everywhere in MMDetection.
 
     Attributes:
-        out_channels (tuple[int]): channels of all levels.
+        out_channels (tuple[int]): channels of all levels, the backbone's first.
     """
 
     def __init__(
@@ -37,7 +37,8 @@ class SSDLiteNeck(BaseModule):
         init_cfg: Optional[Union[dict, list]] = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        cfg = dict(norm_cfg=norm_cfg or dict(type='BN', eps=0.001), act_cfg=act_cfg or dict(type='ReLU6'))
+        norm_cfg = norm_cfg or dict(type='BN', eps=0.001)
+        act_cfg = act_cfg or dict(type='ReLU6')
         self.in_channels = tuple(in_channels)
         self.out_channels = self.in_channels + tuple(extra_channels)
         self.extra_layers = ModuleList()
@@ -46,15 +47,15 @@ class SSDLiteNeck(BaseModule):
             mid_channels = out_channels // 2
             self.extra_layers.append(
                 Sequential(
-                    ConvNormAct(channels, mid_channels, **cfg),
-                    MixConvNormAct(mid_channels, 3, stride=2, padding=padding, **cfg),
-                    ConvNormAct(mid_channels, out_channels, **cfg),
+                    ConvNormAct(channels, mid_channels, norm_cfg=norm_cfg, act_cfg=act_cfg),
+                    MixConvNormAct(mid_channels, 3, stride=2, padding=padding, norm_cfg=norm_cfg, act_cfg=act_cfg),
+                    ConvNormAct(mid_channels, out_channels, norm_cfg=norm_cfg, act_cfg=act_cfg),
                 )
             )
             channels = out_channels
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Features (N, C_i, H_i, W_i) of all levels from the backbone's, finest first."""
+        """Features (N, C_i, H_i, W_i) of all levels, finest first, from those of the backbone."""
         outs = list(inputs)
         for layer in self.extra_layers:
             outs.append(layer(outs[-1]))

@@ -26,5 +26,5 @@ def test_every_variant_builds(network, cls):
 
 @pytest.mark.parametrize('arguments', [('resnet', 4), ('mobilenetv2', 3)])
 def test_there_are_no_others(arguments):
-    with pytest.raises(ValueError, match='must be of'):
+    with pytest.raises(ValueError, match='must be in'):
         variants(*arguments)

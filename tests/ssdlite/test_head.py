@@ -79,38 +79,77 @@ def flat(outputs, size):
     return torch.cat([out.permute(0, 2, 3, 1).reshape(out.size(0), -1, size) for out in outputs], 1)
 
 
-@pytest.mark.parametrize('changes', [SOFTMAX, SIGMOID], ids=['softmax', 'sigmoid'])
-def test_loss_is_that_of_positives_and_hardest_negatives(changes):
-    """Written out image by image with topk, as SSD's paper has it."""
-    head = build_head(**changes)
-    scores, deltas = head(features())
-    losses = head.loss_by_feat(scores, deltas, ground_truth(), METAS)
+def targets_of(head, instances, ignored=None):
+    """Labels, their weights, box targets and their weights (N, anchors, ...), and the number of matched anchors."""
     priors = head.prior_generator.grid_priors([(6, 6), (3, 3), (2, 2)], image_size=(96, 96))
     valid = [torch.ones(len(p), dtype=torch.bool) for p in priors]
-    labels, _, targets, weights, positives = head.get_targets([priors] * 2, [valid] * 2, ground_truth(), METAS)
-    labels, targets, weights = (torch.cat(t, 1) for t in (labels, targets, weights))
+    images = len(instances)
+    *targets, matched = head.get_targets([priors] * images, [valid] * images, instances, METAS[:images], ignored)
+    return (*(torch.cat(target, 1) for target in targets), matched)
+
+
+def losses_of_anchors(head, scores, labels):
+    """Classification loss (N, anchors) of each anchor, by PyTorch's functions."""
+    scores = flat(scores, 4)
+    if head.use_sigmoid_cls:
+        targets = F.one_hot(labels, 4).float()
+        return F.binary_cross_entropy_with_logits(scores, targets, reduction='none').sum(2)
+    return F.cross_entropy(scores.transpose(1, 2), labels, reduction='none')
+
+
+@pytest.mark.parametrize('changes', [SOFTMAX, SIGMOID], ids=['softmax', 'sigmoid'])
+@pytest.mark.parametrize('ignore', [False, True], ids=['', 'ignore'])
+def test_loss_is_that_of_positives_and_hardest_negatives(changes, ignore):
+    """Written out image by image with topk, as in SSD's paper; anchors on ignored boxes do not count."""
+    assigner = {**TRAIN_CFG.assigner, 'ignore_iof_thr': 0.5}
+    head = build_head(train_cfg=ConfigDict({**TRAIN_CFG, 'assigner': assigner, 'pos_weight': 2.0}), **changes)
+    for convs in head.cls_convs:  # negatives are nearly right
+        convs[-1].bias.data.view(-1, 4).add_(torch.tensor([-3.0, -3, -3, 3]))
+    ignored = [InstanceData(bboxes=torch.tensor([[0.0, 48, 96, 96]]))] * 2 if ignore else None
+    scores, deltas = head(features())
+    losses = head.loss_by_feat(scores, deltas, ground_truth(), METAS, ignored)
+    labels, label_weights, targets, weights, positives = targets_of(head, ground_truth(), ignored)
     assert (labels < 3).sum() == positives > 2
     total = 0
-    for image_scores, image_labels in zip(flat(scores, 4), labels):
-        if head.use_sigmoid_cls:
-            each = F.binary_cross_entropy_with_logits(
-                image_scores, F.one_hot(image_labels, 4).float(), reduction='none'
-            ).sum(1)
-        else:
-            each = F.cross_entropy(image_scores, image_labels, reduction='none')
-        count = int((image_labels < 3).sum())
-        total += each[image_labels < 3].sum() + each[image_labels == 3].topk(3 * count)[0].sum()
+    for each, positive, weight in zip(losses_of_anchors(head, scores, labels), labels < 3, label_weights):
+        count = 3 * int(positive.sum())
+        hardest = each[~positive & (weight == 1)].topk(count)[0]
+        total += 2 * each[positive].sum() + hardest.sum()
+        assert hardest.max() < 1
+        if ignore:  # some that are ignored would be among the hardest
+            assert each[~positive].topk(count)[0].sum() > 1.01 * hardest.sum()
     torch.testing.assert_close(losses['loss_cls'], total / positives)
     box = F.smooth_l1_loss(flat(deltas, 4) * weights, targets * weights, reduction='sum') / positives
     torch.testing.assert_close(losses['loss_bbox'], box)
 
 
-def test_an_image_without_objects_can_still_have_negatives():
-    empty = [InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))] * 2
-    for minimum, expected in ((0, False), (3, True)):
-        head = build_head(train_cfg=ConfigDict({**TRAIN_CFG, 'min_negatives': minimum}))
-        losses = head.loss_by_feat(*head(features()), empty, METAS)
-        assert bool(losses['loss_cls'] > 0) == expected and losses['loss_bbox'] == 0
+@pytest.mark.parametrize('minimum', [0, 3])
+def test_an_image_without_objects_can_still_have_negatives(minimum):
+    """It counts as one anchor in the average."""
+    head = build_head(train_cfg=ConfigDict({**TRAIN_CFG, 'min_negatives': minimum}))
+    nothing = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
+    scores, deltas = head(features())
+    background = losses_of_anchors(head, scores, torch.full((2, 186), 3))
+    losses = head.loss_by_feat(scores, deltas, [nothing, nothing], METAS)
+    assert losses['loss_bbox'] == 0
+    torch.testing.assert_close(losses['loss_cls'], background.topk(minimum, dim=1)[0].sum() / 2)
+
+    alone = head.loss_by_feat([s[:1] for s in scores], [d[:1] for d in deltas], ground_truth()[:1], METAS[:1])
+    beside = head.loss_by_feat(scores, deltas, [ground_truth()[0], nothing], METAS)
+    *_, matched = targets_of(head, ground_truth()[:1])
+    expected = (matched * alone['loss_cls'] + background[1].topk(minimum)[0].sum()) / (matched + 1)
+    torch.testing.assert_close(beside['loss_cls'], expected)
+    torch.testing.assert_close(beside['loss_bbox'], matched * alone['loss_bbox'] / (matched + 1))
+
+
+def test_without_a_background_class_scores_start_at_one_percent():
+    """The prior of focal loss; other losses start where ``init_cfg`` says."""
+    init_cfg = dict(type='TruncNormal', layer='Conv2d', std=0.03)
+    for changes, expected in ((FOCAL, 0.01), (SIGMOID, 0.5)):
+        head = build_head(init_cfg=init_cfg, **changes)
+        for convs in head.cls_convs:
+            torch.testing.assert_close(convs[-1].bias.sigmoid(), torch.full_like(convs[-1].bias, expected))
+        assert not any(convs[-1].bias.any() for convs in head.reg_convs)
 
 
 def test_decoded_boxes_can_be_regressed():
@@ -155,6 +194,21 @@ def test_prediction_is_clipped_after_nms_and_rescaled():
     assert best.scores[0].item() == pytest.approx(torch.tensor([4.0, 0, 0, 0]).softmax(0)[0].item())
     rescaled = head.predict_by_feat(scores, deltas, batch_img_metas=METAS, rescale=True)[0]
     torch.testing.assert_close(rescaled.bboxes, best.bboxes / torch.tensor([0.5, 0.75, 0.5, 0.75]))
+
+
+@pytest.mark.parametrize('with_nms', [True, False])
+def test_boxes_outside_the_image_are_dropped(with_nms):
+    """The squares (9.6 px) of five cells of a row, four of them moved out of the image on one side each."""
+    head = build_head()
+    scores, deltas = outputs_with({3 * cell: [5.0 - cell / 10, 0, 0, 0] for cell in range(5)})
+    for cell, (x, y) in enumerate([(-100.0, 0.0), (100, 0), (0, -100), (0, 100)]):
+        deltas[0][0, 0:2, 0, cell] = torch.tensor([x, y])
+    for rescale in (False, True):
+        found = head.predict_by_feat(scores, deltas, batch_img_metas=METAS, rescale=rescale, with_nms=with_nms)[0]
+        kept = found[found.scores > 0.5]  # without NMS the background's weak scores are there too
+        assert kept.labels.tolist() == [0]
+        expected = torch.tensor([[72 - 4.8, 8 - 4.8, 72 + 4.8, 8 + 4.8]])
+        torch.testing.assert_close(kept.bboxes, expected / torch.tensor([0.5, 0.75] * 2) if rescale else expected)
 
 
 def test_nms_is_per_class_even_where_unclipped_boxes_are_negative():

@@ -1,5 +1,6 @@
-# SSDLite as the TensorFlow Object Detection API built it for the paper's Table 1; the backbone is added by the file
-# that inherits from this one. TF's BN epsilon, initialisation, input range and NMS; MMDetection's softmax and mining.
+# SSDLite as in the TensorFlow Object Detection API, which the paper's Table 1 used; the config that inherits from this
+# one adds the backbone. Batch-norm's epsilon, initialisation, input range and NMS are TensorFlow's; the softmax loss
+# with hard negative mining is that of MMDetection's SSD.
 norm_cfg = dict(type='BN', eps=0.001, momentum=0.03)
 init_cfg = dict(type='TruncNormal', layer='Conv2d', std=0.03)
 model = dict(
