@@ -95,7 +95,8 @@ def install() -> None:
         return
     if not isinstance(upstream.load_url, functools.partial):
         upstream.load_url = functools.partial(_load_url, upstream.load_url)
-    multiarray = (np._core if hasattr(np, '_core') else np.core).multiarray
+    # NumPy 1.26 has a numpy._core too, without what is needed here
+    multiarray = (np.core if np.__version__.startswith('1.') else np._core).multiarray
     scalar, reconstruct = multiarray.scalar, multiarray._reconstruct
     allowed = [HistoryBuffer, np.ndarray, np.dtype, (history_method, 'builtins.getattr')]
     allowed += [type(np.dtype(kind)) for kind in ('f4', 'f8', 'i8')]

@@ -163,12 +163,12 @@ class EndlessBatches:
 
     Args:
         loader: an ``endless`` one.
-        done: iterations done in an earlier run. MMEngine's loop loads their batches and drops them; this iterator
-            returns None for each of them, and the loader begins after them.
+        done: iterations done in an earlier run, after which the loader begins.
+        dropped: batches that MMEngine's loop takes first and drops; each of them is None.
     """
 
-    def __init__(self, loader: SeededLoader, done: int) -> None:
-        self.pending = done
+    def __init__(self, loader: SeededLoader, done: int, dropped: int) -> None:
+        self._dropped = dropped
         loader.batch_sampler.skip = done
         self._iterator = iter(loader)
 
@@ -176,10 +176,14 @@ class EndlessBatches:
         return self
 
     def __next__(self) -> Any:
-        if self.pending:
-            self.pending -= 1
+        if self._dropped:
+            self._dropped -= 1
             return None
         return next(self._iterator)
+
+    def skip_iter(self, iterations: int) -> None:
+        """How the loop of onedl-mmengine goes past the iterations of an earlier run: they are left out already."""
+        self._dropped -= iterations
 
 
 def seed_loaders(runner: Runner) -> None:
@@ -196,7 +200,9 @@ def seed_loaders(runner: Runner) -> None:
     endless = isinstance(loop, IterBasedTrainLoop)
     loop.dataloader = SeededLoader(_fresh_loader(runner, 'train_dataloader', loop.dataloader), key, endless)
     if endless:
-        loop.dataloader_iterator = EndlessBatches(loop.dataloader, loop.iter)
+        # onedl-mmengine's loop has a setting to leave out nothing when it resumes
+        dropped = 0 if getattr(loop, 'fast_forward_on_resume', False) else loop.iter
+        loop.dataloader_iterator = EndlessBatches(loop.dataloader, loop.iter, dropped)
     if runner.val_loop is not None and _is_indexed(runner.val_dataloader):
         runner.val_loop.dataloader = SeededLoader(runner.val_dataloader, key)
     config = str([runner.cfg.get('train_dataloader'), runner.cfg.get('model')])

@@ -1,7 +1,9 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
 from mixdet.compat import packages
 
@@ -15,8 +17,26 @@ def test_packages_are_found_without_pkg_resources():
     assert path.endswith('mmdet') and packages.get_installed_path('pytest').endswith('pytest')
     with pytest.raises(packages.PackageNotFoundError):
         packages.get_installed_path('no-such-package')
-    with_old_setuptools = pytest.importorskip('pkg_resources', exc_type=ImportError)
-    assert with_old_setuptools and path == package_utils.get_installed_path('mmdet')
+    assert package_utils.get_installed_path is packages.get_installed_path
+
+
+def test_an_editable_install_is_found_where_its_files_are(tmp_path, monkeypatch):
+    """``pkg_resources`` names the folder of its metadata."""
+    (tmp_path / 'checkout/edited').mkdir(parents=True)
+    (tmp_path / 'checkout/edited/__init__.py').touch()
+    (tmp_path / 'site/edited-1.0.dist-info').mkdir(parents=True)
+    (tmp_path / 'site/edited-1.0.dist-info/METADATA').write_text('Metadata-Version: 2.1\nName: edited\nVersion: 1.0\n')
+    for folder in ('site', 'checkout'):
+        monkeypatch.syspath_prepend(str(tmp_path / folder))
+    assert packages.get_installed_path('edited') == str(tmp_path / 'checkout/edited')
+
+
+def test_mixdets_configs_have_mmdets_scope(tmp_path):
+    config = tmp_path / 'c.py'
+    config.write_text("_base_ = 'mixdet::_base_/default_runtime.py'\n")
+    path, scope = Config._get_cfg_path('mixdet::_base_/default_runtime.py', str(config))
+    assert Path(path).name == 'default_runtime.py' and scope == 'mmdet'
+    assert Config._get_cfg_path('other.py', str(config)) == (str(tmp_path / 'other.py'), None)
 
 
 def test_mmdet_bases_resolve_without_pkg_resources(tmp_path):

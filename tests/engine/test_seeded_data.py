@@ -65,11 +65,16 @@ def test_the_data_set_is_reached_through_its_wrapper():
 
 
 def test_an_endless_loader_goes_on_where_it_stopped():
-    def endless(done):
+    def endless(done, dropped):
         sampler = BatchSampler(RandomSampler(range(10)), 3, drop_last=False)
         made = DataLoader(Draws(), batch_sampler=sampler, collate_fn=list)
-        return EndlessBatches(SeededLoader(made, (7, 0), endless=True), done)
+        return EndlessBatches(SeededLoader(made, (7, 0), endless=True), done, dropped)
 
-    whole = [batch for batch, _ in zip(endless(0), range(11))]
-    later = endless(6)
+    whole = [batch for batch, _ in zip(endless(0, 0), range(11))]
+    later = endless(6, 6)  # as MMEngine's loop goes past them
     assert [next(later) for _ in range(11)] == [None] * 6 + whole[6:]
+    later = endless(6, 6)  # as the loop of onedl-mmengine does
+    later.skip_iter(6)
+    assert [next(later) for _ in range(5)] == whole[6:]
+    later = endless(6, 0)  # and with fast_forward_on_resume=True
+    assert [next(later) for _ in range(5)] == whole[6:]
