@@ -1,8 +1,9 @@
 """The mixed convolution as one C++ operator for the CPU (``csrc/``), compiled when it is first wanted.
 
-The library is built by the compiler on the machine and kept for each combination of PyTorch version, CPU and source in
-``$XDG_CACHE_HOME/mixdet`` (``~/.cache/mixdet``). Environment: ``CXX`` names the compiler (GCC or Clang, as the source
-uses their vector types), ``MIXDET_NATIVE=0`` does without, ``MIXDET_CXXFLAGS`` adds flags.
+The library is built by the compiler on the machine and kept for each combination of PyTorch version, CPU, compiler and
+source in ``$XDG_CACHE_HOME/mixdet`` (``~/.cache/mixdet``); so is the reason why it could not be built. Environment:
+``CXX`` names the compiler (GCC or Clang, as the source uses their vector types), ``MIXDET_NATIVE=0`` does without,
+``MIXDET_CXXFLAGS`` adds flags.
 """
 
 import functools
@@ -24,13 +25,19 @@ from mixdet.layers.cpu import cpu_features
 SWITCH = 'MIXDET_NATIVE'
 SOURCES = Path(__file__).with_name('csrc')
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+# in a compiler's output: the machine is to blame, and another attempt may succeed
+PASSING = ('Killed', 'terminated', 'No space left', 'Cannot allocate', 'out of memory')
 logger = logging.getLogger(__name__)
 _LIBRARY = torch.library.Library('mixdet', 'IMPL')
 
 
+class BuildError(RuntimeError):
+    """The operator cannot be compiled here; the message is one line that says why."""
+
+
 @functools.cache
 def load() -> bool:
-    """Whether the operator can be used; compiles it where that has not been done, and says so in one line.
+    """Whether the operator can be used; compiles it where that has not been tried, and says so in one line.
 
     Why it cannot is said in one line too, once; it never raises.
     """
@@ -38,10 +45,11 @@ def load() -> bool:
         return False
     try:
         torch.ops.load_library(str(_library()))
-    except (ImportError, OSError, RuntimeError, subprocess.CalledProcessError) as error:
-        detail = getattr(error, 'stderr', None) or str(error)
-        reason = next((line for line in detail.splitlines() if 'error' in line), detail.strip().split('\n')[0])
-        logger.warning('MixConv runs group by group, its native operator is not available: %s', reason)
+    except (ImportError, OSError, RuntimeError) as error:
+        cause = error.__cause__ or error  # PyTorch names only the file, and what the system said as the cause
+        logger.warning(
+            'MixConv runs group by group, its native operator is not available: %s', str(cause).strip().split('\n')[0]
+        )
         return False
     schema.register('mixconv2d', _LIBRARY, ['cpu'])
     return True
@@ -56,56 +64,83 @@ def available() -> bool:
 available._dynamo_marked_constant = True
 
 
+def compiler() -> list[str]:
+    """The C++ compiler's path, and the arguments that ``CXX`` gives it. Raises BuildError if there is none."""
+    name, *arguments = shlex.split(os.environ.get('CXX', '')) or ['c++']
+    path = shutil.which(name)
+    if path is None:
+        raise BuildError(f'there is no C++ compiler {name} (install GCC or Clang, or name one in CXX)')
+    return [path, *arguments]
+
+
 def _library() -> Path:
-    """The compiled library, built if need be."""
+    """The compiled library, built if need be. Raises BuildError if that fails, or has failed before."""
     import fcntl  # not on Windows, which is told so
 
     command = _command()
-    digest = hashlib.sha256(' '.join(command).encode())
-    for source in sorted(SOURCES.iterdir()):
-        digest.update(source.read_bytes())
-    digest.update(f'{torch.__version__} {platform.machine()} {cpu_features()}'.encode())
     cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'mixdet'
-    library = cache / f'mixconv-{digest.hexdigest()[:16]}.so'
+    library = cache / f'mixconv-{_digest(command)}.so'
+    failure = library.with_suffix('.failed')
     if library.exists():
         return library
     cache.mkdir(parents=True, exist_ok=True)
     # the lock goes with the process, so a build that was killed leaves nothing behind that others would wait for
     with open(cache / 'lock', 'w') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        if failure.exists():
+            raise BuildError(f'{failure.read_text().strip()} (not tried again; to try, delete {failure})')
         if not library.exists():
             logger.warning(
                 'Compiling the native MixConv operator with %s, once, about half a minute; %s=0 does without.',
                 Path(command[0]).name,
                 SWITCH,
             )
-            with tempfile.TemporaryDirectory(dir=cache) as folder:
-                out = Path(folder, library.name)
-                subprocess.run([*command, '-o', str(out)], check=True, capture_output=True, text=True)
-                out.replace(library)
+            _build(command, library, failure)
     return library
 
 
-def _command() -> list[str]:
-    """The compiler with all arguments but the output."""
-    from torch.utils.cpp_extension import include_paths, library_paths
+def _build(command: list[str], library: Path, failure: Path) -> None:
+    """Compile ``library``, or write into ``failure`` why it cannot be, and raise BuildError."""
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        out = Path(folder, library.name)
+        done = subprocess.run([*command, '-o', str(out)], capture_output=True, text=True)
+        if done.returncode == 0:
+            out.replace(library)
+            return
+    lines = done.stderr.strip().splitlines() or [f'{command[0]} ended with status {done.returncode}']
+    reason = next((line for line in lines if 'error' in line), lines[0])
+    if done.returncode > 0 and not any(word in done.stderr for word in PASSING):
+        failure.write_text(f'{reason}\n')
+    raise BuildError(reason)
 
-    names = shlex.split(os.environ.get('CXX', '')) or ['c++']
-    compiler = shutil.which(names[0])
-    if compiler is None:
-        raise RuntimeError(f'there is no C++ compiler {names[0]} (install GCC or Clang, or name one in CXX)')
+
+def _digest(command: list[str]) -> str:
+    """What the library depends on."""
+    digest = hashlib.sha256(' '.join(command).encode())
+    for source in sorted(SOURCES.iterdir()):
+        digest.update(source.read_bytes())
+    status = Path(command[0]).resolve().stat()  # another version of the compiler is another file
+    digest.update(f'{status.st_size} {status.st_mtime_ns}'.encode())
+    digest.update(f'{torch.__version__} {platform.machine()} {cpu_features()}'.encode())
+    return digest.hexdigest()[:16]
+
+
+def _command() -> list[str]:
+    """The compiler with all arguments but the output.
+
+    The paths are those of ``torch.utils.cpp_extension``, whose import needs setuptools and looks for CUDA. OpenMP is
+    not asked for, see ``csrc/parallel.h``.
+    """
+    root = Path(torch.__file__).parent
     version = tuple(int(part) for part in torch.__version__.split('.')[:2])
     native = '-march=native' if platform.machine() in ('x86_64', 'AMD64') else '-mcpu=native'
-    openmp = ['-fopenmp'] if platform.system() == 'Linux' else []
     return [
-        compiler,
-        *names[1:],
+        *compiler(),
         *('-O3', native, '-ffp-contract=fast', f'-std=c++{17 if version < (2, 9) else 20}', '-fPIC', '-shared'),
         f'-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}',
-        *openmp,
-        *(f'-isystem{path}' for path in include_paths()),
+        *(f'-isystem{root / path}' for path in ('include', 'include/torch/csrc/api/include')),
         str(SOURCES / 'mixconv.cpp'),
-        *(f'-L{path}' for path in library_paths()),
+        f'-L{root / "lib"}',
         *('-lc10', '-ltorch_cpu'),
         *shlex.split(os.environ.get('MIXDET_CXXFLAGS', '')),
     ]
