@@ -19,11 +19,12 @@ from typing import Any, Callable, Optional, Union
 import numpy as np
 import torch
 
+from mixdet.compat.stack import is_at_least
 from mixdet.errors import UserError
 
 HISTORY_METHODS = ('min', 'max', 'mean', 'current')
 # torch 2.5 is the first version that can allow a type under another name; older ones load MMEngine's files unsafely
-SAFE_LOADING = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 5)
+SAFE_LOADING = is_at_least(torch.__version__, '2.5')
 
 MapLocation = Union[str, torch.device, Callable, dict, None]  # of torch.load
 

@@ -13,13 +13,16 @@ from typing import NamedTuple
 import torch
 from mmengine.config import Config
 
-from mixdet.deploy.exportable import NMS_ONNX, NMS_STEPS, ExportableSSDLite, nms_mask_in_onnx
+from mixdet.compat.stack import is_at_least
+from mixdet.deploy.exportable import NMS_ONNX, NMS_STEPS, ExportableSSDLite, nms_mask_in_onnx, nms_mask_operator
 from mixdet.deploy.fusing import fuse
 from mixdet.deploy.inference import Detector, inference_transforms
 from mixdet.errors import UserError
 from mixdet.version import __version__
 
 SUFFIXES = {'onnx': '.onnx', 'torchscript': '.torchscript', 'torch-export': '.pt2'}
+# the first PyTorch that can write the format, where that is not the first that mixdet supports
+MINIMUM_TORCH = {'onnx': '2.6', 'torch-export': '2.5'}
 OUTPUTS = {True: ('boxes', 'scores', 'labels'), False: ('boxes', 'scores')}
 METADATA = 'mixdet.json'  # name of the extra file in PyTorch's formats
 OPSET = 18
@@ -41,7 +44,10 @@ class Metadata(NamedTuple):
 
 
 def check_target(path: Path, file_format: str) -> None:
-    """Raise UserError if ``path`` has not the suffix of ``file_format``, or is there already."""
+    """Raise UserError if PyTorch is too old for ``file_format``, or ``path`` has not its suffix or is there already."""
+    needed = MINIMUM_TORCH.get(file_format)
+    if needed is not None and not is_at_least(torch.__version__, needed):
+        raise UserError(f'--format {file_format} needs PyTorch {needed}, and {torch.__version__} is installed')
     if path.suffix != SUFFIXES[file_format]:
         raise UserError(f'{path}: a file in format {file_format} must end in {SUFFIXES[file_format]}')
     if path.exists():
@@ -133,7 +139,7 @@ def _export_onnx(network, example, batch, metadata: Metadata, path: Path) -> Non
         input_names=['image'],
         output_names=OUTPUTS[metadata.nms],
         dynamic_shapes=batch,
-        custom_translation_table={torch.ops.mixdet.nms_mask.default: nms_mask_in_onnx},
+        custom_translation_table={nms_mask_operator(): nms_mask_in_onnx},
         verbose=False,
     )
     model = program.model_proto

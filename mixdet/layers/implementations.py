@@ -7,22 +7,25 @@
 ``auto``: what was measured to be the fastest, see :func:`choose`.
 """
 
-from typing import Optional
+from typing import Any, Optional
 from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mixdet.compat.stack import is_at_least
 from mixdet.layers import native, triton_ops
 from mixdet.layers.padding import pad_same, same_padding
 
 ACTIVATIONS = {'relu': nn.ReLU, 'relu6': nn.ReLU6}  # that the operators can apply to their result
 OPERATORS = {'native': 'mixconv2d', 'triton': 'mixconv2d_triton'}
 IMPLS = ('auto', 'split', 'padded', *OPERATORS)
-# torch before 2.1 has neither
-is_compiling = getattr(getattr(torch, 'compiler', None), 'is_compiling', lambda: False)
-_in_functorch = getattr(torch._C, '_are_functorch_transforms_active', lambda: False)
+is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)  # PyTorch 2.1 does not say
+_in_functorch = torch._C._are_functorch_transforms_active
+# oneDNN 3.1 in PyTorch 2.1 takes a plain loop for the gradients of depthwise and of dilated convolutions in
+# channels_last, 5 to 50 times slower than in NCHW; 3.4 in PyTorch 2.4 does not
+SLOW_GRADIENTS = not is_at_least(torch.__version__, '2.4')
 _ASSEMBLED: WeakKeyDictionary = WeakKeyDictionary()  # beside the layers, so that they copy and pickle as they are
 
 
@@ -41,7 +44,9 @@ def compute(layer: nn.Module, x: Tensor) -> Tensor:
             return operator(layer, x, form, layer.activation)
         out = operator(layer, x, form)
     else:
-        out = {'split': split, 'padded': padded}[form](layer, x)
+        nchw = SLOW_GRADIENTS and x.is_cpu and _is_channels_last(x) and _needs_grad(layer, x) and not exporting()
+        out = {'split': split, 'padded': padded}[form](layer, x.contiguous() if nchw else x)
+        out = out.contiguous(memory_format=torch.channels_last) if nchw else out
     return out if layer.activation is None else getattr(F, layer.activation)(out)
 
 
@@ -60,10 +65,7 @@ def choose(layer: nn.Module, x: Tensor) -> str:
         return 'split'
     if layer.impl in ('split', 'padded'):
         return layer.impl
-    plain = all(
-        type(conv) is nn.Conv2d and not conv._forward_hooks and not conv._forward_pre_hooks for conv in layer.convs
-    )
-    if x.dim() != 4 or x.dtype not in native.DTYPES or not plain:
+    if x.dim() != 4 or x.dtype not in native.DTYPES or not all(map(_is_plain, layer.convs)):
         return 'split'
     if layer.impl == 'triton':
         return 'triton' if triton_ops.available(x.device.type) else 'split'
@@ -74,10 +76,9 @@ def choose(layer: nn.Module, x: Tensor) -> str:
         and len(layer.convs) == 1
         and max(layer.convs[0].kernel_size) <= 3
         and _needs_grad(layer, x)
+        and not (_is_channels_last(x) and (layer.stride == (1, 1) or SLOW_GRADIENTS))
     ):
-        channels_last = x.is_contiguous(memory_format=torch.channels_last)
-        if not channels_last or layer.stride != (1, 1):
-            return 'split'
+        return 'split'
     return 'native' if native.available() else 'split'
 
 
@@ -93,6 +94,15 @@ def _needs_grad(layer: nn.Module, x: Tensor) -> bool:
     return torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in layer.parameters()))
 
 
+def _is_plain(conv: nn.Module) -> bool:
+    """Whether nothing is lost if ``conv`` is not called."""
+    return type(conv) is nn.Conv2d and not conv._forward_hooks and not conv._forward_pre_hooks
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+
+
 def split(layer: nn.Module, x: Tensor) -> Tensor:
     """Group by group."""
     if len(layer.convs) == 1:
@@ -104,7 +114,16 @@ def split(layer: nn.Module, x: Tensor) -> Tensor:
 def _convolve(layer: nn.Module, conv: nn.Conv2d, x: Tensor) -> Tensor:
     if layer.padding == 'same':
         x = pad_same(x, conv.kernel_size, conv.stride, conv.dilation)
+    if SLOW_GRADIENTS and _is_plain(conv):
+        return _depthwise(x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
     return conv(x)
+
+
+def _depthwise(x: Tensor, weight: Tensor, bias: Optional[Tensor], *options: Any) -> Tensor:
+    """``F.conv2d``, with the layout of ``x`` where that counts."""
+    if SLOW_GRADIENTS:
+        weight = weight.flatten().view(weight.shape)  # PyTorch looks at its strides too, which a model's .to changes
+    return F.conv2d(x, weight, bias, *options)
 
 
 def operator(layer: nn.Module, x: Tensor, form: str, activation: str = 'none') -> Tensor:
@@ -142,7 +161,7 @@ def padded(layer: nn.Module, x: Tensor) -> Tensor:
              for i, s in enumerate(layer.stride)]  # fmt: skip
     if tuple(after) != before:
         x, before = F.pad(x, (before[1], after[1], before[0], after[0])), 0
-    return F.conv2d(x, weight, bias, layer.stride, before, 1, layer.in_channels)
+    return _depthwise(x, weight, bias, layer.stride, before, 1, layer.in_channels)
 
 
 def _pads_before(layer: nn.Module, conv: nn.Conv2d, size: tuple[int, int]) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from mixdet.compat.stack import is_at_least
 from mixdet.layers import schema
 from mixdet.layers.cpu import cpu_features
 
@@ -132,11 +133,11 @@ def _command() -> list[str]:
     not asked for, see ``csrc/parallel.h``.
     """
     root = Path(torch.__file__).parent
-    version = tuple(int(part) for part in torch.__version__.split('.')[:2])
+    standard = 20 if is_at_least(torch.__version__, '2.9') else 17
     native = '-march=native' if platform.machine() in ('x86_64', 'AMD64') else '-mcpu=native'
     return [
         *compiler(),
-        *('-O3', native, '-ffp-contract=fast', f'-std=c++{17 if version < (2, 9) else 20}', '-fPIC', '-shared'),
+        *('-O3', native, '-ffp-contract=fast', f'-std=c++{standard}', '-fPIC', '-shared'),
         f'-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}',
         *(f'-isystem{root / path}' for path in ('include', 'include/torch/csrc/api/include')),
         str(SOURCES / 'mixconv.cpp'),

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mixdet.layers.implementations import exporting, is_compiling
+from mixdet.layers.implementations import SLOW_GRADIENTS, exporting, is_compiling
 from mixdet.registry import MODELS
 
 
@@ -27,7 +27,9 @@ class PointwiseConv2d(nn.Conv2d):
             raise ValueError(f'kernel_size={kernel_size}, stride={stride}: PointwiseConv2d is for 1x1 of stride 1')
 
     def forward(self, x: Tensor) -> Tensor:
-        dilation = 2 if _left_to_thnn(x) and not _too_small(x, self.groups) else 1
+        wanted = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
+        slow = SLOW_GRADIENTS and wanted
+        dilation = 2 if _left_to_thnn(x) and not _too_small(x, self.groups) and not slow else 1
         return F.conv2d(x, self.weight, self.bias, dilation=dilation, groups=self.groups)
 
 

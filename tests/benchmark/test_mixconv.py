@@ -1,10 +1,11 @@
 import pytest
 import torch
 from helpers import import_timm
+from parity import require_native
 
 from mixdet.benchmark import mixconv
 from mixdet.errors import UserError
-from mixdet.layers import MixConv2d, implementations, native
+from mixdet.layers import MixConv2d, implementations
 
 CASE = mixconv.Case(24, 10, 'k357', 2, 1)
 
@@ -24,8 +25,7 @@ def test_baseline_is_what_timm_computes():
 
 
 def test_measures_every_form_and_reports_them(tmp_path):
-    if not native.load():
-        pytest.skip('no C++ compiler')
+    require_native()
     results = [mixconv.measure(CASE, mixconv.FORMS, 0.0)]
     assert set(results[0].forward) == set(results[0].training) == set(mixconv.FORMS)
     assert mixconv.ratios(results, mixconv.BASELINE, 'forward') == [1.0]

@@ -122,6 +122,14 @@ def test_target(tmp_path):
             check_target(tmp_path / name, 'onnx')
 
 
+def test_formats_that_pytorch_is_too_old_for_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch, '__version__', '2.4.1+cu121')
+    check_target(tmp_path / 'a.torchscript', 'torchscript')
+    for name, needed in (('onnx', '2.6'), ('torch-export', '2.5')):
+        with pytest.raises(UserError, match=rf'--format {name} needs PyTorch {needed}, and 2\.4\.1'):
+            check_target(tmp_path / f'a{SUFFIXES[name]}', name)
+
+
 def test_verification_images_are_the_test_sets(tiny, tmp_path):
     cfg = Detector(*tiny).cfg
     cfg.test_dataloader.dataset.update(data_root=str(tmp_path), data_prefix=dict(img='x/'))

@@ -3,6 +3,7 @@ import random
 import numpy as np
 import torch
 
+from mixdet.compat.checkpoints import weights_only
 from mixdet.engine.randomness import rng_state, seeded, set_rng_state
 
 
@@ -11,7 +12,7 @@ def test_the_state_is_restored_from_a_file_loaded_with_weights_only(tmp_path):
     np.random.randn()
     torch.save(rng_state(), tmp_path / 'a.pth')
     expected = [random.gauss(0, 1), np.random.randn(), torch.rand(3).tolist()]
-    set_rng_state(torch.load(tmp_path / 'a.pth', weights_only=True))
+    set_rng_state(torch.load(tmp_path / 'a.pth', weights_only=weights_only()))
     assert [random.gauss(0, 1), np.random.randn(), torch.rand(3).tolist()] == expected
 
 
