@@ -46,7 +46,7 @@ def state() -> dict:
         'torch': {
             'threads': torch.get_num_threads(),
             'dtype': torch.get_default_dtype(),
-            'device': torch.get_default_device(),
+            'device': torch.empty(0).device,  # PyTorch 2.1 has no get_default_device
             'gradients': torch.is_grad_enabled(),
             'deterministic': torch.are_deterministic_algorithms_enabled(),
             'oneDNN': torch.backends.mkldnn.enabled,

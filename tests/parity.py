@@ -2,11 +2,12 @@
 
 import contextlib
 import copy
+import os
 
 import pytest
 import torch
 
-from mixdet.layers import MixConv2d, implementations, set_mixconv_impl
+from mixdet.layers import MixConv2d, implementations, native, set_mixconv_impl
 
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
 OPTIONS = ([2, 1], [1, 1, 2, 2], [1, 1, 1, 1])  # stride, padding and dilation for operator_weights()
@@ -28,6 +29,19 @@ wrong_arguments = pytest.mark.parametrize(
         (dict(weight=[torch.randn(5, 2, 3, 3)]), 'weights must have the shape'),
     ],
 )
+
+
+def require_native():
+    """Skip the test where there is no C++ compiler; where there is one the operator must work."""
+    if native.load():
+        return
+    if os.environ.get(native.SWITCH) == '0':
+        pytest.skip(f'{native.SWITCH}=0')
+    try:
+        command = native.compiler()
+    except native.BuildError as error:
+        pytest.skip(str(error))
+    pytest.fail(f'{command[0]} is here, but the operator is not available; the log says why')
 
 
 def operator_weights(device='cpu', **kwargs):

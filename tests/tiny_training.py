@@ -15,6 +15,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
 
+from mixdet.compat.checkpoints import weights_only
 from mixdet.registry import DATASETS, METRICS, MODELS
 
 BATCHES = 4  # in an epoch
@@ -142,7 +143,7 @@ def train(cfg, resume=False, kill_at=None, hooks=()) -> Runner:
 
 def outcome(runner: Runner) -> dict:
     """Everything that two equal runs agree on: weights, optimizer, averaged weights, learning rates, log history."""
-    last = torch.load(Path(runner.work_dir, 'last_checkpoint').read_text(), weights_only=True)
+    last = torch.load(Path(runner.work_dir, 'last_checkpoint').read_text(), weights_only=weights_only())
     history = last['message_hub']['log_scalars']
     return dict(
         weights={name: value.clone() for name, value in runner.model.state_dict().items()},

@@ -11,6 +11,7 @@ Only harmless types are allowed. A HistoryBuffer pickles its own methods as ``ge
 """
 
 import functools
+import importlib
 import pickle
 import re
 from pathlib import Path
@@ -19,11 +20,12 @@ from typing import Any, Callable, Optional, Union
 import numpy as np
 import torch
 
+from mixdet.compat.stack import is_at_least
 from mixdet.errors import UserError
 
 HISTORY_METHODS = ('min', 'max', 'mean', 'current')
 # torch 2.5 is the first version that can allow a type under another name; older ones load MMEngine's files unsafely
-SAFE_LOADING = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 5)
+SAFE_LOADING = is_at_least(torch.__version__, '2.5')
 
 MapLocation = Union[str, torch.device, Callable, dict, None]  # of torch.load
 
@@ -95,7 +97,8 @@ def install() -> None:
         return
     if not isinstance(upstream.load_url, functools.partial):
         upstream.load_url = functools.partial(_load_url, upstream.load_url)
-    multiarray = (np._core if hasattr(np, '_core') else np.core).multiarray
+    # NumPy 1.26 has a numpy._core too, but without these functions
+    multiarray = importlib.import_module(f'numpy.{"core" if np.__version__.startswith("1.") else "_core"}.multiarray')
     scalar, reconstruct = multiarray.scalar, multiarray._reconstruct
     allowed = [HistoryBuffer, np.ndarray, np.dtype, (history_method, 'builtins.getattr')]
     allowed += [type(np.dtype(kind)) for kind in ('f4', 'f8', 'i8')]

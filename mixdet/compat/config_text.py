@@ -10,9 +10,8 @@ from typing import Any
 
 def install() -> None:
     """Cache the formatter's latest results."""
-    from mmengine.config import config
-
-    format_code = config.FormatCode
+    module = formatters_module()
+    format_code = module.FormatCode
     if hasattr(format_code, '__wrapped__'):  # by an earlier call
         return
 
@@ -23,4 +22,15 @@ def install() -> None:
     def formatted(text: str, style_config: dict, **options: Any) -> tuple[str, bool]:
         return cached(text, tuple(style_config.items()), tuple(options.items()))
 
-    config.FormatCode = functools.update_wrapper(formatted, cached)
+    module.FormatCode = functools.update_wrapper(formatted, cached)
+
+
+def formatters_module() -> Any:
+    """The module in which ``Config.pretty_text`` finds the formatter: onedl-mmengine imports it from yapf each time."""
+    from mmengine.config import config
+
+    if hasattr(config, 'FormatCode'):
+        return config
+    from yapf.yapflib import yapf_api
+
+    return yapf_api

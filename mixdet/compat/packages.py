@@ -1,31 +1,47 @@
-"""Finding installed packages without ``pkg_resources``.
+"""Finding installed packages, and the configs in them.
 
-Defect answered: mmengine 0.10.7 asks ``pkg_resources`` where a package is installed if a config has a base such as
-``mmdet::...``; setuptools 82 removed that module. Can go when MMEngine uses ``importlib.metadata``.
+Defects answered:
+- mmengine 0.10.7 asks ``pkg_resources`` where a package is installed if a config has a base such as ``mmdet::...``.
+  setuptools 82 removed that module, and of an editable install it gives a folder that does not hold the package. Can
+  go when MMEngine uses ``importlib`` alone.
+- mmengine takes the name before ``::`` for the scope of the types in that config. mixdet's configs are written for
+  MMDetection's scope, and name mixdet's own types with their prefix. Can go when MMEngine reads ``default_scope``.
 """
 
+import functools
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional
 
 
 def install() -> None:
     """Replace the two functions wherever MMEngine has imported them, and enable bases such as ``mixdet::...``."""
+    from mmengine.config import Config
     from mmengine.config import utils as config_utils
-
-    config_utils.MODULE2PACKAGE.setdefault('mixdet', 'mixdet')
-    if find_spec('pkg_resources') is not None:
-        return
     from mmengine.utils import package_utils
 
+    config_utils.MODULE2PACKAGE.setdefault('mixdet', 'mixdet')
+    if not hasattr(Config._get_cfg_path, '__wrapped__'):
+        Config._get_cfg_path = staticmethod(_in_mmdets_scope(Config._get_cfg_path))
     for replacement in (is_installed, get_installed_path):
         name = replacement.__name__
         original = getattr(package_utils, name)
         for module_name, module in list(sys.modules.items()):
             if module_name.startswith('mmengine') and getattr(module, name, None) is original:
                 setattr(module, name, replacement)
+
+
+def _in_mmdets_scope(get_cfg_path: Callable) -> Callable:
+    """MMEngine's ``Config._get_cfg_path``, with the scope of MMDetection for mixdet's configs."""
+
+    @functools.wraps(get_cfg_path)
+    def path_and_scope(cfg_path: str, filename: str) -> tuple[str, Optional[str]]:
+        path, scope = get_cfg_path(cfg_path, filename)
+        return path, 'mmdet' if scope == 'mixdet' else scope
+
+    return path_and_scope
 
 
 def is_installed(package: str) -> bool:

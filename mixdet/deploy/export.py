@@ -14,14 +14,17 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from mixdet.compat.stack import is_at_least
 from mixdet.datasets.wrappers import unwrap_dataset
-from mixdet.deploy.exportable import NMS_ONNX, NMS_STEPS, ExportableSSDLite, nms_mask_in_onnx
+from mixdet.deploy.exportable import NMS_ONNX, NMS_STEPS, ExportableSSDLite, nms_mask_in_onnx, nms_mask_operator
 from mixdet.deploy.fusing import fuse
 from mixdet.deploy.inference import Detector, inference_transforms
 from mixdet.errors import UserError
 from mixdet.version import __version__
 
 SUFFIXES = {'onnx': '.onnx', 'torchscript': '.torchscript', 'torch-export': '.pt2'}
+# the oldest PyTorch that can write the format, where that is not the oldest that mixdet supports
+MINIMUM_TORCH = {'onnx': '2.6', 'torch-export': '2.5'}
 OUTPUTS = {True: ('boxes', 'scores', 'labels'), False: ('boxes', 'scores')}
 METADATA = 'mixdet.json'  # the extra file that holds the metadata in PyTorch's formats
 OPSET = 18
@@ -53,7 +56,10 @@ class Metadata(NamedTuple):
 
 
 def check_export_path(path: Path, file_format: str) -> None:
-    """Raise UserError unless ``path`` has the suffix of ``file_format`` and does not exist yet."""
+    """Raise UserError unless PyTorch can write ``file_format`` and ``path`` has its suffix and does not exist yet."""
+    needed = MINIMUM_TORCH.get(file_format)
+    if needed is not None and not is_at_least(torch.__version__, needed):
+        raise UserError(f'--format {file_format} needs PyTorch {needed}, and {torch.__version__} is installed')
     if path.suffix != SUFFIXES[file_format]:
         raise UserError(f'{path}: a file in format {file_format} must end in {SUFFIXES[file_format]}')
     if path.exists():
@@ -146,7 +152,7 @@ def _export_onnx(network: nn.Module, example: Tensor, batch: Optional[tuple], me
         input_names=['image'],
         output_names=OUTPUTS[metadata.nms],
         dynamic_shapes=batch,
-        custom_translation_table={torch.ops.mixdet.nms_mask.default: nms_mask_in_onnx},
+        custom_translation_table={nms_mask_operator(): nms_mask_in_onnx},
         verbose=False,
     )
     model = program.model_proto

@@ -1,5 +1,6 @@
 """SSDLite as one tensor program: network, decoding and NMS with shapes that do not depend on the image."""
 
+import functools
 import itertools
 import math
 from typing import Any, Optional
@@ -17,7 +18,14 @@ NMS_STEPS = 'steps'  # tensor operations, one detection at a time, for any runti
 NMS_ONNX = 'onnx'  # ONNX's NonMaxSuppression
 
 
-@torch.library.custom_op('mixdet::nms_mask', mutates_args=())
+@functools.cache
+def nms_mask_operator() -> Any:
+    """:func:`nms_mask` as PyTorch's operator ``mixdet::nms_mask``, registered by the first call; needs PyTorch 2.4."""
+    operator = torch.library.custom_op('mixdet::nms_mask', nms_mask, mutates_args=())
+    operator.register_fake(lambda boxes, scores, *limits: torch.empty_like(scores))
+    return torch.ops.mixdet.nms_mask.default
+
+
 def nms_mask(boxes: Tensor, scores: Tensor, iou_threshold: float, score_thr: float, max_per_class: int) -> Tensor:
     """NMS per class of boxes (N, A, 4) with scores (N, C, A): a mask (N, C, A), 1 for what is kept and else 0.
 
@@ -30,11 +38,6 @@ def nms_mask(boxes: Tensor, scores: Tensor, iou_threshold: float, score_thr: flo
             kept = nms(boxes[image, anchors], scores[image, label, anchors], iou_threshold)[1]
             mask[image, label, anchors[kept[:max_per_class]]] = 1
     return mask
-
-
-@nms_mask.register_fake
-def _(boxes: Tensor, scores: Tensor, iou_threshold: float, score_thr: float, max_per_class: int) -> Tensor:
-    return torch.empty_like(scores)
 
 
 def nms_mask_in_onnx(boxes: Any, scores: Any, iou_threshold: float, score_thr: float, max_per_class: int) -> Any:
@@ -165,7 +168,7 @@ class ExportableSSDLite(nn.Module):
         flat = flat * (flat >= lowest)
         by_class = flat.unflatten(1, (anchors, classes)).transpose(1, 2)
         limits = (self.iou_threshold, self.score_thr, self.max_per_img)
-        mask = torch.ops.mixdet.nms_mask(boxes, by_class, *limits)
+        mask = nms_mask_operator()(boxes, by_class, *limits)
         scores, index = (by_class * mask).flatten(1).topk(self.max_per_img)
         boxes = boxes.gather(1, (index % anchors)[..., None].expand(-1, -1, 4))
         return boxes, scores, index // anchors

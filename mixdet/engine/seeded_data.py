@@ -156,12 +156,12 @@ class EndlessBatches:
 
     Args:
         loader: an ``endless`` one.
-        done: iterations done in an earlier run. MMEngine's loop loads their batches and drops them; this iterator
-            returns None for each of them, and the loader begins after them.
+        done: iterations done in an earlier run, after which the loader begins.
+        dropped: batches that MMEngine's loop takes first and drops; each of them is None.
     """
 
-    def __init__(self, loader: SeededLoader, done: int) -> None:
-        self.pending = done
+    def __init__(self, loader: SeededLoader, done: int, dropped: int) -> None:
+        self.pending = dropped
         loader.batch_sampler.skip = done
         self._iterator = iter(loader)
 
@@ -173,6 +173,10 @@ class EndlessBatches:
             self.pending -= 1
             return None
         return next(self._iterator)
+
+    def skip_iter(self, iterations: int) -> None:
+        """Called by onedl-mmengine's loop to skip the iterations of an earlier run, which are left out already."""
+        self.pending -= iterations
 
 
 def seed_loaders(runner: Runner) -> None:
@@ -189,7 +193,9 @@ def seed_loaders(runner: Runner) -> None:
     endless = isinstance(loop, IterBasedTrainLoop)
     loop.dataloader = SeededLoader(_fresh_loader(runner, 'train_dataloader', loop.dataloader), key, endless)
     if endless:
-        loop.dataloader_iterator = EndlessBatches(loop.dataloader, loop.iter)
+        # onedl-mmengine's loop has a setting with which it skips nothing when it resumes
+        dropped = 0 if getattr(loop, 'fast_forward_on_resume', False) else loop.iter
+        loop.dataloader_iterator = EndlessBatches(loop.dataloader, loop.iter, dropped)
     if runner.val_loop is not None and _is_indexed(runner.val_dataloader):
         runner.val_loop.dataloader = SeededLoader(runner.val_dataloader, key)
     config = str([runner.cfg.get('train_dataloader'), runner.cfg.get('model')])

@@ -8,13 +8,14 @@
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Any, Optional
 from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mixdet.compat.stack import is_at_least
 from mixdet.layers import native, triton_ops
 from mixdet.layers.padding import pad_same, same_padding
 
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
 ACTIVATIONS = {'relu': nn.ReLU, 'relu6': nn.ReLU6}  # activations that the operators can apply to their result
 OPERATORS = {'native': 'mixconv2d', 'triton': 'mixconv2d_triton'}
 IMPLS = ('auto', 'split', 'padded', *OPERATORS)
-# torch before 2.1 has neither
-is_compiling = getattr(getattr(torch, 'compiler', None), 'is_compiling', lambda: False)
-_in_functorch = getattr(torch._C, '_are_functorch_transforms_active', lambda: False)
+is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)  # missing in PyTorch 2.1
+_in_functorch = torch._C._are_functorch_transforms_active
+# For the gradients of depthwise and of dilated convolutions in channels_last, oneDNN 3.1 in PyTorch 2.1 runs a plain
+# loop, 5 to 50 times slower than in NCHW; 3.4 in PyTorch 2.4 does not.
+SLOW_GRADIENTS = not is_at_least(torch.__version__, '2.4')
 # the assembled weights of layers; not their attributes, so that layers are copied and pickled without them
 _ASSEMBLED: WeakKeyDictionary = WeakKeyDictionary()
 
@@ -46,7 +49,9 @@ def compute(layer: 'MixConv2d', x: Tensor) -> Tensor:
             return operator(layer, x, impl, layer.activation)
         out = operator(layer, x, impl)
     else:
-        out = {'split': split, 'padded': padded}[impl](layer, x)
+        nchw = SLOW_GRADIENTS and x.is_cpu and _is_channels_last(x) and _needs_grad(layer, x) and not exporting()
+        out = {'split': split, 'padded': padded}[impl](layer, x.contiguous() if nchw else x)
+        out = out.contiguous(memory_format=torch.channels_last) if nchw else out
     return out if layer.activation is None else getattr(F, layer.activation)(out)
 
 
@@ -65,10 +70,7 @@ def choose(layer: 'MixConv2d', x: Tensor) -> str:
         return 'split'
     if layer.impl in ('split', 'padded'):
         return layer.impl
-    plain = all(
-        type(conv) is nn.Conv2d and not conv._forward_hooks and not conv._forward_pre_hooks for conv in layer.convs
-    )
-    if x.dim() != 4 or x.dtype not in native.DTYPES or not plain:
+    if x.dim() != 4 or x.dtype not in native.DTYPES or not all(map(_is_plain, layer.convs)):
         return 'split'
     if layer.impl == 'triton':
         return 'triton' if triton_ops.available(x.device.type) else 'split'
@@ -79,10 +81,9 @@ def choose(layer: 'MixConv2d', x: Tensor) -> str:
         and len(layer.convs) == 1
         and max(layer.convs[0].kernel_size) <= 3
         and _needs_grad(layer, x)
+        and not (_is_channels_last(x) and (layer.stride == (1, 1) or SLOW_GRADIENTS))
     ):
-        channels_last = x.is_contiguous(memory_format=torch.channels_last)
-        if not channels_last or layer.stride != (1, 1):
-            return 'split'
+        return 'split'
     return 'native' if native.available() else 'split'
 
 
@@ -99,6 +100,15 @@ def _needs_grad(layer: 'MixConv2d', x: Tensor) -> bool:
     return torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in layer.parameters()))
 
 
+def _is_plain(conv: nn.Module) -> bool:
+    """Whether ``conv`` may be computed without calling it: an ``nn.Conv2d`` without hooks."""
+    return type(conv) is nn.Conv2d and not conv._forward_hooks and not conv._forward_pre_hooks
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+
+
 def split(layer: 'MixConv2d', x: Tensor) -> Tensor:
     """Group by group."""
     if len(layer.convs) == 1:
@@ -110,7 +120,17 @@ def split(layer: 'MixConv2d', x: Tensor) -> Tensor:
 def _convolve(layer: 'MixConv2d', conv: nn.Conv2d, x: Tensor) -> Tensor:
     if layer.padding == 'same':
         x = pad_same(x, conv.kernel_size, conv.stride, conv.dilation)
+    if SLOW_GRADIENTS and _is_plain(conv):
+        return _depthwise(x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
     return conv(x)
+
+
+def _depthwise(x: Tensor, weight: Tensor, bias: Optional[Tensor], *options: Any) -> Tensor:
+    """``F.conv2d``, where gradients are slow in channels_last with the weight in NCHW."""
+    if SLOW_GRADIENTS:
+        # PyTorch takes the layout from the strides of the weight too, and a model's ``.to`` changes them
+        weight = weight.flatten().view(weight.shape)
+    return F.conv2d(x, weight, bias, *options)
 
 
 def operator(layer: 'MixConv2d', x: Tensor, impl: str, activation: str = 'none') -> Tensor:
@@ -150,9 +170,9 @@ def padded(layer: 'MixConv2d', x: Tensor) -> Tensor:
         for i, s in enumerate(layer.stride)
     ]
     if tuple(after) == before:
-        return F.conv2d(x, weight, bias, layer.stride, before, 1, layer.in_channels)
+        return _depthwise(x, weight, bias, layer.stride, before, 1, layer.in_channels)
     x = F.pad(x, (before[1], after[1], before[0], after[0]))
-    return F.conv2d(x, weight, bias, layer.stride, 0, 1, layer.in_channels)
+    return _depthwise(x, weight, bias, layer.stride, 0, 1, layer.in_channels)
 
 
 def _pads_before(layer: 'MixConv2d', conv: 'GroupConv', size: Sequence[int]) -> tuple[int, ...]:

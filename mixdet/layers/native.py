@@ -1,9 +1,9 @@
 """The mixed convolution as one C++ operator for the CPU (``csrc/``), compiled on first use.
 
 The library is built by the machine's own compiler and kept in ``$XDG_CACHE_HOME/mixdet`` (``~/.cache/mixdet``), one
-file for each combination of PyTorch version, CPU, compiler command and source. Environment variables: ``CXX`` is the
-compiler (GCC or Clang, because the source uses their vector types), ``MIXDET_NATIVE=0`` switches the operator off,
-``MIXDET_CXXFLAGS`` adds compiler flags.
+file for each combination of PyTorch version, CPU, compiler and source. If the build fails, the reason is kept there
+too. Environment variables: ``CXX`` is the compiler (GCC or Clang, because the source uses their vector types),
+``MIXDET_NATIVE=0`` switches the operator off, ``MIXDET_CXXFLAGS`` adds compiler flags.
 """
 
 import functools
@@ -19,19 +19,26 @@ from pathlib import Path
 
 import torch
 
+from mixdet.compat.stack import is_at_least
 from mixdet.layers import registration
 from mixdet.layers.cpu import cpu_features
 
 SWITCH = 'MIXDET_NATIVE'
 MAIN_SOURCE = Path(__file__).with_name('csrc') / 'mixconv.cpp'
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+# in a compiler's output these point to the machine, and another attempt may succeed
+TEMPORARY = ('Killed', 'terminated', 'No space left', 'Cannot allocate', 'out of memory')
 logger = logging.getLogger(__name__)
 _LIBRARY = torch.library.Library('mixdet', 'IMPL')
 
 
+class BuildError(RuntimeError):
+    """The operator cannot be compiled here; the message is one line that says why."""
+
+
 @functools.cache
 def load() -> bool:
-    """Compile the operator unless that has been done, load it, and return whether that worked.
+    """Compile the operator unless that has been tried, load it, and return whether that worked.
 
     Compiling is announced in one line. A failure never raises: one line, once, gives the reason.
     """
@@ -39,9 +46,9 @@ def load() -> bool:
         return False
     try:
         torch.ops.load_library(str(_library()))
-    except (ImportError, OSError, RuntimeError, subprocess.CalledProcessError) as error:
-        detail = getattr(error, 'stderr', None) or str(error)
-        reason = next((line for line in detail.splitlines() if 'error' in line), detail.strip().split('\n')[0])
+    except (ImportError, OSError, RuntimeError) as error:
+        cause = error.__cause__ or error  # PyTorch's error names the file, its cause has the system's reason
+        reason = str(cause).strip().split('\n')[0]
         logger.warning('The native MixConv operator is not available, MixConv runs group by group: %s', reason)
         return False
     registration.register('mixconv2d', _LIBRARY, ['cpu'])
@@ -54,57 +61,84 @@ def available() -> bool:
     return load()
 
 
+def compiler() -> list[str]:
+    """The C++ compiler's path, and the arguments that ``CXX`` gives it. Raises BuildError if there is none."""
+    name, *arguments = shlex.split(os.environ.get('CXX', '')) or ['c++']
+    path = shutil.which(name)
+    if path is None:
+        raise BuildError(f'there is no C++ compiler {name!r}: install GCC or Clang, or set CXX to one')
+    return [path, *arguments]
+
+
 def _library() -> Path:
-    """The compiled library; builds it if it is not there."""
+    """The compiled library; builds it if it is not there. Raises BuildError if that fails or has failed before."""
     import fcntl  # on Windows an ImportError, which load reports
 
     command = _command()
-    # not where the source lies, so that another copy of it needs no compilation
-    digest = hashlib.sha256(' '.join(part for part in command if part != str(MAIN_SOURCE)).encode())
-    for source in sorted(MAIN_SOURCE.parent.iterdir()):
-        digest.update(source.read_bytes())
-    digest.update(f'{torch.__version__} {platform.machine()} {cpu_features()}'.encode())
     cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'mixdet'
-    library = cache / f'mixconv-{digest.hexdigest()[:16]}.so'
+    library = cache / f'mixconv-{_digest(command)}.so'
+    failure = library.with_suffix('.failed')
     if library.exists():
         return library
     cache.mkdir(parents=True, exist_ok=True)
     # the lock ends with the process, so nobody waits for a build that was killed
     with open(cache / 'lock', 'w') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        if failure.exists():
+            raise BuildError(f'{failure.read_text().strip()} (not tried again; to try, delete {failure})')
         if not library.exists():
             logger.warning(
                 'Compiling the native MixConv operator with %s: once, about half a minute (%s=0 switches it off).',
                 Path(command[0]).name,
                 SWITCH,
             )
-            with tempfile.TemporaryDirectory(dir=cache) as folder:
-                out = Path(folder, library.name)
-                subprocess.run([*command, '-o', str(out)], check=True, capture_output=True, text=True)
-                out.replace(library)
+            _build(command, library, failure)
     return library
 
 
-def _command() -> list[str]:
-    """The compiler and its arguments, without the output."""
-    from torch.utils.cpp_extension import include_paths, library_paths
+def _build(command: list[str], library: Path, failure: Path) -> None:
+    """Compile ``library``; if that fails, write the reason into ``failure`` and raise BuildError."""
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        out = Path(folder, library.name)
+        done = subprocess.run([*command, '-o', str(out)], capture_output=True, text=True)
+        if done.returncode == 0:
+            out.replace(library)
+            return
+    lines = done.stderr.strip().splitlines() or [f'{command[0]} ended with status {done.returncode}']
+    reason = next((line for line in lines if 'error' in line), lines[0])
+    if done.returncode > 0 and not any(word in done.stderr for word in TEMPORARY):
+        failure.write_text(f'{reason}\n')
+    raise BuildError(reason)
 
-    names = shlex.split(os.environ.get('CXX', '')) or ['c++']
-    compiler = shutil.which(names[0])
-    if compiler is None:
-        raise RuntimeError(f'there is no C++ compiler {names[0]!r}: install GCC or Clang, or set CXX to one')
-    version = tuple(int(part) for part in torch.__version__.split('.')[:2])
+
+def _digest(command: list[str]) -> str:
+    """A hash of everything that the library depends on."""
+    # not where the source lies, so that another copy of it needs no compilation
+    digest = hashlib.sha256(' '.join(part for part in command if part != str(MAIN_SOURCE)).encode())
+    for source in sorted(MAIN_SOURCE.parent.iterdir()):
+        digest.update(source.read_bytes())
+    status = Path(command[0]).resolve().stat()  # another version of the compiler is another file
+    digest.update(f'{status.st_size} {status.st_mtime_ns}'.encode())
+    digest.update(f'{torch.__version__} {platform.machine()} {cpu_features()}'.encode())
+    return digest.hexdigest()[:16]
+
+
+def _command() -> list[str]:
+    """The compiler and its arguments, without the output.
+
+    The paths are those of ``torch.utils.cpp_extension``, whose import needs setuptools and looks for CUDA. OpenMP is
+    not requested, see ``csrc/parallel.h``.
+    """
+    root = Path(torch.__file__).parent
+    standard = 20 if is_at_least(torch.__version__, '2.9') else 17
     native = '-march=native' if platform.machine() in ('x86_64', 'AMD64') else '-mcpu=native'
-    openmp = ['-fopenmp'] if platform.system() == 'Linux' else []
     return [
-        compiler,
-        *names[1:],
-        *('-O3', native, '-ffp-contract=fast', f'-std=c++{17 if version < (2, 9) else 20}', '-fPIC', '-shared'),
+        *compiler(),
+        *('-O3', native, '-ffp-contract=fast', f'-std=c++{standard}', '-fPIC', '-shared'),
         f'-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}',
-        *openmp,
-        *(f'-isystem{path}' for path in include_paths()),
+        *(f'-isystem{root / path}' for path in ('include', 'include/torch/csrc/api/include')),
         str(MAIN_SOURCE),
-        *(f'-L{path}' for path in library_paths()),
+        f'-L{root / "lib"}',
         *('-lc10', '-ltorch_cpu'),
         *shlex.split(os.environ.get('MIXDET_CXXFLAGS', '')),
     ]

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mixdet.layers.implementations import exporting, is_compiling
+from mixdet.layers.implementations import SLOW_GRADIENTS, exporting, is_compiling
 from mixdet.registry import MODELS
 
 
@@ -44,7 +44,8 @@ class PointwiseConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C', H, W)."""
-        dilation = 2 if _prefers_thnn(x) and not _too_small(x, self.groups) else 1
+        slow = SLOW_GRADIENTS and torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
+        dilation = 2 if _prefers_thnn(x) and not _too_small(x, self.groups) and not slow else 1
         return F.conv2d(x, self.weight, self.bias, dilation=dilation, groups=self.groups)
 
 

@@ -3,11 +3,12 @@ import itertools
 import pytest
 import torch
 from helpers import import_timm
+from parity import require_native
 
 from mixdet.benchmark import mixconv
 from mixdet.benchmark.timing import Timing
 from mixdet.errors import UserError
-from mixdet.layers import MixConv2d, implementations, native
+from mixdet.layers import MixConv2d, implementations
 
 pytestmark = pytest.mark.slow
 
@@ -30,8 +31,7 @@ def test_baseline_is_what_timm_computes():
 
 
 def test_every_implementation_is_measured_in_its_memory_format(monkeypatch):
-    if not native.load():
-        pytest.skip('no C++ compiler')
+    require_native()
     seen = set()
     forward = MixConv2d.forward
 

@@ -8,8 +8,10 @@ import torch
 from mmengine.logging import HistoryBuffer, MessageHub
 
 import mixdet  # noqa: F401
-from mixdet.compat.checkpoints import history_method
+from mixdet.compat.checkpoints import SAFE_LOADING, history_method, weights_only
 from mixdet.errors import UserError
+
+safe_loading = pytest.mark.skipif(not SAFE_LOADING, reason='needs PyTorch 2.5')
 
 
 def test_message_hub_survives_a_safe_load(tmp_path):
@@ -19,7 +21,7 @@ def test_message_hub_survives_a_safe_load(tmp_path):
     hub.update_info('seed', np.int64(3))
     hub.update_info('best', np.float64(0.5))
     torch.save(dict(message_hub=hub.state_dict(), array=np.arange(3, dtype=np.float32)), tmp_path / 'a.pth')
-    loaded = torch.load(tmp_path / 'a.pth', weights_only=True)
+    loaded = torch.load(tmp_path / 'a.pth', weights_only=weights_only())
     history = loaded['message_hub']['log_scalars']['train/loss']
     assert isinstance(history, HistoryBuffer) and history.mean() == pytest.approx(7 / 3) and history.current() == 4
     assert loaded['message_hub']['runtime_info']['seed'] == 3 and loaded['array'].tolist() == [0, 1, 2]
@@ -33,6 +35,7 @@ class Attack:
         return self.call
 
 
+@safe_loading
 @pytest.mark.parametrize(
     'attack',
     [
@@ -57,6 +60,7 @@ def test_only_statistics_are_resolved():
             history_method(owner, name)
 
 
+@safe_loading
 def test_no_config_is_run_from_a_checkpoint(tmp_path, monkeypatch):
     from mmdet.apis import DetInferencer
     from mmengine.runner.checkpoint import _load_checkpoint
@@ -71,6 +75,7 @@ def test_no_config_is_run_from_a_checkpoint(tmp_path, monkeypatch):
     assert os.listdir() == ['a.pth']
 
 
+@safe_loading
 def test_downloads_are_loaded_without_executing(monkeypatch):
     from mmengine.runner import checkpoint
 
@@ -82,6 +87,7 @@ def test_downloads_are_loaded_without_executing(monkeypatch):
     assert seen['weights_only'] is True
 
 
+@safe_loading
 def test_untrusted_weights_are_refused_in_one_line(tmp_path, monkeypatch):
     from mmengine.runner.checkpoint import load_checkpoint
 

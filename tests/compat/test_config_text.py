@@ -1,4 +1,4 @@
-from mmengine.config import Config, config
+from mmengine.config import Config
 
 from mixdet.compat import config_text
 
@@ -10,15 +10,16 @@ def test_a_config_is_formatted_once(monkeypatch):
         texts.append(text)
         return f'formatted {text}', True
 
-    monkeypatch.setattr(config, 'FormatCode', format_code)
+    module = config_text.formatters_module()
+    monkeypatch.setattr(module, 'FormatCode', format_code)
     config_text.install()
     config_text.install()  # not a cache of a cache
     style = dict(based_on_style='pep8')
     for _ in range(2):
-        assert config.FormatCode('a=1', style_config=style, verify=True) == ('formatted a=1', True)
+        assert module.FormatCode('a=1', style_config=style, verify=True) == ('formatted a=1', True)
     assert texts == ['a=1']
-    config.FormatCode('a=1', style_config=dict(based_on_style='google'), verify=True)
-    config.FormatCode('a=2', style_config=style)
+    module.FormatCode('a=1', style_config=dict(based_on_style='google'), verify=True)
+    module.FormatCode('a=2', style_config=style)
     assert texts == ['a=1', 'a=1', 'a=2']
 
 

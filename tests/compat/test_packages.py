@@ -1,8 +1,10 @@
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
 from mixdet.compat import packages
 
@@ -42,6 +44,25 @@ def test_the_path_is_that_of_pkg_resources():
         'print(packages.get_installed_path("mmdet"), package_utils.get_installed_path("mmdet"))'
     )
     assert ours == upstreams
+
+
+def test_an_editable_install_is_found_where_its_files_are(tmp_path, monkeypatch):
+    """``pkg_resources`` names the folder of its metadata."""
+    (tmp_path / 'checkout/edited').mkdir(parents=True)
+    (tmp_path / 'checkout/edited/__init__.py').touch()
+    (tmp_path / 'site/edited-1.0.dist-info').mkdir(parents=True)
+    (tmp_path / 'site/edited-1.0.dist-info/METADATA').write_text('Metadata-Version: 2.1\nName: edited\nVersion: 1.0\n')
+    for folder in ('site', 'checkout'):
+        monkeypatch.syspath_prepend(str(tmp_path / folder))
+    assert packages.get_installed_path('edited') == str(tmp_path / 'checkout/edited')
+
+
+def test_mixdets_configs_have_mmdets_scope(tmp_path):
+    config = tmp_path / 'c.py'
+    config.write_text("_base_ = 'mixdet::_base_/default_runtime.py'\n")
+    path, scope = Config._get_cfg_path('mixdet::_base_/default_runtime.py', str(config))
+    assert Path(path).name == 'default_runtime.py' and scope == 'mmdet'
+    assert Config._get_cfg_path('other.py', str(config)) == (str(tmp_path / 'other.py'), None)
 
 
 def test_mmdet_bases_resolve_without_pkg_resources(tmp_path):

@@ -41,11 +41,13 @@ def test_reads_versions_without_importing():
         (dict(mmdet='4.0.0'), 'which is too new'),
         (
             dict(mmdet='3.3.0', mmcv='2.2.0'),
-            "mixdet needs mmcv>=2.0.0,<2.2.0, but 2.2.0 is installed, which is too new: pip install 'mmcv-lite==2.1.0'",
+            'mixdet needs mmcv>=2.0.0,<2.2.0 with mmdet 3.3.0, but 2.2.0 is installed, which is too new: ',
         ),
         (dict(mmdet='3.5.1', mmcv='2.1.0'), 'mixdet needs mmcv>=2.2.0,<2.4'),
         (dict(mmengine='0.9.1'), "too old: pip install 'mmengine==0.10.7'"),
-        (dict(torch='1.13.1+cu117'), 'mixdet needs torch>=2.0'),
+        (dict(torch='2.0.1+cu117'), 'mixdet needs torch>=2.1,<3, but 2.0.1+cu117 is installed, which is too old'),
+        (dict(torch='2.1.2', numpy='2.2.6'), 'mixdet needs numpy>=1.26,<2 with torch 2.1.2, but 2.2.6 is installed'),
+        (dict(numpy='1.25.0'), 'mixdet needs numpy>=1.26,<3, but 1.25.0 is installed, which is too old'),
     ],
 )
 def test_wrong_versions_are_reported_in_one_line(tmp_path, versions, message):
@@ -55,6 +57,26 @@ def test_wrong_versions_are_reported_in_one_line(tmp_path, versions, message):
     )
     assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith('ImportError: ')
     assert message in done.stderr.splitlines()[-1]
+
+
+def test_another_distribution_of_the_package_is_to_be_uninstalled_first(monkeypatch):
+    versions = {'mmdet': '3.3.0', 'mmcv': '2.2.0'}
+    monkeypatch.setattr(stack, 'installed_version', lambda name: versions.get(name, '2.3.0'))
+    monkeypatch.setattr(stack, 'MMENGINE', stack.Requirement('mmengine', '2', '3', 'mmengine'))
+    monkeypatch.setattr(stack, '_is_installed', lambda name: name == 'mmcv')
+    with pytest.raises(ImportError, match=r"too new: pip uninstall mmcv, then: pip install 'mmcv-lite==2\.1\.0'$"):
+        stack.check_stack()
+
+
+def test_older_pythons_are_refused(monkeypatch):
+    monkeypatch.setattr(sys, 'version_info', (3, 9, 18))
+    with pytest.raises(ImportError, match=r'^mixdet needs Python 3\.10 or newer, and this is '):
+        stack.check_stack()
+
+
+def test_versions_are_compared_by_their_numbers():
+    assert stack.is_at_least('2.10.0+cpu', '2.9') and stack.is_at_least('2.6.0a0', '2.6')
+    assert not stack.is_at_least('2.4.1', '2.5')
 
 
 def test_reads_the_forks_versions(tmp_path, monkeypatch):

@@ -148,6 +148,14 @@ def test_export_path(tiny, tmp_path):
     assert (tmp_path / 'a.onnx').read_bytes() == b'mine'
 
 
+def test_formats_that_pytorch_is_too_old_for_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch, '__version__', '2.4.1+cu121')
+    check_export_path(tmp_path / 'a.torchscript', 'torchscript')
+    for name, needed in (('onnx', '2.6'), ('torch-export', '2.5')):
+        with pytest.raises(UserError, match=rf'--format {name} needs PyTorch {needed}, and 2\.4\.1'):
+            check_export_path(tmp_path / f'a{SUFFIXES[name]}', name)
+
+
 def test_verification_images_are_the_test_sets(tmp_path):
     cfg = Config(dict(test_dataloader=dict(dataset=dict(data_root=str(tmp_path), data_prefix=dict(img='x/')))))
     assert verification_images(cfg) == verification_images(Config()) == []

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_training import BATCHES, EPOCHS, Killed, TinyMetric, config, difference, outcome, train
 
+from mixdet.compat.checkpoints import weights_only
 from mixdet.engine import resume
 from mixdet.engine.checkpoint import read_checkpoint
 from mixdet.engine.checkpoint_hook import CheckpointHook
@@ -187,7 +188,7 @@ def test_checkpoints_of_mmengine_resume_with_a_warning(tmp_path):
 def test_a_missing_metric_is_named(tmp_path):
     with pytest.raises(UserError, match="save_best='coco/bbox_mAP' is not among the metrics: tiny/error"):
         train(config(tmp_path, save_best='coco/bbox_mAP', rule='greater'))
-    assert torch.load(latest(tmp_path), weights_only=True)['meta']['iter'] == 3
+    assert torch.load(latest(tmp_path), weights_only=weights_only())['meta']['iter'] == 3
 
 
 def test_a_given_checkpoint_is_resumed(tmp_path):

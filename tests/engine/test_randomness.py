@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from mixdet.compat.checkpoints import weights_only
 from mixdet.engine.randomness import rng_state, seed, seeded, set_rng_state
 
 
@@ -23,7 +24,7 @@ def test_the_state_is_restored_from_a_file_loaded_with_weights_only(tmp_path):
     torch.save(rng_state(), tmp_path / 'a.pth')
     expected = draw()
     seed(1)
-    set_rng_state(torch.load(tmp_path / 'a.pth', weights_only=True))
+    set_rng_state(torch.load(tmp_path / 'a.pth', weights_only=weights_only()))
     assert draw() == expected
 
 

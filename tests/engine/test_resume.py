@@ -12,6 +12,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner, ValLoop
 from tiny_training import BATCHES, EPOCHS, TinyModel, config, difference, log_lines, outcome, train
 
+from mixdet.compat.checkpoints import weights_only
 from mixdet.engine import CheckpointHook, NonFiniteHook
 from mixdet.engine.resume import STATE, ExactResumeHook, _validation_is_due
 
@@ -91,7 +92,7 @@ def test_several_optimizers(tmp_path, monkeypatch):
 
     expected = outcome(run(tmp_path / 'whole'))
     run(tmp_path / 'a', kill_at=5)
-    saved = torch.load(tmp_path / 'a/iter_3.pth', weights_only=True)['mixdet_state']
+    saved = torch.load(tmp_path / 'a/iter_3.pth', weights_only=weights_only())['mixdet_state']
     assert set(saved['processes'][0]['gradients']) == {'head.weight', 'head.bias'}
     assert difference(outcome(run(tmp_path / 'a', resume=True)), expected) == 0.0
 
@@ -129,7 +130,7 @@ def test_another_batch_size_is_warned_of(tmp_path, monkeypatch):
 def test_another_number_of_processes_is_warned_of(tmp_path, monkeypatch):
     train(config(tmp_path), kill_at=8)
     path = tmp_path / 'iter_6.pth'
-    checkpoint = torch.load(path, weights_only=True)
+    checkpoint = torch.load(path, weights_only=weights_only())
     checkpoint[STATE]['processes'] *= 2
     torch.save(checkpoint, path)
     restored = []
@@ -142,7 +143,7 @@ def test_another_number_of_processes_is_warned_of(tmp_path, monkeypatch):
 def test_each_process_restores_its_own_state(tmp_path, monkeypatch):
     train(config(tmp_path, accumulate=2), kill_at=8)
     path = tmp_path / 'iter_3.pth'
-    checkpoint = torch.load(path, weights_only=True)
+    checkpoint = torch.load(path, weights_only=weights_only())
     mine, other = checkpoint[STATE]['processes'][0], copy.deepcopy(checkpoint[STATE]['processes'][0])
     other['rng']['torch'] = torch.zeros(1)
     checkpoint[STATE]['processes'] = [other, mine]

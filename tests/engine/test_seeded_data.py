@@ -142,22 +142,27 @@ def test_the_data_set_is_reached_through_its_wrapper():
 
 
 def test_an_endless_loader_continues_where_it_stopped():
-    def endless(done):
+    def endless(done, dropped):
         sampler = BatchSampler(RandomSampler(range(10)), 3, drop_last=False)
         made = DataLoader(Draws(), batch_sampler=sampler, collate_fn=list)
-        return EndlessBatches(SeededLoader(made, (7, 0), endless=True), done)
+        return EndlessBatches(SeededLoader(made, (7, 0), endless=True), done, dropped)
 
-    whole = [batch for batch, _ in zip(endless(0), range(11))]
+    whole = [batch for batch, _ in zip(endless(0, 0), range(11))]
     for epoch in (whole[:4], whole[4:8]):
         assert sorted(sample[0] for batch in epoch for sample in batch) == list(range(10))
     assert whole[:3] != whole[4:7]
-    later = endless(6)
+    later = endless(6, 6)  # MMEngine's loop drops the first batches
     assert [next(later) for _ in range(11)] == [None] * 6 + whole[6:]
+    later = endless(6, 6)  # onedl-mmengine's loop calls skip_iter
+    later.skip_iter(6)
+    assert [next(later) for _ in range(5)] == whole[6:]
+    later = endless(6, 0)  # with fast_forward_on_resume=True it skips nothing
+    assert [next(later) for _ in range(5)] == whole[6:]
 
 
 def test_an_endless_loader_tells_its_sampler_the_epoch():
     made = DataLoader(Draws(), 3, sampler=DefaultSampler(Draws(), seed=1), collate_fn=list)
-    batches = EndlessBatches(SeededLoader(made, (7, 0), endless=True), 0)
+    batches = EndlessBatches(SeededLoader(made, (7, 0), endless=True), 0, 0)
     indices = [[sample[0] for sample in next(batches)] for _ in range(12)]
     expected = []
     for epoch in range(3):

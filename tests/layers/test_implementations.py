@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from helpers import tiny_detector
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parity import TOLERANCE, arrange, assert_autocasts, assert_close, pair, run
+from parity import TOLERANCE, arrange, assert_autocasts, assert_close, pair, require_native, run
 from strategies import mixconv_arguments
 
-from mixdet.layers import MixConv2d, implementations, native, set_mixconv_impl
+from mixdet.layers import MixConv2d, implementations, set_mixconv_impl
 
 pytestmark = pytest.mark.slow
 
@@ -22,8 +22,7 @@ every_impl = pytest.mark.parametrize('impl', CPU_IMPLS)
 
 @pytest.fixture(autouse=True, scope='module')
 def operator():
-    if not native.load():
-        pytest.skip('no C++ compiler')
+    require_native()
 
 
 @every_impl
@@ -229,3 +228,24 @@ def test_padding_of_one_group_is_left_alone():
     layer = MixConv2d(4, 4, 5, padding=1, impl='padded')
     x = torch.randn(1, 4, 9, 9)
     assert torch.equal(layer(x), F.conv2d(x, layer.convs[0].weight, padding=1, groups=4))
+
+
+@pytest.mark.parametrize('impl', ['split', 'padded'])
+def test_where_gradients_are_slow_in_channels_last_they_are_computed_in_nchw(monkeypatch, impl):
+    layer, reference = pair('split', 6, 6, (3, 5), stride=2)
+    layer.impl = impl
+    layer.to(memory_format=torch.channels_last)
+    x = torch.randn(2, 6, 9, 8, dtype=torch.double).to(memory_format=torch.channels_last).requires_grad_()
+    seen = []
+
+    def conv2d(x, weight, *args, conv2d=F.conv2d):
+        seen.append((x.is_contiguous(), weight.stride() == torch.empty(weight.shape).stride()))
+        return conv2d(x, weight, *args)
+
+    monkeypatch.setattr(implementations, 'SLOW_GRADIENTS', True)
+    monkeypatch.setattr(F, 'conv2d', conv2d)
+    out = layer(x)
+    assert out.is_contiguous(memory_format=torch.channels_last) and seen
+    assert all(weights for _, weights in seen) and (impl == 'split' or all(input for input, _ in seen))
+    assert_close(out, reference(x), torch.float64)
+    assert torch.autograd.gradcheck(layer, x)

@@ -1,22 +1,24 @@
 import contextlib
 import logging
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import torch.autograd.forward_ad as forward_ad
-from parity import OPTIONS, assert_refused, operator_weights, wrong_arguments
+from parity import OPTIONS, assert_refused, operator_weights, require_native, wrong_arguments
 
 from mixdet.layers import MixConv2d, native
 
 
 @pytest.fixture
 def operator():
-    if not native.load():
-        pytest.skip('no C++ compiler')
+    require_native()
 
 
+@pytest.mark.skipif(not hasattr(torch.library, 'opcheck'), reason='needs PyTorch 2.4')
 @pytest.mark.parametrize('same', [False, True])
 @pytest.mark.parametrize('channels_last', [False, True])
 def test_operators_keep_pytorchs_rules(operator, same, channels_last):
@@ -109,16 +111,66 @@ def test_without_a_compiler_one_line_says_so(monkeypatch, tmp_path, caplog):
     assert not loaded and len(messages) == 1 and 'no-such-compiler' in messages[0] and '\n' not in messages[0]
 
 
-def test_a_failing_compiler_leaves_nothing_behind(monkeypatch, tmp_path, caplog):
-    compiler = tmp_path / 'c++'
-    compiler.write_text('#!/bin/sh\necho "x.cpp:1: note: hm" >&2\necho "x.cpp:2: error: no such flag" >&2\nexit 1\n')
-    compiler.chmod(0o755)
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-    monkeypatch.setenv('CXX', str(compiler))
+def fake_compiler(folder, monkeypatch, script):
+    """A compiler that is a shell ``script``, and an empty cache."""
+    path = folder / 'fake-c++'
+    path.write_text(f'#!/bin/sh\necho run >>{folder}/runs\n{script}\n')
+    path.chmod(0o755)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
+    monkeypatch.setenv('CXX', str(path))
+
+
+def test_a_build_that_failed_is_remembered(monkeypatch, tmp_path, caplog):
+    script = 'echo "x.cpp:1: note: hm" >&2\necho "x.cpp:2: error: no such flag" >&2\nexit 1'
+    fake_compiler(tmp_path, monkeypatch, script)
     loaded, messages = load(caplog)
     assert not loaded and len(messages) == 2 and 'Compiling' in messages[0]
     assert messages[1].endswith('x.cpp:2: error: no such flag')
-    assert [path.name for path in (tmp_path / 'mixdet').iterdir()] == ['lock']
+    loaded, messages = load(caplog)
+    assert not loaded and len(messages) == 1 and 'x.cpp:2: error: no such flag (not tried again' in messages[0]
+    assert (tmp_path / 'runs').read_text() == 'run\n'
+    (failure,) = (tmp_path / 'mixdet').glob('*.failed')
+    assert str(failure) in messages[0]
+    assert sorted(path.name for path in (tmp_path / 'mixdet').iterdir()) == ['lock', failure.name]
+    failure.unlink()
+    load(caplog)
+    assert (tmp_path / 'runs').read_text() == 'run\nrun\n'
+
+
+@pytest.mark.parametrize('script', ['echo "c++: fatal error: Killed signal terminated" >&2; exit 1', 'kill -9 $$'])
+def test_a_build_that_was_killed_is_tried_again(monkeypatch, tmp_path, caplog, script):
+    fake_compiler(tmp_path, monkeypatch, script)
+    for _ in range(2):
+        assert not load(caplog)[0]
+    assert (tmp_path / 'runs').read_text() == 'run\nrun\n'
+
+
+def test_a_library_that_does_not_load_says_why(monkeypatch, tmp_path, caplog):
+    fake_compiler(tmp_path, monkeypatch, 'for last; do :; done; echo "no library at all" >"$last"')
+    loaded, messages = load(caplog)
+    assert not loaded and len(messages) == 2
+    assert str(tmp_path / 'mixdet') in messages[1] and 'file too short' in messages[1]
+
+
+def test_processes_that_compile_at_once_share_one_result(monkeypatch, tmp_path):
+    fake_compiler(tmp_path, monkeypatch, 'sleep 1; for last; do :; done; echo made >"$last"')
+    code = 'from mixdet.layers import native; print(native._library())'
+    processes = [
+        subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    first, second = (process.communicate()[0] for process in processes)
+    assert first == second and Path(first.strip()).read_text() == 'made\n'
+    assert (tmp_path / 'runs').read_text() == 'run\n'
+
+
+def test_the_threads_are_pytorchs(operator):
+    """The library brings no OpenMP of its own, whose threads PyTorch's settings would not reach."""
+    if shutil.which('readelf') is None:
+        pytest.skip('no readelf')
+    content = subprocess.check_output(['readelf', '-d', str(native._library())], text=True)
+    needed = [line for line in content.splitlines() if '(NEEDED)' in line]
+    assert any('libtorch_cpu' in line for line in needed) and not any('omp' in line for line in needed)
 
 
 def test_a_cache_that_cannot_be_written(monkeypatch, tmp_path, caplog):
@@ -134,6 +186,7 @@ def test_a_changed_source_is_compiled_and_another_copy_is_not(monkeypatch, tmp_p
     def compile_nothing(command, **kwargs):
         compiled.append(command)
         Path(command[-1]).touch()
+        return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(native.subprocess, 'run', compile_nothing)
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
@@ -141,7 +194,8 @@ def test_a_changed_source_is_compiled_and_another_copy_is_not(monkeypatch, tmp_p
     copied = shutil.copytree(native.MAIN_SOURCE.parent, tmp_path / 'csrc')
     monkeypatch.setattr(native, 'MAIN_SOURCE', copied / 'mixconv.cpp')
     assert native._library() == library and len(compiled) == 1
-    (copied / 'plan.h').open('a').write('// changed')
+    source = copied / 'plan.h'
+    source.write_text(f'{source.read_text()}// changed')
     assert native._library() != library
     assert len(compiled) == 2 and str(native.MAIN_SOURCE) in compiled[1]
 

@@ -2,6 +2,7 @@
 // gradients of all three, derivatives of any order work.
 #pragma once
 
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
@@ -35,7 +36,7 @@ inline std::vector<Tensor> call_weight_grad(const Tensor& grad, const Tensor& x,
 }
 
 // Whether autograd must record a computation from these tensors: for a gradient, or to refuse forward differentiation.
-inline bool recorded(const Tensor& first, TensorList rest, const OptionalTensor& last = std::nullopt) {
+inline bool recorded(const Tensor& first, TensorList rest, const OptionalTensor& last = OptionalTensor()) {
   const auto wanted = [](const Tensor& x) {
     return x.defined() && ((x.requires_grad() && at::GradMode::is_enabled()) || x._fw_grad(0).defined());
   };
@@ -119,7 +120,7 @@ struct InputGrad : torch::autograd::Function<InputGrad> {
     const variable_list kept = ctx->get_saved_variables(), weights = tail(kept, 1);
     Tensor grad_grad;
     std::vector<Tensor> weight_grads;
-    if (ctx->needs_input_grad(0)) grad_grad = call_forward(grads[0], weights, std::nullopt, o);
+    if (ctx->needs_input_grad(0)) grad_grad = call_forward(grads[0], weights, OptionalTensor(), o);
     if (any_needed(ctx, 1, weights.size())) weight_grads = call_weight_grad(kept[0], grads[0], shapes_of(weights), o);
     return gradients(grad_grad, weight_grads, weights.size(), {Tensor(), Tensor(), Tensor()});
   }
@@ -146,7 +147,7 @@ struct WeightGrad : torch::autograd::Function<WeightGrad> {
                             : at::zeros({shapes[3 * i], 1, shapes[3 * i + 1], shapes[3 * i + 2]}, kept[0].options()));
     }
     Tensor grad_grad, x_grad;
-    if (ctx->needs_input_grad(0)) grad_grad = call_forward(kept[1], weights, std::nullopt, o);
+    if (ctx->needs_input_grad(0)) grad_grad = call_forward(kept[1], weights, OptionalTensor(), o);
     if (ctx->needs_input_grad(1)) x_grad = call_input_grad(kept[0], weights, kept[1].sym_sizes().slice(2), o);
     return {grad_grad, x_grad, Tensor(), Tensor()};
   }

@@ -2,16 +2,18 @@
 #pragma once
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
+#include <ATen/core/ivalue.h>
 
 #include "kernels.h"
+#include "parallel.h"
 
 namespace mixdet {
 
 using at::IntArrayRef;
 using at::Tensor;
 using at::TensorList;
-using OptionalTensor = std::optional<Tensor>;
+// std::optional, or in older versions of PyTorch its own
+using OptionalTensor = decltype(std::declval<const c10::IValue&>().toOptional<Tensor>());
 
 // Stride (2 numbers); padding and dilation (2 for each group); `same`: TensorFlow's SAME padding instead of `padding`.
 struct Options {
@@ -190,7 +192,7 @@ inline void gather(const Tensor& in, const Tensor& out, TensorList weights, cons
     }
     std::unique_ptr<Vec<T>[]> packed(new Vec<T>[plan.size]);
     const int64_t num_blocks = plan.blocks.size(), num_strips = (rows + strip - 1) / strip;
-    at::parallel_for(0, plan.lanes.size(), 16, [&](int64_t begin, int64_t end) {
+    parallel_for(plan.lanes.size(), 16, [&](int64_t begin, int64_t end) {
       for (int64_t v = begin; v < end; ++v) {
         const Lanes& lanes = plan.lanes[v];
         pack<T, scalar_t>(dense, groups, lanes, plan.gathers[lanes.gather], packed.get() + lanes.start);
@@ -200,7 +202,7 @@ inline void gather(const Tensor& in, const Tensor& out, TensorList weights, cons
     // neighbouring blocks share cache lines of the image, so they are computed one after the other
     const int64_t tasks = source.batch * num_strips * num_blocks;
     const int64_t pixels = std::min(in.size(2) * in.size(3), out.size(2) * out.size(3)) * source.batch;
-    at::parallel_for(0, tasks, grain(tasks, work_of(groups, pixels)), [&](int64_t begin, int64_t end) {
+    parallel_for(tasks, grain(tasks, work_of(groups, pixels)), [&](int64_t begin, int64_t end) {
       for (int64_t task = begin; task < end; ++task) {
         const int64_t first = task / num_blocks % num_strips * strip;
         gather_rows<T, scalar_t>(source, target, plan, plan.blocks[task % num_blocks], steps, packed.get(),
@@ -238,7 +240,7 @@ inline Tensor input_grad_cpu(const Tensor& grad, TensorList weights, IntArrayRef
   TORCH_CHECK_VALUE(output_size(groups, o, size[0], size[1]) == std::make_pair(grad.size(2), grad.size(3)),
                     "mixconv2d: grad does not have the output's size");
   Tensor out = at::empty({grad.size(0), grad.size(1), size[0], size[1]}, grad.options(), layout(grad));
-  gather(grad, out, weights, std::nullopt, groups, o, true, Activation::none);
+  gather(grad, out, weights, OptionalTensor(), groups, o, true, Activation::none);
   return out;
 }
 
@@ -271,7 +273,7 @@ inline std::vector<Tensor> weight_grad_cpu(const Tensor& grad, const Tensor& x, 
     std::unique_ptr<Vec<T>[]> sums(new Vec<T>[plan.size * parts]);
     const int64_t tasks = num_blocks * parts;
     const int64_t work = work_of(groups, grad.size(0) * grad.size(2) * grad.size(3));
-    at::parallel_for(0, tasks, grain(tasks, work), [&](int64_t begin, int64_t end) {
+    parallel_for(tasks, grain(tasks, work), [&](int64_t begin, int64_t end) {
       for (int64_t task = begin; task < end; ++task) {
         const int64_t b = task % num_blocks, part = task / num_blocks;
         const Block& block = plan.blocks[b];
@@ -281,7 +283,7 @@ inline std::vector<Tensor> weight_grad_cpu(const Tensor& grad, const Tensor& x, 
                                      pixels.batch * part / parts, pixels.batch * (part + 1) / parts, out);
       }
     });
-    at::parallel_for(0, plan.lanes.size(), 16, [&](int64_t begin, int64_t end) {
+    parallel_for(plan.lanes.size(), 16, [&](int64_t begin, int64_t end) {
       for (int64_t v = begin; v < end; ++v) {
         const Lanes& at = plan.lanes[v];
         for_groups(groups, at, plan.gathers[at.gather],
