@@ -126,7 +126,8 @@ def export(
     if half:
         network.halve()
     example = torch.zeros(2 if dynamic_batch else 1, 3, *metadata.input_size)
-    batch = ({0: torch.export.Dim('batch', min=1)},) if dynamic_batch else None
+    # PyTorch 2.1 has no Dim, and TorchScript needs none
+    batch = ({0: torch.export.Dim('batch', min=1)},) if dynamic_batch and file_format in MINIMUM_TORCH else None
     with torch.no_grad(), quiet():
         if file_format == 'torchscript':
             program = torch.jit.trace(network, example, check_trace=False)
