@@ -1,6 +1,7 @@
 """MMEngine's Runner with a short console output."""
 
 import logging
+from pathlib import Path
 from typing import Any, Optional, Union
 
 from mmengine.hooks import Hook
@@ -36,8 +37,19 @@ class Runner(MMEngineRunner):
         """Register MMEngine's and the config's default hooks; ``None`` also switches off one that MMEngine lacks."""
         super().register_default_hooks({name: hook for name, hook in (hooks or {}).items() if hook or name in BUILT_IN})
 
+    def dump_config(self, replace: bool = False) -> None:
+        """Write the config into the work dir, unless one of its name is there and not to be replaced.
+
+        MMEngine replaces it whenever a Runner is built. A test with other options, or with test-time augmentation,
+        would leave a config that the training in this work dir cannot resume with.
+        """
+        name = Path(self.cfg.filename).name if self.cfg.filename else f'{self.timestamp}.py'
+        if replace or not Path(self.work_dir, name).exists():
+            super().dump_config()
+
     def train(self) -> nn.Module:
         """Train; the hooks' ``after_run`` is called also if the training is interrupted or fails."""
+        self.dump_config(replace=True)
         try:
             return super().train()
         except BaseException:

@@ -1,6 +1,7 @@
 from unittest.mock import Mock
 
 import pytest
+from mmengine.config import Config
 from mmengine.hooks import Hook
 
 from mixdet.engine.console import ConsoleHook
@@ -17,7 +18,7 @@ class Breaking:
 @pytest.fixture
 def runner():
     runner = object.__new__(Runner)
-    runner.register_hook, runner.call_hook = Mock(), Mock()
+    runner.register_hook, runner.call_hook, runner.dump_config = Mock(), Mock(), Mock()
     return runner
 
 
@@ -42,3 +43,14 @@ def test_after_run_is_called_if_a_training_breaks_off(runner, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         runner.train()
     runner.call_hook.assert_called_once_with('after_run')
+
+
+def test_only_a_training_replaces_the_config_of_a_work_dir(tmp_path):
+    runner = object.__new__(Runner)
+    runner._rank, runner._work_dir, runner._timestamp = 0, str(tmp_path), 'now'
+    for options, replace, kept in ((1, False, 1), (2, False, 1), (3, True, 3)):
+        (tmp_path / 'source').mkdir(exist_ok=True)
+        (tmp_path / 'source/c.py').write_text(f'options = {options}\n')
+        runner.cfg = Config.fromfile(tmp_path / 'source/c.py')
+        runner.dump_config(replace)
+        assert Config.fromfile(tmp_path / 'c.py').options == kept
