@@ -17,8 +17,15 @@ import numpy as np
 import pytest
 import torch
 
+from mixdet.compat.stack import is_at_least
+
 ROOT = Path(__file__).resolve().parent.parent
 TOOL_TIMEOUT = 600  # s
+
+
+def needs_torch(version: str) -> pytest.MarkDecorator:
+    """Mark a test of what PyTorch can do since ``version``; docs/support.md names what is missing before."""
+    return pytest.mark.skipif(not is_at_least(torch.__version__, version), reason=f'needs PyTorch {version}')
 
 
 def shared_path(*parts: str) -> Path:

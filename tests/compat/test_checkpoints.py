@@ -5,13 +5,14 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from helpers import needs_torch
 from mmengine.logging import HistoryBuffer, MessageHub
 
 import mixdet  # noqa: F401
-from mixdet.compat.checkpoints import SAFE_LOADING, history_method, weights_only
+from mixdet.compat.checkpoints import history_method, weights_only
 from mixdet.errors import UserError
 
-safe_loading = pytest.mark.skipif(not SAFE_LOADING, reason='needs PyTorch 2.5')
+safe_loading = needs_torch('2.5')
 
 
 def test_message_hub_survives_a_safe_load(tmp_path):

@@ -47,7 +47,10 @@ def test_reads_versions_without_importing():
         (dict(mmengine='0.9.1'), "too old: pip install 'mmengine==0.10.7'"),
         (dict(torch='2.0.1+cu117'), 'mixdet needs torch>=2.1,<3, but 2.0.1+cu117 is installed, which is too old'),
         (dict(torch='2.1.2', numpy='2.2.6'), 'mixdet needs numpy>=1.26,<2 with torch 2.1.2, but 2.2.6 is installed'),
-        (dict(numpy='1.25.0'), 'mixdet needs numpy>=1.26,<3, but 1.25.0 is installed, which is too old'),
+        (
+            dict(torch='2.13.0', numpy='1.25.0'),
+            'mixdet needs numpy>=1.26,<3, but 1.25.0 is installed, which is too old',
+        ),
     ],
 )
 def test_wrong_versions_are_reported_in_one_line(tmp_path, versions, message):

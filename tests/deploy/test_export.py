@@ -5,10 +5,12 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from helpers import needs_torch
 from mmengine.config import Config
 from torch import nn
 
 from mixdet.deploy.export import (
+    MINIMUM_TORCH,
     SUFFIXES,
     check_export_path,
     export,
@@ -38,7 +40,9 @@ def write(tiny, path, name, nms=True, **options):
     return load_exported(path)
 
 
-@pytest.mark.parametrize('name', SUFFIXES)
+@pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=needs_torch(MINIMUM_TORCH.get(name, '2.1'))) for name in SUFFIXES]
+)
 def test_every_format_gives_the_same_alone_and_in_a_batch(tiny, tmp_path, demo_images, name):
     if name == 'onnx':
         pytest.importorskip('onnxscript')
@@ -59,6 +63,7 @@ def test_every_format_gives_the_same_alone_and_in_a_batch(tiny, tmp_path, demo_i
             np.testing.assert_allclose(ours[0], theirs[i], atol=1e-2)
 
 
+@needs_torch(MINIMUM_TORCH['onnx'])
 def test_onnx_without_nms_in_half_precision(tiny, tmp_path):
     onnx = pytest.importorskip('onnx')
     run, metadata = write(tiny, tmp_path / 'a.onnx', 'onnx', nms=False, half=True)
@@ -78,6 +83,7 @@ def test_onnx_without_nms_in_half_precision(tiny, tmp_path):
     assert kinds['Conv'] == len(blocks) - len(groups) < len(blocks) and 'BatchNormalization' not in kinds
 
 
+@needs_torch(MINIMUM_TORCH['torch-export'])
 def test_a_program_for_one_image_takes_one(tiny, tmp_path):
     run, _ = write(tiny, tmp_path / 'a.pt2', 'torch-export', nms=False)
     assert run(np.zeros((1, 3, 160, 160), np.float32))[0].shape[0] == 1

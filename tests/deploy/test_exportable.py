@@ -1,6 +1,6 @@
 import pytest
 import torch
-from helpers import detector_batch, tiny_detector
+from helpers import detector_batch, needs_torch, tiny_detector
 
 from mixdet.deploy.exportable import NMS_ONNX, NMS_STEPS, ExportableSSDLite, nms_mask, nms_mask_operator
 from mixdet.errors import UserError
@@ -32,7 +32,7 @@ def reference(detector, images):
         return detector.bbox_head.predict_by_feat(*outputs, batch_img_metas=[meta] * len(images))
 
 
-@pytest.mark.parametrize('nms', [NMS_STEPS, NMS_ONNX])
+@pytest.mark.parametrize('nms', [NMS_STEPS, pytest.param(NMS_ONNX, marks=needs_torch('2.4'))])
 @pytest.mark.parametrize('sigmoid', [False, True])
 @pytest.mark.parametrize('test_cfg', [{}, dict(nms_pre=-1, score_thr=1e-8), dict(score_thr=0.4), dict(nms_pre=20)])
 def test_detections_are_the_heads(nms, sigmoid, test_cfg):

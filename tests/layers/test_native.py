@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.autograd.forward_ad as forward_ad
+from helpers import needs_torch
 from parity import OPTIONS, assert_refused, operator_weights, require_native, wrong_arguments
 
 from mixdet.layers import MixConv2d, native
@@ -18,7 +19,7 @@ def operator():
     require_native()
 
 
-@pytest.mark.skipif(not hasattr(torch.library, 'opcheck'), reason='needs PyTorch 2.4')
+@needs_torch('2.4')
 @pytest.mark.parametrize('same', [False, True])
 @pytest.mark.parametrize('channels_last', [False, True])
 def test_operators_keep_pytorchs_rules(operator, same, channels_last):

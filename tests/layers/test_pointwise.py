@@ -1,5 +1,6 @@
 import pytest
 import torch
+from helpers import needs_torch
 from parity import onednn_off
 from torch import nn
 from torch.profiler import profile
@@ -87,6 +88,7 @@ def test_never_takes_the_loop_over_pixels(one_thread, groups, dtype):
     torch.testing.assert_close(out, plain(x))
 
 
+@needs_torch('2.4')
 def test_graphs_hold_a_plain_convolution(one_thread):
     torch._dynamo.reset()
     layer, _ = pair(1, False)

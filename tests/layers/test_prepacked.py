@@ -8,7 +8,7 @@ from parity import onednn_off
 from torch import nn
 from torch.profiler import profile
 
-from mixdet.layers import PrepackedConv2d
+from mixdet.layers import PrepackedConv2d, prepacked
 
 GEOMETRIES = [
     (8, 24, dict(kernel_size=1)),
@@ -20,8 +20,8 @@ GEOMETRIES = [
 
 @pytest.fixture(autouse=True)
 def onednn():
-    if not torch.backends.mkldnn.is_available():
-        pytest.skip('PyTorch without oneDNN')
+    if not prepacked._available():
+        pytest.skip('PyTorch without oneDNN, or before 2.4')
 
 
 def pair(in_channels=8, out_channels=16, activation=None, **geometry):
