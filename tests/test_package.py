@@ -91,7 +91,12 @@ def test_configs_resolve_from_the_wheel(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path / 'site')
     (tmp_path / 'c.py').write_text("_base_ = 'mixdet::ssdlite_mixnet/ssdlite_mixnet-l_8xb24-600e_coco.py'\n")
     code = (
-        'import mixdet; from mmengine import Config;print(mixdet.__file__, Config.fromfile("c.py").model.backbone.arch)'
+        'import mixdet; from mmengine import Config\n'
+        'from mmengine.registry import MODELS, VISUALIZERS, init_default_scope\n'
+        'cfg = Config.fromfile("c.py"); print(mixdet.__file__, cfg.model.backbone.arch)\n'
+        # MMDetection's classes, which the scope of a base decides
+        'init_default_scope(cfg.default_scope); VISUALIZERS.build(cfg.visualizer)\n'
+        'MODELS.build(cfg.model.data_preprocessor)'
     )
     done = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', code],
@@ -100,6 +105,7 @@ def test_configs_resolve_from_the_wheel(wheel, tmp_path):
         capture_output=True,
         text=True,
     )
+    assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(tmp_path / 'site/mixdet/__init__.py'), 'l'], done.stderr
 
 
