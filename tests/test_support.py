@@ -55,6 +55,7 @@ def test_the_packages_of_the_extras_pass_the_import_check():
         name, version = re.match(r'([\w-]+)>=([\d.]+)', line).groups()
         requirement = next(r for r in (stack.MMENGINE, stack.MMDET, stack.MMCV['newer']) if name in r.distributions)
         assert stack.is_at_least(version, requirement.minimum) and not stack.is_at_least(version, requirement.below)
+        assert f'{name}=={version}' in (requirement.fork, requirement.pip)
 
 
 def test_every_session_of_a_stack_has_passed():

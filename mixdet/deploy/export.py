@@ -55,11 +55,16 @@ class Metadata(NamedTuple):
     version: str = __version__
 
 
-def check_export_path(path: Path, file_format: str) -> None:
-    """Raise UserError unless PyTorch can write ``file_format`` and ``path`` has its suffix and does not exist yet."""
+def require_torch(file_format: str, option: str) -> None:
+    """Raise UserError, naming the ``option`` that asks for it, unless PyTorch can write ``file_format``."""
     needed = MINIMUM_TORCH.get(file_format)
     if needed is not None and not is_at_least(torch.__version__, needed):
-        raise UserError(f'--format {file_format} needs PyTorch {needed}, and {torch.__version__} is installed')
+        raise UserError(f'{option} needs PyTorch {needed}, and {torch.__version__} is installed')
+
+
+def check_export_path(path: Path, file_format: str) -> None:
+    """Raise UserError unless PyTorch can write ``file_format`` and ``path`` has its suffix and does not exist yet."""
+    require_torch(file_format, f'--format {file_format}')
     if path.suffix != SUFFIXES[file_format]:
         raise UserError(f'{path}: a file in format {file_format} must end in {SUFFIXES[file_format]}')
     if path.exists():
