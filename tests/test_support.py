@@ -8,7 +8,7 @@ import pytest
 from helpers import ROOT
 
 from mixdet.compat import checkpoints, stack
-from mixdet.deploy.export import MINIMUM_TORCH
+from mixdet.deploy.export import MINIMUM_TORCH, MINIMUM_TORCH_HALF
 
 SUPPORT = (ROOT / 'docs/support.md').read_text(encoding='utf-8')
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
@@ -81,6 +81,7 @@ def test_what_older_pytorchs_lack():
     rows = re.findall(r'^\| (2\.\d) \| (.+?) \|', SUPPORT, re.MULTILINE)
     for name, version in MINIMUM_TORCH.items():
         assert [needed for needed, what in rows if f'tools/export.py --format {name}`' in what] == [version]
+    assert [needed for needed, what in rows if '--half' in what] == [MINIMUM_TORCH_HALF]
     (safe,) = re.findall(r"^SAFE_LOADING = is_at_least\(torch.__version__, '(.+)'\)", CHECKPOINTS, re.MULTILINE)
     assert [needed for needed, what in rows if what.startswith('loading checkpoints')] == [safe]
     assert f'no code in a checkpoint is executed (with PyTorch {safe} or later)' in ' '.join(README.split())
