@@ -27,8 +27,8 @@ FORKS = ('onedl-mmengine==0.10.12', 'onedl-mmcv==2.3.6', 'onedl-mmdetection==3.5
 QUICK_TESTS = ('tests/compat', 'tests/test_registry.py', 'tests/engine/test_checkpoint.py')
 RESUMING = ('tests/engine/test_resume.py',)
 TORCH_TESTS = (
-    *('tests/compat/test_checkpoints.py', 'tests/compat/test_ops.py', 'tests/engine/test_checkpoint.py'),
-    *('tests/engine/test_amp.py', 'tests/layers', 'tests/ssdlite/test_head.py'),
+    *('tests/compat/test_checkpoints.py', 'tests/engine/test_checkpoint.py', 'tests/engine/test_amp.py'),
+    *('tests/layers/test_native.py', 'tests/layers/test_implementations.py', 'tests/layers/test_prepacked.py'),
     *('tests/deploy/test_fusing.py', 'tests/deploy/test_export.py', 'tests/deploy/test_exportable.py'),
 )
 ENVIRONMENT = dict(OMP_NUM_THREADS='1')
