@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument('--int8', metavar='DIR', help='ONNX: quantise, calibrated on the images in this folder')
     parser.add_argument('--images', nargs='+', help="images to verify on (default: the first of the config's test set)")
     args = parser.parse_args()
-    check_export_path(args.out, args.format)
+    check_export_path(args.out, args.format, args.half)
     if args.int8 and (args.format != 'onnx' or args.half):
         raise UserError('--int8 works with --format onnx and without --half')
 
