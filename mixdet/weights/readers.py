@@ -98,6 +98,9 @@ def _weights_of(checkpoint: dict, path: Path) -> tuple[str, Mapping[str, Tensor]
     entry = next((name for name in ENTRIES if _holds_weights(checkpoint.get(name))), '')
     state = checkpoint[entry] if entry else checkpoint
     if not _holds_weights(state):
+        own = checkpoint.get('state_dict', {})
+        if not isinstance(own, Mapping):
+            raise UserError(f'{path}: state_dict is a {type(own).__name__}, not a dict of weights')
         kinds = ', '.join(f'{name} ({type(value).__name__})' for name, value in list(checkpoint.items())[:6])
         raise UserError(f'{path} holds no weights by name, but {kinds or "nothing"}; give a file with a state_dict')
     names = {name: name.replace('_orig_mod.', '') for name in state if name != COUNT_OF_AVERAGES}
@@ -142,9 +145,8 @@ def _timm_model(name: str) -> nn.Module:
     except ImportError as error:
         # timm needs torchvision, and torchvision the torch that it was built for
         missing = (error.name or 'timm').partition('.')[0]
-        raise UserError(
-            f'{TIMM}{name}: timm cannot be imported ({first_line(error)}): pip install {missing}'
-        ) from error
+        problem = 'timm is not installed' if missing == 'timm' else f'timm needs {missing}, which is not installed'
+        raise UserError(f'{TIMM}{name}: {problem} ({first_line(error)}): pip install {missing}') from error
     except Exception as error:  # a torchvision that was built for another torch fails in its own ways
         raise UserError(f'{TIMM}{name}: timm cannot be imported: {first_line(error)}') from error
     try:
