@@ -232,14 +232,11 @@ def test_pytorchs_flop_counter(impl):
     from torch.utils.flop_counter import FlopCounterMode
 
     layer, _ = pair(impl, 6, 6, (3, 5), stride=2)
-    x = torch.randn(2, 6, 9, 7, dtype=torch.double, requires_grad=True)
-    forward = 2 * 2 * 3 * (9 + 25) * 5 * 4  # twice the multiply-adds of 2 images, 3 channels a group, 5 x 4 px
+    x = torch.randn(2, 6, 9, 7, dtype=torch.double)
     with FlopCounterMode(display=False) as counter:
-        out = layer(x)
-    assert counter.get_total_flops() == forward
-    with FlopCounterMode(display=False) as counter:
-        layer(x).sum().backward()
-    assert counter.get_total_flops() == 3 * forward and out.shape == (2, 6, 5, 4)
+        assert layer(x).shape == (2, 6, 5, 4)
+    # twice the multiply-adds of 2 images, 3 channels a group, 5 x 4 px
+    assert counter.get_total_flops() == 2 * 2 * 3 * (9 + 25) * 5 * 4
 
 
 def test_torch_func_transforms():
