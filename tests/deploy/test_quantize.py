@@ -35,7 +35,7 @@ def test_int8(tiny, tmp_path, demo_images, contained):
     assert sum(node.op_type == 'QuantizeLinear' for node in nodes) > 20
     # a convolution is clipped before its output is quantised, or by the quantisation itself
     kinds = {name: node.op_type for node in nodes for name in node.output}
-    # those whose output is one pixel stay in float: squeeze-and-excitation, which the tiny network lacks, the last level
+    # those whose output is one pixel stay in float, here of the last level
     floats = [node for node in nodes if node.op_type == 'Conv' and kinds.get(node.input[0]) != 'DequantizeLinear']
     assert 0 < len(floats) < 8
     assert 'DequantizeLinear' not in [kinds.get(node.input[0]) for node in nodes if node.op_type == 'Clip']
