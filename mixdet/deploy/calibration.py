@@ -1,9 +1,11 @@
 """The ranges of activations that 8 bits represent best.
 
-The smallest and largest value ever seen are poor bounds: a single outlier coarsens all 256 levels. Here the bounds of
-each tensor minimise the mean squared error that rounding and clipping cause over a histogram of its values. Of a tensor
-that goes into x * sigmoid(x) (swish, SiLU) the error behind that function counts: large negative values, which it maps
-to almost 0, need no levels of their own.
+The smallest and largest value ever seen are poor bounds. Networks without bounded activations (swish, SiLU) have images
+on which they run away, to 50 times the usual values in the deep layers: a single one among those for calibration leaves
+a handful of levels to all others. So a value that is several times as large as the largest of a typical image is not
+taken into account. Within what is left, the bounds of each tensor minimise the mean squared error that rounding and
+clipping cause over a histogram of its values. Of a tensor that goes into x * sigmoid(x) the error behind that function
+counts: large negative values, which it maps to almost 0, need no levels of their own.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,6 +16,7 @@ import numpy as np
 
 BINS = 2048
 LEVELS = 255  # steps of 8 bits
+OUTLIER = 3  # times the median of the images' largest values
 SHRINKING = np.linspace(0.2, 1, 33)  # fractions of the observed bounds that are tried
 
 
@@ -38,17 +41,27 @@ def best_ranges(
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=['CPUExecutionProvider'])
 
-    bounds = {name: (0.0, 0.0) for name in tensors}
+    extremes: dict[str, list[tuple[float, float]]] = {name: [] for name in tensors}
     for each in inputs():
         for name, value in zip(tensors, session.run(list(tensors), each)):
-            low, high = bounds[name]
-            bounds[name] = (min(low, float(value.min(initial=0))), max(high, float(value.max(initial=0))))
-    used = [name for name, (low, high) in bounds.items() if high > low and np.isfinite(high - low)]
+            extremes[name].append((float(value.min(initial=0)), float(value.max(initial=0))))
+    bounds = {name: _usual_bounds(np.array(values)) for name, values in extremes.items()}
+    used = [name for name, (low, high) in bounds.items() if high > low]
     counts = {name: np.zeros(BINS) for name in used}
     for each in inputs():
         for name, value in zip(used, session.run(used, each)):
             counts[name] += np.histogram(value, BINS, bounds[name])[0]
     return {name: _best_range(counts[name], *bounds[name], name in swish) for name in used}
+
+
+def _usual_bounds(extremes: np.ndarray) -> tuple[float, float]:
+    """The smallest and largest value of the images without outliers, given those of each image (images, 2)."""
+    finite = extremes[np.isfinite(extremes).all(1)]
+    if not len(finite):
+        return 0.0, 0.0
+    sizes = np.abs(finite)
+    usual = np.where(sizes <= OUTLIER * np.median(sizes, axis=0), finite, 0)
+    return float(usual[:, 0].min()), float(usual[:, 1].max())
 
 
 def _best_range(counts: np.ndarray, low: float, high: float, swish: bool) -> tuple[float, float]:

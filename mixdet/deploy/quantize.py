@@ -37,8 +37,8 @@ def quantize(path: Path, images: Sequence[np.ndarray], detector: Detector) -> No
     """Quantise the convolutions of the ONNX file ``path`` to 8 bits in place, weights per channel.
 
     Those whose output is one pixel (squeeze-and-excitation, the last levels of a detector) stay in float: they take no
-    time, and the scale that squeeze-and-excitation gives a channel needs more than 256 levels. The ranges of the
-    activations are those of :func:`mixdet.deploy.calibration.best_ranges`. If this fails, ``path`` is as before.
+    time, and a scale for a whole channel deserves more than 256 levels. The ranges of the activations are those of
+    :func:`mixdet.deploy.calibration.best_ranges`. If this fails, ``path`` is as before.
 
     Args:
         path: file from ``export``.

@@ -65,3 +65,15 @@ def test_ranges_minimise_the_error(network):
 def test_a_tensor_within_256_levels_keeps_its_range(network):
     image = np.linspace(-1, 254, 256, dtype=np.float32)[None]
     assert best_ranges(network, ['relu'], set(), lambda: [dict(image=image)]) == {'relu': (0.0, 255.0)}
+
+
+def test_images_on_which_the_network_runs_away_do_not_count(network):
+    """One of twenty, with values 60 times as large all over the image."""
+    rng = np.random.default_rng(0)
+    images = [rng.normal(0, 1, (1, 5000)).astype(np.float32) for _ in range(20)]
+    usual = best_ranges(network, ['sum', 'relu'], set(), lambda: [dict(image=image) for image in images[1:]])
+    images[0] *= 60
+    images[7] *= np.float32('inf')
+    found = best_ranges(network, ['sum', 'relu'], set(), lambda: [dict(image=image) for image in images])
+    for name, (low, high) in found.items():
+        assert low == pytest.approx(usual[name][0], rel=0.1) and high == pytest.approx(usual[name][1], rel=0.1)
