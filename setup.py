@@ -74,6 +74,9 @@ setup(
     keywords='object detection, MixConv, MixNet, SSDLite, MMDetection',
     python_requires=f'>={PYTHONS[0]}',
     packages=find_packages(include=['mixdet', 'mixdet.*']),
+    # With this an editable install is an entry of sys.path, else an import hook, which comes after all paths: a script
+    # beside a clone named mixdet would import the clone, a folder without __init__.py.
+    package_dir={'': '.'},
     package_data={'mixdet': ['py.typed'], 'mixdet.layers': ['csrc/*'], 'mixdet.report': ['templates/*']},
     cmdclass={'build_py': BuildPyWithMim},
     install_requires=['jinja2', 'matplotlib', 'numpy>=1.26', 'pycocotools', 'rich'],

@@ -18,6 +18,11 @@ from mixdet import registry  # noqa: E402
 __all__ = ['Detection', 'Detector', '__version__', 'compat', 'registry']
 
 
+def __dir__() -> list[str]:
+    """The names of the package, also those that ``__getattr__`` imports."""
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """``Detector`` and ``Detection``, imported on first use because they import MMDetection."""
     if name in ('Detector', 'Detection'):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -65,6 +66,31 @@ def test_contents(wheel):
     content = zipfile.ZipFile(wheel)
     assert {name for name in content.namelist() if not name.startswith(info)} == expected
     assert content.read(f'{info}licenses/LICENSE') == (ROOT / 'LICENSE').read_bytes()
+
+
+def test_an_editable_install_wins_over_a_clone_beside_the_script(source, tmp_path):
+    """The clone is named as the package, and a script's own folder comes first on its path."""
+    clone = tmp_path / 'mixdet'
+    shutil.copytree(source, clone)
+    command = [sys.executable, '-c', f'from setuptools import build_meta; build_meta.build_editable({str(tmp_path)!r})']
+    subprocess.run(command, cwd=clone, check=True, capture_output=True)
+    (installed,) = tmp_path.glob('*.whl')
+    zipfile.ZipFile(installed).extractall(tmp_path / 'site')
+    assert (clone / 'mixdet/.mim/configs').resolve() == clone / 'configs'  # what mim and `mixdet::` bases look for
+    (tmp_path / 'script.py').write_text(
+        f'import site\nsite.addsitedir({str(tmp_path / "site")!r})\n'
+        'from mixdet import Detector, compat\nimport mixdet\nprint(mixdet.__file__)\n'
+    )
+    environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+    command = [sys.executable, '-W', 'ignore', str(tmp_path / 'script.py')]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == str(clone / 'mixdet/__init__.py'), done.stderr
+
+
+def test_names_that_are_imported_on_first_use_are_listed():
+    import mixdet
+
+    assert {'Detector', 'Detection', '__version__', 'registry'} <= set(dir(mixdet))
 
 
 def test_a_source_distribution_builds_the_same_wheel(source, wheel, tmp_path):

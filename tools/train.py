@@ -9,6 +9,7 @@ from mixdet.cli.arguments import add_common_arguments, config_from_arguments
 from mixdet.cli.main import run_tool
 from mixdet.cli.runner import build_runner
 from mixdet.compat.checkpoints import trust_files
+from mixdet.engine import CheckpointHook
 from mixdet.engine.checkpoint import check_related, read_checkpoint
 from mixdet.engine.expectations import warn_of_differences
 from mixdet.errors import UserError
@@ -24,6 +25,12 @@ def main() -> None:
         const='auto',
         metavar='CHECKPOINT',
         help='resume a training from CHECKPOINT, or without one from the latest in the work dir',
+    )
+    parser.add_argument(
+        '--new-schedule',
+        action='store_true',
+        help='with --resume: take learning rate, schedule and other settings of the optimizer from the config, not '
+        'from the checkpoint, for example to train for more epochs',
     )
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision (bfloat16 on CPU)')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the batch size')
@@ -41,6 +48,13 @@ def main() -> None:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise UserError(f'--auto-scale-lr: {args.config} has no auto_scale_lr=dict(base_batch_size=...)')
         cfg.auto_scale_lr.enable = True
+    if args.new_schedule:
+        hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+        if not args.resume or hook.get('type') not in ('mixdet.CheckpointHook', CheckpointHook):
+            raise UserError(
+                '--new-schedule: needs --resume, and default_hooks.checkpoint of type mixdet.CheckpointHook'
+            )
+        hook.new_schedule = True
     if args.resume == 'auto' and not any(Path(cfg.work_dir).glob('*.pth')):
         print(f'Nothing to resume in {cfg.work_dir}: training from the start')
     elif args.resume:
@@ -50,7 +64,7 @@ def main() -> None:
     checkpoint = read_checkpoint(cfg.load_from) if local else None
 
     runner = build_runner(cfg, args, ('train', 'val'))
-    if checkpoint is not None:
+    if checkpoint is not None and not args.resume:  # one that is resumed must fit exactly, which its hook checks
         check_related(checkpoint, runner.model, cfg.load_from, 'load_from')
         warn_of_differences(checkpoint, runner.model, cfg.load_from)
     if not any(isinstance(hook, FoldedBatchNormHook) for hook in runner.hooks):

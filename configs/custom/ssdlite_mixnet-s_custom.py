@@ -15,6 +15,8 @@ max_epochs = 100
 batch_size = 8
 # ----------------------------------------------------------------------------
 
+if not data_root.endswith('/'):
+    data_root += '/'
 model = dict(bbox_head=dict(num_classes=len(classes)))
 metainfo = dict(classes=classes)
 train_dataloader = dict(

@@ -32,7 +32,7 @@ class StagedBackbone(BaseModule):
         stem: first convolution, stride 2.
         blocks: all blocks in order; each block of stride 2 begins a stage, and those before the first belong to the
             stem.
-        head: the final 1x1 convolution, or None where the network has none.
+        head: the final 1x1 convolution, or None where the network has none or it is not among the outputs.
         out_indices: the outputs, in this order.
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and the first n stages; frozen parameters get no
             gradient and frozen batch-norms keep their statistics.
@@ -43,6 +43,7 @@ class StagedBackbone(BaseModule):
         ValueError: if the network has no such output, or ``frozen_stages`` is out of range.
     """
 
+    has_head = True  # whether the network ends with a 1x1 convolution
     stages: Any  # an nn.ModuleList of nn.Sequential, which has no type for what it holds
 
     def __init__(
@@ -70,7 +71,8 @@ class StagedBackbone(BaseModule):
         self.out_indices = tuple(out_indices)
         unknown = [i for i in self.out_indices if i not in outputs]
         if unknown or not self.out_indices:
-            raise ValueError(f'out_indices={self.out_indices}: {type(self).__name__} has the outputs {tuple(outputs)}')
+            names = (*outputs, HEAD) if self.has_head and HEAD not in outputs else tuple(outputs)
+            raise ValueError(f'out_indices={self.out_indices}: {type(self).__name__} has the outputs {names}')
         if not -1 <= frozen_stages <= len(stages):
             raise ValueError(f'frozen_stages={frozen_stages}: must be between -1 (nothing) and {len(stages)}')
         self.out_channels = tuple(outputs[i][0] for i in self.out_indices)

@@ -35,6 +35,8 @@ class MobileNetV1(StagedBackbone):
         norm_cfg, act_cfg, with_cp: as everywhere in MMDetection.
     """
 
+    has_head = False
+
     def __init__(
         self,
         widen_factor: float = 1.0,

@@ -1,12 +1,12 @@
 """The arguments that train.py and test.py have in common, as MMDetection's, and the config they describe."""
 
 import argparse
+import os
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
-from mixdet.cli.options import merge_options
-from mixdet.engine.config import load_config
+from mixdet.cli.options import OptionAction, config_with_options
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,9 +16,9 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=OptionAction,
         metavar='KEY=VALUE',
-        help='change settings of the config: train_cfg.max_epochs=50 model.backbone.kernel_sizes="(3,5)"',
+        help='change settings and variables of the config: max_epochs=50 model.backbone.kernel_sizes="(3,5)"',
     )
     parser.add_argument(
         '--unsafe-load',
@@ -34,11 +34,11 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
     """The config that ``args`` describe; its ``work_dir`` is set.
 
     Raises:
-        UserError: if the config cannot be read, or an option has an unknown key.
+        UserError: if the config cannot be read, or an option has an unknown key or no effect.
     """
-    cfg = load_config(args.config)
-    if args.cfg_options:
-        merge_options(cfg, args.cfg_options)
+    cfg, notes = config_with_options(args.config, args.cfg_options or {})
+    for note in notes if os.environ.get('RANK', '0') == '0' else ():  # one of several processes prints
+        print(note)
     if args.work_dir:
         cfg.work_dir = args.work_dir
     elif not cfg.get('work_dir'):

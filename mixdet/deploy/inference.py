@@ -6,6 +6,8 @@ from typing import NamedTuple, Optional, Union
 
 import cv2
 import numpy as np
+import PIL.Image
+import PIL.ImageOps
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
@@ -21,7 +23,8 @@ from mixdet.engine.config import load_config
 from mixdet.errors import UserError, first_line
 from mixdet.registry import DATASETS, MODELS
 
-Image = Union[str, Path, np.ndarray]
+Image = Union[str, Path, np.ndarray, PIL.Image.Image]
+PIL_MODES = ('1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK', 'YCbCr')  # of 8 bits
 
 
 class Detection(NamedTuple):
@@ -90,8 +93,14 @@ class Detector:
         self.score_thr = score_thr
         self._pipeline = Compose(inference_transforms(self.cfg))
 
+    def __repr__(self) -> str:
+        device = next(self.model.parameters()).device
+        shown = ', '.join(self.classes[:5]) + (', ...' if len(self.classes) > 5 else '')
+        name = type(self.model).__name__
+        return f'Detector({name} on {device}, {len(self.classes)} classes: {shown}; score_thr={self.score_thr})'
+
     def __call__(self, image: Image) -> list[Detection]:
-        """Detections in one image: a file, or an array (H, W), (H, W, 3) or (H, W, 4), uint8 BGR."""
+        """Detections in one image: a file, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4), uint8 BGR."""
         return self.predict([image])[0]
 
     def predict(self, images: Sequence[Image]) -> list[list[Detection]]:
@@ -124,6 +133,10 @@ class Detector:
 
 def to_array(image: Image) -> np.ndarray:
     """``image`` as (H, W, 3) uint8 BGR. Raises UserError if it cannot be read or is an array of another kind."""
+    if isinstance(image, PIL.Image.Image):
+        if image.mode not in PIL_MODES:
+            raise UserError(f'a PIL image must be of 8 bits per channel, not of mode {image.mode!r}: convert it to RGB')
+        return np.ascontiguousarray(np.asarray(PIL.ImageOps.exif_transpose(image).convert('RGB'))[..., ::-1])
     if not isinstance(image, np.ndarray):
         return read_image(image)
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):

@@ -93,21 +93,32 @@ def check_fits(checkpoint: dict, model: nn.Module, path: Union[str, Path]) -> No
     MMEngine only warns, and evaluates the model with some of its weights at random. What imported weights expect and
     ``model`` does not have, such as a padding, is a warning.
     """
-    weights, expected = _state(checkpoint.get('state_dict', checkpoint)), _state(model.state_dict())
+    reason = misfit(checkpoint.get('state_dict', checkpoint), model)
+    if reason:
+        raise UserError(f'checkpoint {path} is not of this model: {reason}; give the config it was trained with')
+    warn_of_differences(checkpoint, model, path)
+
+
+def misfit(weights: dict, model: nn.Module, exactly: bool = False) -> Optional[str]:
+    """Why ``weights`` are not those of ``model``; None if each of its weights is there, in its shape.
+
+    With ``exactly`` there must not be others.
+    """
+    weights, expected = _state(weights), _state(model.state_dict())
     missing = [key for key in expected if key not in weights and not key.endswith(COUNTER)]
     misshapen = [key for key in expected if key in weights and weights[key].shape != expected[key].shape]
+    others = [key for key in weights if key not in expected and not key.endswith(COUNTER)]
     if missing:
-        raise UserError(
-            f'checkpoint {path} is not of this model: {len(missing)} of its {len(expected)} weights are missing, '
-            f'such as {missing[0]}; give the config it was trained with'
-        )
+        return f'{len(missing)} of its {len(expected)} weights are missing, such as {missing[0]}'
     if misshapen:
         key = misshapen[0]
-        raise UserError(
-            f'checkpoint {path} is not of this model: {len(misshapen)} weights have another shape, such as {key} '
-            f'{tuple(weights[key].shape)} for {tuple(expected[key].shape)}; give the config it was trained with'
+        return (
+            f'{len(misshapen)} weights have another shape, such as {key} {tuple(weights[key].shape)} for '
+            f'{tuple(expected[key].shape)}'
         )
-    warn_of_differences(checkpoint, model, path)
+    if exactly and others:
+        return f'{len(others)} weights are not in this model, such as {others[0]}'
+    return None
 
 
 def check_pretrained(model: nn.Module) -> None:

@@ -11,7 +11,8 @@ from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner
 
 from mixdet.engine.atomic import PARTIAL, atomic_path, write_text
-from mixdet.engine.checkpoint import find_checkpoint
+from mixdet.engine.checkpoint import find_checkpoint, read_checkpoint
+from mixdet.engine.resumable import check_resumable
 from mixdet.engine.resume import ExactResumeHook
 from mixdet.errors import UserError
 from mixdet.registry import HOOKS
@@ -30,10 +31,20 @@ class CheckpointHook(MMEngineCheckpointHook):
       older checkpoints removed.
     - ``resume=True`` without a file takes the newest intact checkpoint and warns of those it skipped.
     - A resumed run continues exactly as if it had never stopped, see ``ExactResumeHook``, which this hook adds to the
-      runner.
+      runner. A checkpoint of another network or of other classes is refused.
 
-    The arguments are those of MMEngine's hook. On remote storage checkpoints are written as MMEngine does.
+    On remote storage checkpoints are written as MMEngine does.
+
+    Args:
+        args: those of MMEngine's hook, in their order.
+        new_schedule: when resuming, take the settings of optimizer and schedule from the config. By default those of
+            the checkpoint go on, and a warning names the differences.
+        kwargs: those of MMEngine's hook.
     """
+
+    def __init__(self, *args: Any, new_schedule: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.new_schedule = new_schedule
 
     def before_run(self, runner: Runner) -> None:
         """Add the hook of exact resume, and choose the checkpoint to resume from."""
@@ -53,6 +64,9 @@ class CheckpointHook(MMEngineCheckpointHook):
                 runner.logger.warning(f'resuming from {found}, the newest intact checkpoint')
             runner._load_from, runner._resume = found and str(found), found is not None
             self._resumed_from = None if damaged else found
+        chosen = str(runner._load_from)
+        if runner._resume and runner._load_from is not None and '://' not in chosen:
+            check_resumable(runner, read_checkpoint(chosen), chosen)
 
     def _hook_of_exact_resume(self, runner: Runner) -> ExactResumeHook:
         """The runner's, added now if there is none.
@@ -62,7 +76,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         """
         hook = next((hook for hook in runner.hooks if isinstance(hook, ExactResumeHook)), None)
         if hook is None:
-            hook = ExactResumeHook()
+            hook = ExactResumeHook(self.new_schedule)
             runner.register_hook(hook, self.priority)
         return hook
 

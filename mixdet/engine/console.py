@@ -11,6 +11,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from rich.console import Console
 from rich.table import Table
 
+from mixdet.engine.resume import is_finished
 from mixdet.evaluation.numbers import IOU_TYPES, STAT_TITLES, CocoNumbers, ap_title, format_number
 from mixdet.registry import HOOKS
 
@@ -32,7 +33,7 @@ class ConsoleHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Say what is trained, and where its files go."""
         self.interval = next((hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)), 10)
-        if runner.rank == 0:
+        if runner.rank == 0 and not is_finished(runner):
             images = len(runner.train_dataloader.dataset)
             print(f'Training on {images} images per epoch; files in {runner.work_dir}', flush=True)
 

@@ -92,10 +92,10 @@ class InterruptHook(Hook):
 
 
 def resume_command(argv: list[str]) -> str:
-    """The command ``argv`` with ``--resume`` from the latest checkpoint."""
+    """The command ``argv`` with ``--resume`` from the latest checkpoint, which has the new schedule by then."""
     kept = [
         word
         for before, word in zip(['', *argv], argv)
-        if not word.startswith('--resume') and not (before == '--resume' and word.endswith('.pth'))
+        if not word.startswith(('--resume', '--new-schedule')) and not (before == '--resume' and word.endswith('.pth'))
     ]
     return shlex.join(['python', *kept, '--resume'])

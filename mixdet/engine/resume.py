@@ -12,6 +12,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mixdet.compat.loops import begin_at_epoch_start, begin_within_epoch
 from mixdet.engine.randomness import rng_state, set_rng_state
+from mixdet.engine.resumable import check_resumable, settle_changes
 from mixdet.engine.seeded_data import SeededLoader, seed_epoch, seed_loaders
 from mixdet.engine.wrappers import unwrap_model
 
@@ -38,24 +39,36 @@ class ExactResumeHook(Hook):
 
     Batches, augmentation, generators, accumulated gradients and a due validation are those of an uninterrupted run.
     ``mixdet.CheckpointHook`` adds this hook to its runner.
+
+    Args:
+        new_schedule: take the settings of optimizer and schedule from the config, not from the checkpoint.
     """
 
     priority = 'VERY_LOW'
 
-    def __init__(self) -> None:
+    def __init__(self, new_schedule: bool = False) -> None:
+        self.new_schedule = new_schedule
         self._loaded: Optional[RunState] = None  # from the checkpoint, until the training begins
         self._captured: Optional[RunState] = None  # for the checkpoint that is being saved
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Keep the run's state until the training begins."""
+        """Keep the run's state until the training begins; name what the config has changed since."""
         if runner._resume:
             self._loaded = checkpoint.get(STATE)
+            if '://' in str(runner._load_from):  # local files were checked before anything was begun
+                check_resumable(runner, checkpoint, str(runner._load_from))
+            settle_changes(runner, checkpoint, self.new_schedule, (self._loaded or {}).get('batches'))
 
     def before_train(self, runner: Runner) -> None:
         """Seed the data and restore the run's state."""
         seed_loaders(runner)
         if runner._resume:
             restore(runner, self._loaded)
+            if is_finished(runner):
+                runner.logger.warning(
+                    f'the training is already finished: {_progress(runner)}; to train longer raise it and take the '
+                    'schedule of the config (--new-schedule), for another training set another work_dir'
+                )
         self._loaded = None
 
     def before_train_epoch(self, runner: Runner) -> None:
@@ -136,6 +149,19 @@ def _go_to_batch(runner: Runner, batches: int) -> None:
     if 0 < first <= batches:
         loop.dataloader.batch_sampler.skip = first
         begin_within_epoch(loop, first)
+
+
+def is_finished(runner: Runner) -> bool:
+    """Whether the training has reached its end."""
+    if isinstance(runner.train_loop, EpochBasedTrainLoop):
+        return runner.epoch >= runner.max_epochs
+    return runner.iter >= runner.max_iters
+
+
+def _progress(runner: Runner) -> str:
+    if isinstance(runner.train_loop, EpochBasedTrainLoop):
+        return f'epoch {runner.epoch} is done, and train_cfg.max_epochs is {runner.max_epochs}'
+    return f'iteration {runner.iter} is done, and train_cfg.max_iters is {runner.max_iters}'
 
 
 def _validation_is_due(runner: Runner) -> bool:

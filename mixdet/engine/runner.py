@@ -6,9 +6,17 @@ from typing import Any, Optional, Union
 
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
+from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 
+from mixdet.engine.batch_norm import (
+    SingleImageHook,
+    has_single_images,
+    leave_out_single_image,
+    single_value_explained,
+    trains_batch_norm,
+)
 from mixdet.engine.console import ConsoleHook
 from mixdet.registry import RUNNERS
 
@@ -18,7 +26,13 @@ BUILT_IN = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler'
 
 @RUNNERS.register_module()
 class Runner(MMEngineRunner):
-    """MMEngine's ``Runner``; the console shows warnings and the output of ``ConsoleHook``, the log file everything."""
+    """MMEngine's ``Runner`` with a short console, and without batches on which batch-norm cannot train.
+
+    The console shows warnings and the output of ``ConsoleHook``, the log file everything. A last batch of one image is
+    left out where the network trains batch-norm, see ``mixdet.engine.batch_norm``.
+    """
+
+    _training = False
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """MMEngine's logger, with only warnings on the console."""
@@ -37,6 +51,18 @@ class Runner(MMEngineRunner):
         """Register MMEngine's and the config's default hooks; ``None`` also switches off one that MMEngine lacks."""
         super().register_default_hooks({name: hook for name, hook in (hooks or {}).items() if hook or name in BUILT_IN})
 
+    def build_train_loop(self, loop: Union[BaseLoop, dict]) -> BaseLoop:
+        """MMEngine's loop, without a last batch of a single image for batch-norm."""
+        if isinstance(loop, BaseLoop):
+            return super().build_train_loop(loop)
+        built = super().build_train_loop(loop)
+        left_out = leave_out_single_image(self, built)
+        if left_out:
+            self.logger.warning(left_out)
+        if has_single_images(built) and trains_batch_norm(self.model):
+            self.register_hook(SingleImageHook())
+        return built
+
     def dump_config(self, replace: bool = False) -> None:
         """Write the config into the work dir, unless one of its name is there and not to be replaced.
 
@@ -47,11 +73,18 @@ class Runner(MMEngineRunner):
         if replace or not Path(self.work_dir, name).exists():
             super().dump_config()
 
+    def load_or_resume(self) -> None:
+        """Load or resume as MMEngine does; then the config replaces the one of an earlier training in the work dir."""
+        super().load_or_resume()
+        if self._training:
+            self.dump_config(replace=True)
+
     def train(self) -> nn.Module:
         """Train; the hooks' ``after_run`` is called also if the training is interrupted or fails."""
-        self.dump_config(replace=True)
+        self._training = True
         try:
-            return super().train()
+            with single_value_explained():
+                return super().train()
         except BaseException:
             self.call_hook('after_run')
             raise

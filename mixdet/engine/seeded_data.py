@@ -218,11 +218,14 @@ def _fresh_loader(runner: Runner, name: str, loader: DataLoader) -> DataLoader:
         key: value for key, value in cfg.items() if key != 'num_batch_per_epoch'
     }  # the data set is shortened already
     with seeded(runner.seed):
-        return runner.build_dataloader(
+        fresh = runner.build_dataloader(
             dict(cfg, dataset=SeededDataset(loader.dataset)),
             seed=runner.seed,
             diff_rank_seed=runner._randomness_cfg.get('diff_rank_seed', False),
         )
+    if getattr(loader.batch_sampler, 'drop_last', False):  # which the runner may have set, see engine.batch_norm
+        fresh.batch_sampler.drop_last = True
+    return fresh
 
 
 def seed_epoch(runner: Runner) -> None:

@@ -2,5 +2,14 @@
 
 from mixdet.swap.outputs import BackboneOutputs, backbone_outputs
 from mixdet.swap.swap import Swap, load_config_leniently, named_backbone, swap_backbone
+from mixdet.swap.writing import write_config
 
-__all__ = ['BackboneOutputs', 'Swap', 'backbone_outputs', 'load_config_leniently', 'named_backbone', 'swap_backbone']
+__all__ = [
+    'BackboneOutputs',
+    'Swap',
+    'backbone_outputs',
+    'load_config_leniently',
+    'named_backbone',
+    'swap_backbone',
+    'write_config',
+]

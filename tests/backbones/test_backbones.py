@@ -103,6 +103,19 @@ def test_norm_and_activation_come_from_the_config():
     assert nn.Hardswish in kinds and nn.SiLU not in kinds and nn.ReLU not in kinds
 
 
+@pytest.mark.parametrize(
+    ('name', 'outputs'),
+    [
+        ('mixnet-s', r"\(0, 1, 2, 3, 'expansion', 'head'\)"),
+        ('v2', r"\(0, 1, 2, 3, 'expansion', 'head'\)"),
+        ('v1', r'\(0, 1, 2, 3\)'),  # has no head
+    ],
+)
+def test_the_outputs_that_there_are_are_listed(name, outputs):
+    with pytest.raises(ValueError, match=rf'out_indices=\(9,\): \w+ has the outputs {outputs}$'):
+        build(name, out_indices=(9,))
+
+
 def test_stages_beyond_the_deepest_output_are_not_built():
     assert len(build('v2', out_indices=(0, 1)).stages) == 2
     assert build('v2', out_indices=(3,)).head is None

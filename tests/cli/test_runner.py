@@ -30,6 +30,33 @@ def test_the_loops_that_will_run_are_built(build, tmp_path):
     assert isinstance(runner._train_loop, dict) and isinstance(runner._val_loop, ValLoop)
 
 
+def test_a_data_root_without_its_slash_is_named(build, tmp_path):
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'data/val.json').write_text('{}')
+    cfg = config(tmp_path)
+    cfg.val_dataloader.dataset.data_root = root = str(tmp_path / 'data')
+    cfg.val_evaluator = [dict(type='CocoMetric', ann_file=root + 'val.json')]
+    with pytest.raises(
+        UserError, match=r'^val_evaluator.ann_file: .*dataval.json does not exist; data_root=.* a slash'
+    ):
+        build(cfg)
+
+
+def test_what_lies_after_the_end_of_the_training_is_said(build, tmp_path, monkeypatch):
+    warnings = []
+    monkeypatch.setattr('mmengine.logging.MMLogger.warning', lambda self, text, *args: warnings.append(text))
+    cfg = config(tmp_path)
+    cfg.param_scheduler = [
+        dict(type='LinearLR', by_epoch=False, begin=0, end=100),
+        dict(type='CosineAnnealingLR', T_max=9),
+    ]
+    build(cfg)
+    assert warnings == [
+        'after the end of the training: param_scheduler.0.end=100, param_scheduler.1.T_max=9; the schedule is cut off '
+        'there, set these keys to what fits'
+    ]
+
+
 def test_a_runner_of_the_users_is_built(build, tmp_path, monkeypatch):
     built = []
     monkeypatch.setattr('mixdet.cli.runner.RUNNERS.build', lambda cfg: built.append(cfg) or Runner.from_cfg(cfg))

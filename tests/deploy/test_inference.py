@@ -3,6 +3,7 @@ import sys
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from helpers import ROOT, coco_checkpoint, shared_path
@@ -13,8 +14,9 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from mixdet import Detection, Detector
+from mixdet.datasets.demo import CLASSES
 from mixdet.deploy.images import read_image
-from mixdet.deploy.inference import class_names, inference_transforms
+from mixdet.deploy.inference import class_names, inference_transforms, to_array
 from mixdet.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -52,6 +54,29 @@ def test_the_network_is_fused_on_request(tiny):
     image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
     for actual, wanted in zip(network_outputs(fused, image), network_outputs(plain, image)):
         assert (actual - wanted).abs().max() <= 1e-4 * wanted.abs().max()
+
+
+@pytest.mark.parametrize('mode', ['RGB', 'RGBA', 'L', 'P'])
+def test_pil_images_are_read_as_files_are(tmp_path, demo_images, mode):
+    image = PIL.Image.fromarray(np.ascontiguousarray(demo_images[0][..., ::-1])).convert(mode)
+    exif = PIL.Image.Exif()
+    exif[274] = 6  # turned by 90 degrees
+    image.save(tmp_path / 'a.png', exif=exif)
+    with PIL.Image.open(tmp_path / 'a.png') as opened:
+        found = to_array(opened)
+    height, width = demo_images[0].shape[:2]
+    assert found.shape == (width, height, 3) and found.flags.c_contiguous
+    np.testing.assert_array_equal(found, np.rot90(np.asarray(image.convert('RGB'))[..., ::-1], -1))
+
+
+def test_a_pil_image_of_another_depth_is_refused():
+    with pytest.raises(UserError, match="not of mode 'I;16': convert it to RGB"):
+        to_array(PIL.Image.new('I;16', (4, 4)))
+
+
+def test_the_representation_says_what_it_detects(tiny):
+    classes = ', '.join(CLASSES)
+    assert repr(Detector(*tiny)) == f'Detector(SSDLite on cpu, 4 classes: {classes}; score_thr=0.3)'
 
 
 def test_the_guides_measurement_runs(tiny, tmp_path, demo_images, monkeypatch, capsys):

@@ -84,7 +84,7 @@ def runner():
     return SimpleNamespace(
         rank=0, hooks=[Hook(), LoggerHook(interval=2)], work_dir='w', message_hub=SimpleNamespace(log_scalars=scalars),
         train_loop=EpochBasedTrainLoop.__new__(EpochBasedTrainLoop), train_dataloader=Loader(), epoch=1, max_epochs=5,
-        max_iters=15,
+        iter=3, max_iters=15,
     )  # fmt: skip
 
 

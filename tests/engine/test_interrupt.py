@@ -84,6 +84,7 @@ def test_a_second_signal_ends_the_run_at_once(tmp_path, capsys):
 def test_the_command_is_the_one_given_with_resume():
     assert resume_command(['tools/train.py', 'a b.py', '--amp']) == "python tools/train.py 'a b.py' --amp --resume"
     assert resume_command(['train.py', 'c.py', '--resume', 'x.pth', '--amp']) == 'python train.py c.py --amp --resume'
+    assert resume_command(['train.py', 'c.py', '--resume', '--new-schedule']) == 'python train.py c.py --resume'
     assert resume_command(['train.py', 'c.py', '--resume=x.pth']) == 'python train.py c.py --resume'
 
 

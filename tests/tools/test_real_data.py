@@ -80,6 +80,32 @@ batch_size = 4""",
         assert name in output
 
 
+def test_the_template_by_options_alone_on_five_images(tmp_path):
+    """In batches of four the last image is alone, on which the batch-norm of SSDLite's last level cannot train."""
+    root = shared_path('cases', 'five_images.json').parent.parent
+    options = [
+        f'data_root={root}',  # without a slash at its end
+        "classes=('RBC','WBC','Platelets')",
+        'train_ann=cases/five_images.json',
+        'train_images=data/bccd/images/',
+        'val_ann=cases/five_images.json',
+        'val_images=data/bccd/images/',
+        'batch_size=4',
+        'max_epochs=1',
+        *(
+            f'{part}_dataloader.{key}'
+            for part in ('train', 'val')
+            for key in ('num_workers=0', 'persistent_workers=False')
+        ),
+    ]
+    config = ROOT / 'configs/custom/ssdlite_mixnet-s_custom.py'
+    done = run_tool('train.py', config, '--work-dir', 'out', '--cfg-options', *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    warning = 'train_dataloader: 5 images in an epoch in batches of 4 would end with a batch of one'
+    assert warning in done.stdout + done.stderr and 'epoch 1/1  iter 1/1' in done.stdout
+    assert (tmp_path / 'out/epoch_1.pth').exists()
+
+
 @pytest.mark.parametrize('names', ["('RBC', 'Platelets', 'WBC')", "('RBC', 'WBC', 'Platelet')"])
 def test_wrong_class_names_for_real_annotations(tmp_path, names):
     data = shared_path('data', 'bccd')

@@ -83,6 +83,26 @@ def test_resume_goes_on_where_it_stopped(work, training):
     assert 'epoch 1/2' not in done.stdout and (work / 'other/epoch_2.pth').exists()
 
 
+def test_a_finished_training_says_so_and_what_it_takes_from_the_config(work, training):
+    arguments = ('tiny.py', '--work-dir', 'again', '--resume', 'work_dirs/tiny/epoch_1.pth', '--new-schedule')
+    options = ('--cfg-options', 'train_cfg.max_epochs=1', 'optim_wrapper.optimizer.lr=0.004')
+    done = run_tool('train.py', *arguments, *options, cwd=work)
+    assert done.returncode == 0, done.stderr
+    output = done.stdout + done.stderr
+    assert 'resuming with the settings of the config: optimizer.lr 0.002 -> 0.004' in output
+    assert 'is already finished: epoch 1 is done, and train_cfg.max_epochs is 1' in output
+    assert 'Training on' not in output and not (work / 'again/epoch_1.pth').exists()
+
+
+def test_a_refused_resume_leaves_the_work_dir_as_it_was(work, training):
+    before = (work / 'work_dirs/tiny/tiny.py').read_text()
+    options = ('--cfg-options', 'model.backbone.widen_factor=0.5')
+    done = run_tool('train.py', 'tiny.py', '--resume', *options, cwd=work)
+    assert done.returncode == 2 and 'it is of another network' in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and 'load_from=' in done.stderr
+    assert (work / 'work_dirs/tiny/tiny.py').read_text() == before
+
+
 def test_test_evaluates_draws_and_dumps(work, training):
     arguments = ('tiny.py', 'work_dirs/tiny/epoch_1.pth', '--show-dir', 'pictures', '--out', 'predictions.pkl')
     done = run_tool('test.py', *arguments, cwd=work)
@@ -147,6 +167,11 @@ BAD_INPUT = {
         ['train.py', 'tiny.py', '--resume', 'gone.pth'],
         'checkpoint gone.pth does not exist',
     ),
+    'weights alone to resume': (
+        ['train.py', 'tiny.py', '--resume', 'other.pth'],
+        'other.pth cannot be resumed: it holds',
+    ),
+    'schedule of nothing to resume': (['train.py', 'tiny.py', '--new-schedule'], '--new-schedule: needs --resume'),
     'corrupt checkpoint': (['test.py', 'tiny.py', 'corrupt.pth'], 'checkpoint corrupt.pth is corrupt'),
     'checkpoint of another model': (['test.py', 'tiny.py', 'other.pth'], 'is not of this model'),
     'missing annotations': (
