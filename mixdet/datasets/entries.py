@@ -193,7 +193,7 @@ def _with_size(entry: dict, where: str, log: IssueLog, folder: Optional[Path]) -
 def _with_integer_ids(valid: dict[Any, dict]) -> dict[Any, dict]:
     """The same entries with integer ids: converted where that is possible without a clash, else new ones."""
     taken = {key for key in valid if is_id(key)}
-    numbers = {as_id(key) for key in valid} - {None, LARGEST_ID}
+    numbers = {number for number in map(as_id, valid) if number is not None and number < LARGEST_ID}
     new = itertools.count(max(numbers, default=0) + 1)
     result = {}
     for key, entry in valid.items():
