@@ -80,8 +80,9 @@ def _coco_file(key: str, dataset: dict, role: str) -> Union[CocoFile, str]:
     name = cls.__name__
     if not issubclass(cls, CocoDataset):
         return f'the data of {name} are not checked, only those in COCO format are'
+    coco: type[CocoDataset] = cls
     root, ann_file = dataset.get('data_root') or '', dataset.get('ann_file') or ''
-    prefixes = _prefixes(key, dataset, cls)
+    prefixes = _prefixes(key, dataset, coco)
     if any('://' in str(place) for place in (root, ann_file, *prefixes.values())):
         return 'data in remote storage are not checked'  # MMEngine itself does
     if issubclass(cls, DemoDataset) and not Path(root).exists():
@@ -95,7 +96,7 @@ def _coco_file(key: str, dataset: dict, role: str) -> Union[CocoFile, str]:
             folder = Path(root, prefix)
             if not folder.is_dir():
                 raise UserError(f'{key}: image folder {folder} does not exist; set data_root and data_prefix')
-    if cls.load_data_list is not CocoDataset.load_data_list or cls.COCOAPI is not CocoDataset.COCOAPI:
+    if coco.load_data_list is not CocoDataset.load_data_list or coco.COCOAPI is not CocoDataset.COCOAPI:
         return f'the data of {name} are not checked: it reads its files in its own way'
     return CocoFile(key, path, folder, classes, role, _subset(dataset), tuple(dataset.get('pipeline') or ()))
 
