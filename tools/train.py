@@ -12,6 +12,7 @@ from mixdet.compat.checkpoints import trust_files
 from mixdet.engine import CheckpointHook
 from mixdet.engine.checkpoint import check_related, read_checkpoint
 from mixdet.engine.expectations import warn_of_differences
+from mixdet.engine.validation import without_validation
 from mixdet.errors import UserError
 from mixdet.weights.hook import FoldedBatchNormHook
 
@@ -35,11 +36,14 @@ def main() -> None:
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision (bfloat16 on CPU)')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the batch size')
     parser.add_argument('--check-images', action='store_true', help='read every image before the training starts')
+    parser.add_argument('--no-validate', action='store_true', help='train without a validation set')
     args = parser.parse_args()
 
     if args.unsafe_load:
         trust_files()
     cfg = config_from_arguments(args)
+    if args.no_validate:
+        without_validation(cfg)
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper' if torch.cuda.is_available() else 'mixdet.CPUAmpOptimWrapper'
         if torch.cuda.is_available():

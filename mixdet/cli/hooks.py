@@ -5,6 +5,7 @@ from mmengine.config import Config
 # as in configs/_base_/default_runtime.py
 HOOKS = dict(
     checkpoint='mixdet.CheckpointHook',
+    folded_batch_norm='mixdet.FoldedBatchNormHook',
     interrupt='mixdet.InterruptHook',
     nonfinite='mixdet.NonFiniteHook',
     report='mixdet.ReportHook',

@@ -5,10 +5,12 @@ import contextlib
 import io
 import os
 from pathlib import Path
+from typing import Optional
 
 from mmdet.engine.hooks import NumClassCheckHook
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
+from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as MMEngineRunner
 
 from mixdet.cli.main import user_input
@@ -18,7 +20,10 @@ from mixdet.datasets.wrappers import wrapped_datasets
 from mixdet.engine.checkpoint import check_pretrained
 from mixdet.engine.runner import Runner
 from mixdet.engine.schedule import misfits
+from mixdet.engine.validation import check_validation
 from mixdet.errors import UserError
+
+EMPTY = '{}_dataloader.dataset is empty: no image has a box of its classes that filter_cfg accepts'
 
 
 def build_runner(cfg: Config, args: argparse.Namespace, parts: tuple[str, ...]) -> MMEngineRunner:
@@ -34,6 +39,7 @@ def build_runner(cfg: Config, args: argparse.Namespace, parts: tuple[str, ...]) 
     """
     with user_input(args.config):
         _check_roots(cfg, parts)
+        check_validation(cfg, parts)
         check_datasets(cfg, parts, decode=getattr(args, 'check_images', False))
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     prepare_launch(cfg, args.launcher)
@@ -43,13 +49,11 @@ def build_runner(cfg: Config, args: argparse.Namespace, parts: tuple[str, ...]) 
             check_pretrained(runner.model)
         for part in parts:
             with contextlib.redirect_stdout(io.StringIO()):  # CocoDataset prints its progress
-                loop = getattr(runner, f'{part}_loop')
+                loop = _build_loop(runner, part)
             if loop is None:
                 continue
             if not len(loop.dataloader.dataset):
-                raise UserError(
-                    f'{part}_dataloader.dataset is empty: no image has a box of its classes that filter_cfg accepts'
-                )
+                raise UserError(EMPTY.format(part))
             for hook in runner.hooks:
                 if isinstance(hook, NumClassCheckHook):
                     getattr(hook, f'before_{part}_epoch')(runner)
@@ -77,3 +81,13 @@ def _check_roots(cfg: Config, parts: tuple[str, ...]) -> None:
                         f'{part}_evaluator.ann_file: {file} does not exist; data_root={root!r} needs a slash at its '
                         'end, because the config puts it before the names of files'
                     )
+
+
+def _build_loop(runner: MMEngineRunner, part: str) -> Optional[BaseLoop]:
+    """The loop of a part, with its data set."""
+    try:
+        return getattr(runner, f'{part}_loop')
+    except ValueError as error:
+        if 'at least one array to concatenate' in str(error):  # what MMEngine makes of an empty data set
+            raise UserError(EMPTY.format(part)) from error
+        raise

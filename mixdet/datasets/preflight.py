@@ -2,41 +2,33 @@
 
 import difflib
 import os
+import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import NamedTuple, Optional
+from collections.abc import Callable, Iterable
+from typing import Optional
 
-from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mixdet.datasets.annotations import check_coco, read_coco
-from mixdet.datasets.demo import DemoDataset
-from mixdet.datasets.images import check_images
-from mixdet.datasets.issues import ERROR, ISSUE_KINDS, WARNING, IssueLog
-from mixdet.datasets.wrappers import wrapped_datasets
+from mixdet.datasets.annotations import PLAIN, Repair, check_coco
+from mixdet.datasets.files import UNDRAWN, CocoFile, coco_files
+from mixdet.datasets.images import check_images, image_loader
+from mixdet.datasets.issues import (
+    CHECK,
+    CONFIG,
+    ERROR,
+    ISSUE_KINDS,
+    KEPT,
+    NOT_FIXABLE,
+    TRAINING,
+    WARNING,
+    Issue,
+    IssueLog,
+)
+from mixdet.datasets.reading import read_coco
 from mixdet.errors import UserError
-from mixdet.registry import DATASETS, HOOKS
-
-
-class CocoFile(NamedTuple):
-    """A COCO file that a config uses.
-
-    Attributes:
-        key: place of the dataset in the config, such as ``train_dataloader.dataset``.
-        path: the annotation file.
-        images: folder of its images; None leaves them unchecked.
-        classes: names of the classes, if the config gives them.
-        trained: whether a model is trained on it.
-    """
-
-    key: str
-    path: Path
-    images: Optional[Path]
-    classes: Optional[tuple[str, ...]]
-    trained: bool
+from mixdet.registry import HOOKS
 
 
 @HOOKS.register_module()
@@ -63,7 +55,8 @@ class DatasetCheckHook(Hook):
 def check_datasets(cfg: Config, parts: tuple[str, ...], decode: bool = False) -> None:
     """Check the COCO-format data of ``cfg`` for each of ``parts`` ('train', 'val', 'test').
 
-    What training would leave out or change is printed to stderr, one line for each kind of issue.
+    What training would leave out or change is printed to stderr, one line for each kind of issue, and a line for each
+    data set that is not checked.
 
     Args:
         cfg: the config.
@@ -71,41 +64,36 @@ def check_datasets(cfg: Config, parts: tuple[str, ...], decode: bool = False) ->
         decode: decode every image as well.
 
     Raises:
-        UserError: on an error, with its config key, the file and the folder, class or annotation.
+        UserError: on an error, with its config key, the file and the folder, class or annotation; also if the training
+            would have no box at all.
     """
-    for file in coco_files(cfg, parts):
+    lines: list[str] = []
+    unchecked: list[str] = []
+    training: list[IssueLog] = []
+    for file in coco_files(cfg, parts, unchecked):
         log, _ = examine(file, cfg, decode)
         errors = list(log.of(ERROR))
         if errors:
             more = f' ({len(errors)} errors in all: tools/check_dataset.py lists them)' if len(errors) > 1 else ''
-            raise UserError(f'{file.key}: {file.path}: {errors[0]}{more}')
-        if os.environ.get('RANK', '0') != '0':  # one of several processes prints
-            continue
+            raise UserError(f'{file.key}: {file.path}: {errors[0]}{_cure(file, errors)}{more}')
+        if file.role == TRAINING:
+            training.append(log)
         first = {issue.kind: issue for issue in reversed(list(log.of(WARNING)))}
         for kind, count in log.counts().items():
             if kind in first:
                 more = f', such as {first[kind].where}' if count > 1 else f': {first[kind].where}'
-                print(f'{file.path}: {count} x {kind}{more}; {ISSUE_KINDS[kind].effect}', file=sys.stderr)
+                lines.append(f'{file.path}: {count} x {kind}{more}; {first[kind].effect}')
+    if training and not any(log.trained for log in training) and not any(map(_is_training, unchecked)):
+        files = ', '.join(log.file for log in training)
+        raise UserError(f'train_dataloader.dataset: {files} has no box, nothing would be trained; set ann_file')
+    if os.environ.get('RANK', '0') == '0':  # one of several processes prints
+        for line in (*unchecked, *lines):
+            if not line.endswith(UNDRAWN):
+                print(line, file=sys.stderr)
 
 
-def coco_files(cfg: Config, parts: tuple[str, ...]) -> Iterator[CocoFile]:
-    """The COCO files that ``cfg`` uses for ``parts``, each once.
-
-    Left out are datasets that are not read from COCO files, read their categories in their own way (LVIS) or lie in
-    remote storage, and a demo set that is not drawn yet: building its dataset draws it, and a check writes nothing.
-
-    Raises:
-        UserError: if the type of a dataset is unknown, or its annotation file or image folder does not exist.
-    """
-    seen = set()
-    for part in parts:
-        loader = cfg.get(f'{part}_dataloader')
-        if loader:
-            for key, dataset in wrapped_datasets(loader['dataset'], f'{part}_dataloader.dataset'):
-                file = _coco_file(key, dataset, part == 'train')
-                if file is not None and file[1:] not in seen:
-                    seen.add(file[1:])
-                    yield file
+def _is_training(key: str) -> bool:
+    return key.startswith('train_dataloader')
 
 
 def examine(
@@ -114,6 +102,7 @@ def examine(
     decode: bool,
     segmentations: bool = False,
     progress: Callable[[Iterable], Iterable] = iter,
+    repair: Repair = PLAIN,
 ) -> tuple[IssueLog, dict]:
     """Every issue of ``file``, and a repaired copy of its content.
 
@@ -123,59 +112,44 @@ def examine(
         decode: decode every image as well.
         segmentations: keep the segmentations in the copy.
         progress: wraps the lists of annotations and images, to show a progress bar.
+        repair: what is done beyond mending issues.
 
     Raises:
         UserError: if the file cannot be read.
     """
-    log = IssueLog(str(file.path))
+    log = IssueLog(str(file.path), file.role)
     data = read_coco(file.path, log, segmentations)
     if file.classes is not None:
         _check_classes(file, file.classes, data['categories'], log)
-        if file.trained:
+        if file.role == TRAINING:
             _check_heads(cfg.get('model') or {}, 'model', file.classes, log)
-    fixed = check_coco(data, log, file.classes, progress)
+    fixed = check_coco(data, log, file.classes, progress, file.subset, repair._replace(folder=file.images))
     if file.images is None:
         return log, fixed
-    unusable = check_images(fixed['images'], file.images, log, decode, progress)
+    fixed['images'] = [dict(image) for image in fixed['images']]
+    load = image_loader(file.pipeline) if decode else None
+    channels = _channels(cfg)
+    unusable = check_images(fixed['images'], file.images, log, decode, progress, load, channels)
     fixed['images'] = [image for image in fixed['images'] if image['id'] not in unusable]
     fixed['annotations'] = [entry for entry in fixed['annotations'] if entry['image_id'] not in unusable]
     return log, fixed
 
 
-def _coco_file(key: str, dataset: dict, trained: bool) -> Optional[CocoFile]:
-    cls = _dataset_class(key, dataset['type'])
-    if not issubclass(cls, CocoDataset):
-        return None
-    root, ann_file = dataset.get('data_root') or '', dataset.get('ann_file') or ''
-    prefixes = dataset.get('data_prefix') or {}
-    if any('://' in str(place) for place in (root, ann_file, *prefixes.values())):
-        return None  # in remote storage, which MMEngine itself checks
-    if issubclass(cls, DemoDataset) and not Path(root).exists():
-        return None  # drawn when the dataset is built
-    path = Path(root, ann_file)
-    if not path.is_file():
-        raise UserError(f'{key}: annotation file {path} does not exist; set data_root and ann_file')
-    folder = Path(root)
-    for name, prefix in prefixes.items():
-        if name.startswith('img'):
-            folder = Path(root, prefix)
-            if not folder.is_dir():
-                raise UserError(f'{key}: image folder {folder} does not exist; set data_root and data_prefix')
-    if cls.load_data_list is not CocoDataset.load_data_list:
-        return None  # reads its categories in its own way
-    classes = (dataset.get('metainfo') or {}).get('classes', cls.METAINFO.get('classes'))
-    return CocoFile(key, path, folder, tuple(classes) if classes and not isinstance(classes, str) else None, trained)
+def _cure(file: CocoFile, errors: list[Issue]) -> str:
+    """How to mend the file, if the first error is one that a repaired copy does not have."""
+    kind = errors[0].kind
+    fix = ISSUE_KINDS[kind].fix
+    if fix in (KEPT, CHECK, CONFIG, NOT_FIXABLE) or kind == 'missing image file':  # then the folder may be wrong
+        return ''
+    images = ['--images', str(file.images)] if 'image' in kind or kind == 'backslash in file name' else []
+    command = shlex.join([str(file.path), *images, '--fix', 'OUT.json'])
+    return f'; tools/check_dataset.py {command} writes a repaired copy ({fix})'
 
 
-def _dataset_class(key: str, name: object) -> type[CocoDataset]:
-    """The class of a dataset, by name or itself; not always a ``CocoDataset``."""
-    if isinstance(name, type):
-        return name
-    with DATASETS.switch_scope_and_registry('mmdet') as registry:
-        cls = registry.get(name)
-    if cls is None:
-        raise UserError(f'{key}.type: there is no dataset {name!r}')
-    return cls
+def _channels(cfg: Config) -> Optional[int]:
+    """Channels that the data preprocessor takes, if the config tells: it refuses other images."""
+    preprocessor = (cfg.get('model') or {}).get('data_preprocessor') or {}
+    return 3 if len(preprocessor.get('mean') or ()) == 3 else None
 
 
 def _check_classes(file: CocoFile, classes: tuple[str, ...], categories: list, log: IssueLog) -> None:
@@ -190,7 +164,13 @@ def _check_classes(file: CocoFile, classes: tuple[str, ...], categories: list, l
             log.add('class not in the file', where, f'class {name!r} is not in {file.path}; {hint}')
     in_order = tuple(name for name in in_file if name in classes)
     if set(classes) <= set(in_file) and classes != in_order:
-        log.add('classes in another order', where, f'their order in {file.path} is {in_order}')
+        # data sets that are joined must have the same classes: only the file can follow
+        use = '' if '.datasets.' in file.key else 'use that order, or '
+        copy = f'tools/check_dataset.py {shlex.quote(str(file.path))} --fix OUT.json --classes {shlex.join(classes)}'
+        log.add(
+            'classes in another order', where,
+            f'their order in {file.path} is {in_order}; {use}write a copy with {classes} by {copy}',
+        )  # fmt: skip
     for name in in_file:
         if name not in classes:
             log.add('class not in the config', where, repr(name))

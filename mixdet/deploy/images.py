@@ -8,9 +8,15 @@ from typing import Union
 import cv2
 import numpy as np
 
+from mixdet.datasets.images import pillow_opinion
 from mixdet.errors import UserError
 
-IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm', '.gif', '.jp2')
+# what a folder is searched for: read_image tells which of them this OpenCV can decode, and names the others
+IMAGES = (
+    '.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.apng', '.bmp', '.dib', '.webp', '.tif', '.tiff', '.gif', '.avif',
+    '.jp2', '.j2k', '.pbm', '.pgm', '.ppm', '.pnm', '.pam', '.pfm', '.ras', '.sr', '.hdr', '.pic', '.exr', '.tga',
+    '.pcx', '.ico', '.heic', '.heif', '.jxl', '.dds', '.sgi', '.psd',
+)  # fmt: skip
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
 
 
@@ -31,8 +37,17 @@ def read_image(path: Union[str, Path]) -> np.ndarray:
     except cv2.error as error:  # such as more pixels than OpenCV reads
         raise UserError(f'{path} cannot be decoded: {error.err or error}') from error
     if image is None:
-        raise UserError(f'{path} cannot be decoded as an image{"" if content.size else ": it is empty"}')
+        raise UserError(f'{path} cannot be decoded as an image: {_why(path) if content.size else "it is empty"}')
     return image
+
+
+def _why(path: Path) -> str:
+    _, opinion = pillow_opinion(path)
+    if not opinion:
+        return 'OpenCV does not read this format; convert it to PNG'
+    return (
+        'it is truncated' if 'truncated' in opinion.lower() else 'it is damaged, or of a format that is not supported'
+    )
 
 
 def find_inputs(patterns: Iterable[str]) -> list[Path]:

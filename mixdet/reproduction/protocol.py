@@ -9,7 +9,7 @@ from typing import NamedTuple, Optional
 import torch
 from mmengine.config import Config
 
-from mixdet.datasets.annotations import read_coco
+from mixdet.datasets.reading import read_coco
 from mixdet.engine.config import load_config
 from mixdet.errors import UserError
 from mixdet.evaluation.results import RESULTS_FOLDER

@@ -85,6 +85,14 @@ def test_an_empty_data_set_is_an_error(build, tmp_path, monkeypatch):
         build(config(tmp_path))
 
 
+def test_an_empty_data_set_that_cannot_be_serialized_is_an_error(build, tmp_path, monkeypatch):
+    monkeypatch.setattr(TinyDataset, 'load_data_list', lambda self: [])
+    cfg = config(tmp_path)
+    cfg.train_dataloader.dataset.serialize_data = True  # the default, which fails on it
+    with pytest.raises(UserError, match='^train_dataloader.dataset is empty: no image has a box of its classes'):
+        build(cfg)
+
+
 def test_the_number_of_classes_is_checked_before_the_training(build, tmp_path, monkeypatch):
     def fail(self, runner):
         raise AssertionError('num_classes=80 and 1 class')

@@ -1,16 +1,48 @@
 import pytest
 
-from mixdet.datasets.values import is_finite, is_id, is_real, is_segmentation, shorten
+from mixdet.datasets.values import as_id, as_number, is_finite, is_hashable, is_id, is_real, is_segmentation, shorten
 
 NAN, INF = float('nan'), float('inf')
 
 
-@pytest.mark.parametrize('value', [0, -3, 10**400, 'a', ''])
+@pytest.mark.parametrize('value', [0, -3, 2**63 - 1])
 def test_ids(value):
-    assert is_id(value)
+    assert is_id(value) and as_id(value) == value
 
 
-@pytest.mark.parametrize('value', [None, True, 1.0, [1], {}])
+@pytest.mark.parametrize(
+    ('value', 'expected'),
+    [('7', 7), (' -7 ', -7), ('7.0', 7), ('+7.', 7), (7.0, 7), (7.5, None), ('7.5', None), ('a', None), ('', None),
+     ('0x7', None), ('1e3', None), (2**63, None), (str(2**63), None), ('9' * 30, None), (NAN, None), (INF, None),
+     (True, None), (None, None), ([7], None)],
+)  # fmt: skip
+def test_ids_that_are_written_in_another_way(value, expected):
+    assert as_id(value) == expected and not is_id(value)
+
+
+@pytest.mark.parametrize(
+    ('value', 'expected'),
+    [
+        ('12', 12),
+        (' 1.5 ', 1.5),
+        ('2e1', 20),
+        ('-.5', -0.5),
+        ('nan', 'nan'),
+        ('a', 'a'),
+        ('', ''),
+        (3, 3),
+        (None, None),
+    ],
+)
+def test_numbers_that_are_text(value, expected):
+    assert as_number(value) == expected and type(as_number(value)) is type(expected)
+
+
+def test_what_can_be_looked_up():
+    assert all(map(is_hashable, (None, 1, 1.5, 'a', True))) and not any(map(is_hashable, ([1], {})))
+
+
+@pytest.mark.parametrize('value', [None, True, 1.0, [1], {}, 'a', '', 2**63, 10**400])
 def test_other_values_are_no_ids(value):
     assert not is_id(value)
 

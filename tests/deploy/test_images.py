@@ -2,8 +2,9 @@ import cv2
 import numpy as np
 import pytest
 from odd_images import scene, write_odd_images
+from PIL import Image
 
-from mixdet.deploy.images import find_inputs, frame_rate, is_video, read_frames, read_image
+from mixdet.deploy.images import IMAGES, find_inputs, frame_rate, is_video, read_frames, read_image
 from mixdet.errors import UserError
 
 
@@ -50,6 +51,28 @@ def test_inputs(tmp_path):
     for pattern in ('gone.jpg', '*.webp', 'dee*'):  # a glob of folders has no files
         with pytest.raises(UserError, match='no image or video found'):
             names(pattern)
+
+
+def test_every_kind_of_image_is_predicted_or_named(tmp_path):
+    picture = Image.fromarray(scene())
+    written = []
+    for suffix in IMAGES:
+        try:
+            picture.save(tmp_path / f'a{suffix}')
+        except (ValueError, OSError, KeyError):  # Pillow cannot write it
+            (tmp_path / f'a{suffix}').write_bytes(b'unknown')
+        else:
+            written.append(suffix)
+    found = find_inputs([str(tmp_path)])
+    assert {path.suffix for path in found} == set(IMAGES) and {'.tga', '.pcx', '.png', '.jpg'} <= set(written)
+    for path in found:
+        decoded = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+        if decoded is not None:
+            assert np.array_equal(read_image(path), decoded)
+            continue
+        reason = 'OpenCV does not read this .*; convert it to PNG' if path.suffix in written else 'it is damaged'
+        with pytest.raises(UserError, match=f'a{path.suffix} cannot be decoded as an image: {reason}'):
+            read_image(path)
 
 
 def test_video(tmp_path):
