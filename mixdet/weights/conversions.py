@@ -170,9 +170,9 @@ def _class_ids(
 def _timm_expects(source: Union[str, Path, nn.Module], name: str) -> dict:
     """What a MixNet of timm expects: of a module as it is built, of a file as the name that timm gave it says."""
     if isinstance(source, nn.Module):
-        norm = next(module for module in source.modules() if isinstance(module, nn.BatchNorm2d))
+        eps = next((module.eps for module in source.modules() if isinstance(module, nn.BatchNorm2d)), TORCH['eps'])
         same = any('Same' in type(module).__name__ for module in source.modules())
-        return dict(IMAGENET, padding='same' if same else 'symmetric', eps=norm.eps)
+        return dict(IMAGENET, padding='same' if same else 'symmetric', eps=eps)
     return TIMM_TF if 'tf_mixnet' in name else TORCH
 
 

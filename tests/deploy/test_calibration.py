@@ -76,4 +76,4 @@ def test_images_on_which_the_network_runs_away_do_not_count(network):
     images[7] *= np.float32('inf')
     found = best_ranges(network, ['sum', 'relu'], set(), lambda: [dict(image=image) for image in images])
     for name, (low, high) in found.items():
-        assert low == pytest.approx(usual[name][0], rel=0.1) and high == pytest.approx(usual[name][1], rel=0.1)
+        assert low == pytest.approx(usual[name][0], rel=0.3) and high == pytest.approx(usual[name][1], rel=0.3)

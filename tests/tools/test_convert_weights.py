@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -22,6 +23,7 @@ def test_the_coco_detector_loads_into_its_config(tmp_path):
     done = convert_weights(tmp_path, source, 'tf.pth', '--as', 'ssdlite_mobilenetv2', '--licence', 'Apache-2.0')
     assert done.returncode == 0, done.stderr
     assert 'left out: nothing' in done.stdout
+    assert '64 batch-norms are folded (mean 0, variance 1): right for evaluation; before training' in done.stdout
     checkpoint = read_checkpoint(tmp_path / 'tf.pth')
     check_fits(checkpoint, MODELS.build(Config.fromfile(TF_CONFIG).model), 'tf.pth')
     meta = checkpoint['meta']
@@ -30,10 +32,12 @@ def test_the_coco_detector_loads_into_its_config(tmp_path):
         convert_weights(tmp_path, source, 'tf.pth', '--as', 'ssdlite_mobilenetv2').returncode == 2
     )  # is not overwritten
 
-    done = convert_weights(
-        tmp_path, source, 'ids.pth', '--as', 'ssdlite_mobilenetv2', '--keep-ids', '--kernel-sizes', '(3,5,7)'
-    )
+    cv2.imwrite(str(tmp_path / 'a.png'), np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8))
+    options = ('--keep-ids', '--kernel-sizes', '(3,5,7)', '--images', '.')
+    done = convert_weights(tmp_path, source, 'ids.pth', '--as', 'ssdlite_mobilenetv2', *options)
     assert done.returncode == 0, done.stderr
+    assert '64 folded batch-norms now have the statistics of 1 images' in done.stdout
+    assert 'right for evaluation' not in done.stdout
     kept = read_checkpoint(tmp_path / 'ids.pth')['state_dict']
     assert kept['bbox_head.cls_convs.0.1.weight'].shape[0] == 3 * 91
     assert kept['backbone.stages.3.0.depthwise.conv.convs.2.weight'].shape[2:] == (7, 7)
