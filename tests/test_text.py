@@ -1,9 +1,11 @@
 """Names of users reach the console, tables, CSV files and figures as they are, whatever is in them."""
 
+import ast
 import io
 import os
 
 import pytest
+from helpers import ROOT
 from matplotlib.figure import Figure
 
 from mixdet import text
@@ -77,3 +79,25 @@ def test_matplotlib_sets_no_formula(name):
     figure.savefig(io.BytesIO(), format='png')
     shown, formula = drawn._preprocess_math(drawn.get_text())
     assert (shown, formula) == (printable(name), False)
+
+
+SOURCES = sorted(path for path in (*ROOT.glob('mixdet/**/*.py'), *ROOT.glob('tools/*.py')) if '.mim' not in path.parts)
+RICH = {'rich', 'rich.console', 'rich.table', 'rich.text', 'rich.markup'}
+
+
+@pytest.mark.parametrize('path', SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_names_go_no_other_way(path):
+    """Whatever prints, draws tables or writes CSV files takes it from mixdet.text."""
+    module = ast.parse(path.read_text(encoding='utf-8'))
+    ours = ROOT / 'mixdet/text.py'
+    calls = {ast.unparse(node.func) for node in ast.walk(module) if isinstance(node, ast.Call)}
+    imports = [node for node in ast.walk(module) if isinstance(node, ast.ImportFrom)]
+    taken = {alias.name for node in imports if node.module == 'mixdet.text' for alias in node.names}
+    if path == ours:
+        return
+    assert 'print' not in calls or 'print' in taken, 'from mixdet.text import print'
+    assert not RICH & {node.module for node in imports}, 'mixdet.text has Console and Table'
+    if calls & {'csv.writer', 'csv.DictWriter'} and 'reproduction' not in path.parts:  # whose names are ours
+        assert 'csv_cell' in taken
+    if 'legend' in {name.rpartition('.')[2] for name in calls} and 'reproduction' not in path.parts:
+        assert 'plot_text' in taken

@@ -7,9 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mmengine.config import Config
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from mixdet.cli.main import run_tool, user_input
 from mixdet.datasets.issues import ERROR, ISSUE_KINDS, IssueLog
@@ -17,6 +15,7 @@ from mixdet.datasets.preflight import CocoFile, coco_files, examine
 from mixdet.engine.atomic import write_text
 from mixdet.engine.config import load_config
 from mixdet.errors import UserError
+from mixdet.text import Console, Table, print
 
 LONG = 20_000  # entries from which on a progress bar is shown
 
@@ -66,14 +65,14 @@ def show(log: IssueLog, limit: int) -> None:
         listed[issue.kind] = listed.get(issue.kind, 0) + 1
         if not limit or listed[issue.kind] <= limit:
             print(f'{ISSUE_KINDS[issue.kind].severity}: {log.file}: {issue}')
-    table = Table(title=f'{log.file}: {log.images} images, {log.boxes} boxes', title_justify='left')
+    table = Table(title=f'{log.file}: {log.images} images, {log.boxes} boxes')
     for header in ('severity', 'issue', 'count', 'effect', 'with --fix'):
         table.add_column(header, justify='right' if header == 'count' else 'left')
     for name, count in log.counts().most_common():
         kind = ISSUE_KINDS[name]
         table.add_row(kind.severity, name, str(count), kind.effect, kind.fix)
     if log.issues:
-        Console(width=None if sys.stdout.isatty() else 140).print(table)
+        Console(140).print(table)
     print(f'{log.file}: {log.trained} of {log.boxes} boxes are trained, {log.left_out} are left out')
 
 

@@ -8,6 +8,7 @@ from mmengine.config import DictAction
 from mixdet.cli.main import run_tool, user_input
 from mixdet.compat.safetensors import SUFFIX as SAFETENSORS
 from mixdet.errors import UserError
+from mixdet.text import print
 from mixdet.weights.conversions import CONVERSIONS, convert, save_checkpoint
 
 

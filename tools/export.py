@@ -10,6 +10,7 @@ from mixdet.deploy.images import find_inputs, read_image
 from mixdet.deploy.inference import Detector
 from mixdet.deploy.parity import compare_detections, detection_arrays
 from mixdet.errors import UserError
+from mixdet.text import print
 
 
 def main() -> None:

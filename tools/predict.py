@@ -8,6 +8,7 @@ from mixdet.deploy.images import find_inputs
 from mixdet.deploy.inference import Detector
 from mixdet.deploy.prediction import Predictor
 from mixdet.errors import UserError
+from mixdet.text import print
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from mmengine.registry import init_default_scope
 from mixdet.cli.main import run_tool, user_input
 from mixdet.errors import UserError
 from mixdet.swap import load_config_leniently, named_backbone, swap_backbone
+from mixdet.text import print
 
 
 def main() -> None:

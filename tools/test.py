@@ -12,6 +12,7 @@ from mixdet.engine.checkpoint import check_fits, read_checkpoint
 from mixdet.errors import UserError
 from mixdet.evaluation.results import write_result
 from mixdet.evaluation.tta import mirror_in_test
+from mixdet.text import print
 
 
 def main() -> None:

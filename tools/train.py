@@ -11,6 +11,7 @@ from mixdet.cli.runner import build_runner
 from mixdet.compat.checkpoints import trust_files
 from mixdet.engine.checkpoint import check_related, read_checkpoint
 from mixdet.errors import UserError
+from mixdet.text import print
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from mixdet.datasets.issues import ERROR, ISSUE_KINDS, WARNING, IssueLog
 from mixdet.datasets.wrappers import wrapped_datasets
 from mixdet.errors import UserError
 from mixdet.registry import DATASETS, HOOKS
+from mixdet.text import print
 
 
 class CocoFile(NamedTuple):

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from mixdet.layers import set_mixconv_impl
 from mixdet.layers.implementations import check_impl
 from mixdet.registry import HOOKS
+from mixdet.text import print
 
 
 @HOOKS.register_module()
