@@ -154,7 +154,7 @@ def old_torch(session: nox.Session) -> None:
     """Every module is imported by a PyTorch without what PyTorch 2.1 lacks."""
     session.install(TORCH, *UPSTREAM, 'pytest', 'hypothesis', 'setuptools<82')
     session.install('-e', '.')
-    session.run('python', '-m', 'pytest', '-q', 'tests/compat/test_old_torch.py')
+    session.run('python', '-m', 'pytest', '-q', 'tests/test_old_torch.py')
 
 
 @nox.session(python='3.11', tags=['quick'])

@@ -20,7 +20,13 @@ HOOKS = Registry(
     'hook',
     parent=root.HOOKS,
     scope='mixdet',
-    locations=['mixdet.datasets', 'mixdet.engine', 'mixdet.deploy.hook', 'mixdet.report.hook'],
+    locations=[
+        'mixdet.datasets',
+        'mixdet.engine',
+        'mixdet.weights.hook',
+        'mixdet.deploy.hook',
+        'mixdet.report.hook',
+    ],
 )
 OPTIM_WRAPPERS = Registry('optim_wrapper', parent=root.OPTIM_WRAPPERS, scope='mixdet', locations=['mixdet.engine'])
 RUNNERS = Registry('runner', parent=root.RUNNERS, scope='mixdet', locations=['mixdet.engine'])

@@ -31,7 +31,7 @@ ROOMS = {
     'DATASETS': {'datasets'},
     'TRANSFORMS': {'datasets'},
     'METRICS': {'evaluation'},
-    'HOOKS': {'datasets', 'engine', 'deploy', 'report'},
+    'HOOKS': {'datasets', 'engine', 'weights', 'deploy', 'report'},
     'OPTIM_WRAPPERS': {'engine'},
     'RUNNERS': {'engine'},
 }

@@ -1,15 +1,20 @@
 """Convert weights from elsewhere: python tools/convert_weights.py SOURCE OUT.pth --as KIND."""
 
 import argparse
+import math
 from pathlib import Path
 
+import numpy as np
 from mmengine.config import DictAction
 
 from mixdet.cli.main import run_tool, user_input
 from mixdet.compat.safetensors import SUFFIX as SAFETENSORS
+from mixdet.deploy.images import find_inputs, is_video, read_image
 from mixdet.errors import UserError
 from mixdet.text import print
 from mixdet.weights.conversions import CONVERSIONS, convert, save_checkpoint
+
+MAX_IMAGES = 64
 
 
 def main() -> None:
@@ -20,6 +25,9 @@ def main() -> None:
     parser.add_argument('--kernel-sizes', metavar='K', help='grow 3x3 kernels into 5, 7, "(3,5)" or "(3,5,7)"')
     parser.add_argument('--keep-ids', action='store_true', help="SSDLite: keep COCO's 90 ids instead of the 80 classes")
     parser.add_argument('--allow', nargs='+', default=[], metavar='PATTERN', help='tensors that may be left over')
+    parser.add_argument(
+        '--images', metavar='DIR', help='restore folded batch-norms with the statistics of 64 images in this folder'
+    )
     parser.add_argument('--licence', help='licence of the weights, stored in the checkpoint')
     args = parser.parse_args()
     out = Path(args.out)
@@ -28,14 +36,30 @@ def main() -> None:
     if out.exists():
         raise UserError(f'{out} exists already; choose another name or remove it')
 
+    images = _some_images(args.images) if args.images else []
     kernel_sizes = DictAction._parse_iterable(args.kernel_sizes) if args.kernel_sizes else None
     with user_input(args.source):
-        checkpoint = convert(args.source, args.kind, kernel_sizes, args.keep_ids, args.allow)
+        checkpoint = convert(args.source, args.kind, kernel_sizes, args.keep_ids, args.allow, images)
     checkpoint['meta']['licence'] = args.licence or 'not stated'
     out.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(checkpoint, out)
-    skipped = checkpoint['meta']['skipped']
-    print(f'{out}: {len(checkpoint["state_dict"])} tensors; left out: {", ".join(skipped) or "nothing"}')
+    meta = checkpoint['meta']
+    print(f'{out}: {len(checkpoint["state_dict"])} tensors; left out: {", ".join(meta["skipped"]) or "nothing"}')
+    if meta['restored']:
+        print(f'{len(meta["restored"])} folded batch-norms now have the statistics of {len(images)} images')
+    if meta['folded']:
+        print(
+            f'{len(meta["folded"])} batch-norms are folded (mean 0, variance 1): right for evaluation; before training '
+            'mixdet.FoldedBatchNormHook restores their statistics, or convert with --images DIR'
+        )
+
+
+def _some_images(folder: str) -> list[np.ndarray]:
+    """Up to 64 images of the folder, spread evenly over it."""
+    paths = [path for path in find_inputs([folder]) if not is_video(path)]
+    if not paths:
+        raise UserError(f'--images {folder}: no image found; check the path')
+    return [read_image(path) for path in paths[:: math.ceil(len(paths) / MAX_IMAGES)]]
 
 
 if __name__ == '__main__':

@@ -10,8 +10,10 @@ from mixdet.cli.main import run_tool
 from mixdet.cli.runner import build_runner
 from mixdet.compat.checkpoints import trust_files
 from mixdet.engine.checkpoint import check_related, read_checkpoint
+from mixdet.engine.expectations import warn_of_differences
 from mixdet.errors import UserError
 from mixdet.text import print
+from mixdet.weights.hook import FoldedBatchNormHook
 
 
 def main() -> None:
@@ -51,6 +53,9 @@ def main() -> None:
     runner = build_runner(cfg, args, ('train', 'val'))
     if checkpoint is not None:
         check_related(checkpoint, runner.model, cfg.load_from, 'load_from')
+        warn_of_differences(checkpoint, runner.model, cfg.load_from)
+    if not any(isinstance(hook, FoldedBatchNormHook) for hook in runner.hooks):
+        runner.register_hook(FoldedBatchNormHook(num_images=0))
     runner.train()
 
 

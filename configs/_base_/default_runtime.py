@@ -10,6 +10,7 @@ default_hooks = dict(
     ),
     interrupt=dict(type='mixdet.InterruptHook'),
     nonfinite=dict(type='mixdet.NonFiniteHook'),
+    folded_batch_norm=dict(type='mixdet.FoldedBatchNormHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='DetVisualizationHook'),
     report=dict(type='mixdet.ReportHook'),  # work_dir/report.html

@@ -1,10 +1,8 @@
 # At 300x300, the size the published weights were trained at
-_base_ = './ssdlite_mobilenetv2-baseline3x3-tf-320_coco.py'
-input_size = 300
-train_pipeline = _base_.train_pipeline
-train_pipeline[4].scale = (input_size, input_size)
-test_pipeline = _base_.test_pipeline
-test_pipeline[1].scale = (input_size, input_size)
-train_dataloader = dict(dataset=dict(dataset=dict(pipeline=train_pipeline)))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader
+_base_ = [
+    '../_base_/models/ssdlite_mobilenetv2_tf.py',
+    '../_base_/datasets/coco_detection_300.py',
+    '../_base_/schedules/schedule_600e.py',
+    '../_base_/default_runtime.py',
+]
+load_from = 'checkpoints/ssdlite_mobilenetv2-baseline3x3_coco.pth'

@@ -12,6 +12,7 @@ from torch import nn
 from mixdet.compat.checkpoints import refusal, weights_only
 from mixdet.compat.safetensors import SUFFIX as SAFETENSORS
 from mixdet.compat.safetensors import read_safetensors
+from mixdet.engine.expectations import warn_of_differences
 from mixdet.errors import UserError, first_line
 
 COUNTER = 'num_batches_tracked'  # of batch norm; some files lack it, and inference does not use it
@@ -89,7 +90,8 @@ def find_checkpoint(last: Path, patterns: list[Path]) -> tuple[Optional[Path], l
 def check_fits(checkpoint: dict, model: nn.Module, path: Union[str, Path]) -> None:
     """Raise UserError unless ``checkpoint`` has every weight of ``model``, in its shape.
 
-    MMEngine only warns, and evaluates the model with some of its weights at random.
+    MMEngine only warns, and evaluates the model with some of its weights at random. What imported weights expect and
+    ``model`` does not have, such as a padding, is a warning.
     """
     weights, expected = _state(checkpoint.get('state_dict', checkpoint)), _state(model.state_dict())
     missing = [key for key in expected if key not in weights and not key.endswith(COUNTER)]
@@ -105,13 +107,14 @@ def check_fits(checkpoint: dict, model: nn.Module, path: Union[str, Path]) -> No
             f'checkpoint {path} is not of this model: {len(misshapen)} weights have another shape, such as {key} '
             f'{tuple(weights[key].shape)} for {tuple(expected[key].shape)}; give the config it was trained with'
         )
+    warn_of_differences(checkpoint, model, path)
 
 
 def check_pretrained(model: nn.Module) -> None:
     """Raise UserError if an ``init_cfg`` of type Pretrained in ``model`` names a file of another network.
 
     A few missing weights may be intended, and MMEngine warns of them; a file without a single matching weight is a
-    mistake.
+    mistake. What imported weights expect and ``model`` does not have, such as a padding, is a warning.
     """
     for name, module in model.named_modules():
         for init in _as_list(getattr(module, 'init_cfg', None)):
@@ -119,6 +122,7 @@ def check_pretrained(model: nn.Module) -> None:
                 checkpoint = read_checkpoint(init['checkpoint'])
                 prefix = f'{init["prefix"]}.' if init.get('prefix') else ''
                 check_related(checkpoint, module, init['checkpoint'], f'model.{name}.init_cfg', prefix)
+                warn_of_differences(checkpoint, model, init['checkpoint'], name, prefix)
 
 
 def check_related(checkpoint: dict, model: nn.Module, path: Union[str, Path], key: str, prefix: str = '') -> None:

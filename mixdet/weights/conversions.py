@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Optional, Union
 
+import cv2
+import numpy as np
 import torch
 from torch import nn
 
@@ -14,9 +16,16 @@ from mixdet.errors import UserError
 from mixdet.layers.mixconv import KernelSizes
 from mixdet.registry import MODELS
 from mixdet.weights.filling import Entry, fill
+from mixdet.weights.folded import folded_norms, restore_statistics
 from mixdet.weights.pytorch import timm_entries, torchvision_entries
 from mixdet.weights.readers import read_weights
 from mixdet.weights.tensorflow import COCO_IDS, USED_IDS, backbone_entries, ssdlite_entries
+
+# what weights expect of the network that loads them, see engine.expectations
+TENSORFLOW = dict(padding='same', eps=1e-3, mean=[127.5] * 3, std=[127.5] * 3, bgr_to_rgb=True)
+IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True)
+TORCH = dict(IMAGENET, padding='symmetric', eps=1e-5)
+TIMM_TF = dict(IMAGENET, padding='same', eps=1e-3)
 
 
 class Conversion(NamedTuple):
@@ -26,25 +35,30 @@ class Conversion(NamedTuple):
         network: config of the network that is filled.
         entries: gives the entries of the built network.
         allow: patterns of source names that may be left over.
+        expects: what the weights expect of the network.
+        size: side of the images that they were trained on, px.
     """
 
     network: dict
     entries: Callable[..., Iterator[Entry]]
     allow: tuple[str, ...] = ()
+    expects: dict = TENSORFLOW
+    size: int = 224
 
 
 def _ssdlite(backbone: str, out_indices: tuple) -> Conversion:
     network = dict(
         type='mixdet.SSDLite',
-        backbone=dict(type=backbone, out_indices=out_indices, padding='same'),
-        neck=dict(type='mixdet.SSDLiteNeck', padding='same'),
+        backbone=dict(type=backbone, out_indices=out_indices),
+        neck=dict(type='mixdet.SSDLiteNeck'),
         bbox_head=dict(type='mixdet.SSDLiteHead', num_classes=len(USED_IDS)),
     )
-    return Conversion(network, ssdlite_entries)
+    return Conversion(network, ssdlite_entries, size=300)
 
 
 def _mixnet(arch: str) -> Conversion:
-    return Conversion(dict(type='mixdet.MixNet', arch=arch, out_indices=(3, 'head')), timm_entries, ('classifier.*',))
+    network = dict(type='mixdet.MixNet', arch=arch, out_indices=(3, 'head'))
+    return Conversion(network, timm_entries, ('classifier.*',), TORCH)
 
 
 V2_OUTPUTS = ('expansion', 'head')
@@ -56,7 +70,7 @@ CONVERSIONS = {
         dict(type='mixdet.MobileNetV2', out_indices=V2_OUTPUTS), backbone_entries, ('MobilenetV2/Logits/*',)
     ),
     'torchvision_mobilenetv2': Conversion(
-        dict(type='mixdet.MobileNetV2', out_indices=V2_OUTPUTS), torchvision_entries, ('classifier.*',)
+        dict(type='mixdet.MobileNetV2', out_indices=V2_OUTPUTS), torchvision_entries, ('classifier.*',), TORCH
     ),
     **{f'mixnet_{arch}': _mixnet(arch) for arch in ('s', 'm', 'l', 'xl')},
 }
@@ -68,8 +82,12 @@ def convert(
     kernel_sizes: Optional[KernelSizes] = None,
     keep_ids: bool = False,
     allow: Sequence[str] = (),
+    images: Sequence[np.ndarray] = (),
 ) -> dict:
     """A checkpoint (``state_dict`` and ``meta``) of our network with the weights of ``source``.
+
+    ``meta`` notes the source, what the weights expect of the network that loads them (``expects``), the names of the
+    batch-norms that are folded, see :mod:`mixdet.weights.folded`, and of those whose statistics were restored.
 
     Args:
         source: file, ``timm:NAME`` or module, see ``read_weights``.
@@ -77,26 +95,64 @@ def convert(
         kernel_sizes: grow a MobileNet's 3x3 kernels into these; the network still computes the same.
         keep_ids: keep COCO's 90 ids as the classes of an SSDLite, instead of COCO's 80 classes.
         allow: patterns of source names that may be left over, besides those of the classifier.
+        images: if batch-norms are folded, restore their statistics on these: (H, W, 3) uint8 BGR; 64 typical ones
+            suffice.
 
     Raises:
         UserError: if the source cannot be read, or tensors are missing, left over or of another shape.
     """
-    network, entries, allowed = CONVERSIONS[kind]
+    network, entries, allowed, expects, size = CONVERSIONS[kind]
     detector = network['type'] == 'mixdet.SSDLite'
-    if kernel_sizes is not None:
-        if network['type'] == 'mixdet.MixNet':
-            raise UserError(f'kernel_sizes={kernel_sizes}: only MobileNets can be grown, whose kernels are all 3x3')
-        grown = dict(kernel_sizes=kernel_sizes)
-        network = {**network, 'backbone': {**network['backbone'], **grown}} if detector else {**network, **grown}
+    if kernel_sizes is not None and network['type'] == 'mixdet.MixNet':
+        raise UserError(f'kernel_sizes={kernel_sizes}: only MobileNets can be grown, whose kernels are all 3x3')
+    weights = read_weights(source)
+    if network['type'] == 'mixdet.MixNet':
+        expects = _timm_expects(source, weights.name)
+    settings = dict(padding=expects['padding'], norm_cfg=dict(type='BN', eps=expects['eps']))
+    grown = {} if kernel_sizes is None else dict(kernel_sizes=kernel_sizes)
     if detector:
         ids = tuple(range(1, COCO_IDS + 1)) if keep_ids else USED_IDS
-        network = {**network, 'bbox_head': {**network['bbox_head'], 'num_classes': len(ids)}}
+        network = dict(
+            network,
+            backbone={**network['backbone'], **settings, **grown},
+            neck={**network['neck'], **settings},
+            bbox_head={**network['bbox_head'], 'num_classes': len(ids)},
+        )
         entries = partial(entries, class_ids=ids)
-    weights = read_weights(source)
+    else:
+        network = {**network, **settings, **grown}
     model = MODELS.build(network)
     skipped = fill(model, entries(model), weights.tensors, (*allowed, *allow))
-    meta = dict(source=weights.name, sha256=weights.sha256, kind=kind, skipped=skipped)
+    folded = list(folded_norms(model))
+    restored = restore_statistics(model, lambda: _pass_images(model, images, size, expects)) if images else []
+    meta = dict(
+        source=weights.name,
+        sha256=weights.sha256,
+        kind=kind,
+        skipped=skipped,
+        expects=expects,
+        folded=[name for name in folded if name not in restored],
+        restored=restored,
+    )
     return dict(state_dict={name: tensor.detach().clone() for name, tensor in model.state_dict().items()}, meta=meta)
+
+
+def _timm_expects(source: Union[str, Path, nn.Module], name: str) -> dict:
+    """What a MixNet of timm expects: of a module as it is built, of a file as the name that timm gave it says."""
+    if isinstance(source, nn.Module):
+        norm = next(module for module in source.modules() if isinstance(module, nn.BatchNorm2d))
+        same = any('Same' in type(module).__name__ for module in source.modules())
+        return dict(IMAGENET, padding='same' if same else 'symmetric', eps=norm.eps)
+    return TIMM_TF if 'tf_mixnet' in name else TORCH
+
+
+def _pass_images(model: nn.Module, images: Sequence[np.ndarray], size: int, expects: dict) -> None:
+    """Pass ``images`` through ``model``, prepared as its weights expect them, ``size`` px wide and high."""
+    mean, std = (torch.tensor(expects[name]).view(3, 1, 1) for name in ('mean', 'std'))
+    for image in images:
+        resized = cv2.cvtColor(cv2.resize(image, (size, size)), cv2.COLOR_BGR2RGB)
+        inputs = (torch.from_numpy(resized).permute(2, 0, 1) - mean) / std
+        model(inputs[None])
 
 
 def save_checkpoint(checkpoint: dict, path: Path) -> None:

@@ -61,11 +61,12 @@ def read_weights(source: Union[str, Path, nn.Module]) -> Weights:
 
 def _read_numpy(path: Path) -> dict[str, np.ndarray]:
     try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError('it holds a single array without a name')
-        with archive:
-            return dict(archive)
+        with path.open('rb') as file:  # np.load leaves a broken file open
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError('it holds a single array without a name')
+            with archive:
+                return dict(archive)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f'{path} is not a NumPy archive of plain arrays: {error}') from error
 

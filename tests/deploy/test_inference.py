@@ -31,7 +31,8 @@ def test_detections_are_mmdetections_own(coco, fuse):
 
     images = sorted(shared_path('data', 'coco-mini', 'val2017').glob('*.jpg'))[:3]
     ours = Detector(*coco, score_thr=0.3, fuse=fuse).predict(images)
-    peer = init_detector(str(coco[0]), str(coco[1]), device='cpu')
+    with pytest.warns(UserWarning, match='dataset_meta or class names are not saved'):
+        peer = init_detector(str(coco[0]), str(coco[1]), device='cpu')
     assert sum(map(len, ours)) > 10
     for found, sample in zip(ours, inference_detector(peer, [str(path) for path in images])):
         theirs = sample.pred_instances[sample.pred_instances.scores >= 0.3]

@@ -64,7 +64,7 @@ class Chain:
 
 class Evaluated:
     def __reduce__(self):
-        return eval, ("open('hacked', 'w')",)
+        return eval, ("open('hacked', 'w').close()",)
 
 
 def zip_bomb(path):

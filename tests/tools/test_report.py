@@ -38,11 +38,12 @@ def work(tmp_path_factory):
     make_demo_data(folder / 'data/mixdet_demo', {'train': 8, 'val': 4})
     (folder / 'tiny.py').write_text(CONFIG.format(root=ROOT))
     command = [sys.executable, '-u', str(ROOT / 'tools/train.py'), 'tiny.py', '--work-dir', 'work_dirs/stopped']
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True, preexec_fn=_interruptible)
-    for line in process.stdout:
-        if re.match(r'epoch (?!1/)\d+/1000  iter 1/2', line):  # once an epoch, should one signal be lost
-            process.send_signal(signal.SIGINT)
-    process.wait(timeout=120)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=folder, stdout=pipe, text=True, preexec_fn=_interruptible) as process:
+        for line in process.stdout:
+            if re.match(r'epoch (?!1/)\d+/1000  iter 1/2', line):  # once an epoch, should one signal be lost
+                process.send_signal(signal.SIGINT)
+        process.wait(timeout=120)
     done = run_tool('train.py', 'tiny.py', '--cfg-options', 'train_cfg.max_epochs=1', cwd=folder)
     assert done.returncode == 0, done.stderr
     assert 'Report: ' in done.stdout and 'not written' not in done.stderr

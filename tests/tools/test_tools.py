@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import torch
-from helpers import ROOT, run_tool
+from helpers import ROOT, run_tool, start_tool
 
 from mixdet.datasets import demo, make_demo_data
 
@@ -38,8 +38,8 @@ def work(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def training(work):
-    """The first epoch of two."""
-    return run_tool('train.py', 'tiny.py', '--cfg-options', 'train_cfg.max_epochs=1', cwd=work)
+    """The first epoch of two, in a new interpreter, which has none of the imports that run_tool's server has."""
+    return start_tool('train.py', 'tiny.py', '--cfg-options', 'train_cfg.max_epochs=1', cwd=work)
 
 
 def last_checkpoint(work):
@@ -133,8 +133,8 @@ def test_two_processes_train_and_test_on_cpu(work):
     done = start('dist_train.sh', 'tiny.py', '2', '--work-dir', 'dist', '--cfg-options', 'train_cfg.max_epochs=1')
     assert done.returncode == 0, done.stderr
     assert 'iter 2/2' in done.stdout  # 16 images, 4 in each of 2 processes
-    single = run_tool('test.py', 'tiny.py', 'dist/epoch_1.pth', cwd=work)
-    double = start('dist_test.sh', 'tiny.py', 'dist/epoch_1.pth', '2')
+    single = run_tool('test.py', 'tiny.py', 'dist/epoch_1.pth', '--work-dir', 'dist', cwd=work)
+    double = start('dist_test.sh', 'tiny.py', 'dist/epoch_1.pth', '2', '--work-dir', 'dist')
     assert single.returncode == double.returncode == 0, single.stderr + double.stderr
     table = single.stdout[single.stdout.index('COCO box') :]
     assert table.split('Ground truth')[0] in double.stdout

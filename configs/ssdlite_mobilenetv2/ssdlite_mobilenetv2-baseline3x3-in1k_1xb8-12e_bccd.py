@@ -1,0 +1,8 @@
+# Blood cells from ImageNet weights of torchvision
+_base_ = [
+    '../_base_/models/ssdlite_mobilenetv2_in1k.py',
+    '../_base_/datasets/bccd_detection_300.py',
+    '../_base_/schedules/schedule_small_12e.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(bbox_head=dict(num_classes=3))
