@@ -67,11 +67,11 @@ class Table(RichTable):
         for header in headers:
             self.add_column(header)
 
-    def add_column(self, header: Any = '', *args: Any, **kwargs: Any) -> None:  # type: ignore[override]  # any header
+    def add_column(self, header: Any = '', *args: Any, **kwargs: Any) -> None:
         """Add a column, its header as plain text."""
         super().add_column(_text(header), *args, **kwargs)
 
-    def add_row(self, *cells: object, **kwargs: Any) -> None:  # type: ignore[override]  # any cell
+    def add_row(self, *cells: object, **kwargs: Any) -> None:
         """Add a row of plain text."""
         super().add_row(*map(_text, cells), **kwargs)
 

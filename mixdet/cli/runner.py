@@ -16,6 +16,7 @@ from mixdet.datasets.preflight import check_datasets
 from mixdet.engine.checkpoint import check_pretrained
 from mixdet.engine.runner import Runner
 from mixdet.errors import UserError
+from mixdet.evaluation.truth import check_ground_truth
 
 
 def build_runner(cfg: Config, args: argparse.Namespace, parts: tuple[str, ...]) -> MMEngineRunner:
@@ -31,6 +32,7 @@ def build_runner(cfg: Config, args: argparse.Namespace, parts: tuple[str, ...]) 
     """
     with user_input(args.config):
         check_datasets(cfg, parts, decode=getattr(args, 'check_images', False))
+        check_ground_truth(cfg, parts)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     prepare_launch(cfg, args.launcher)
     with user_input(args.config):
