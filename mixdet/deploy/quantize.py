@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from mixdet.deploy.inference import Detector
+from mixdet.engine.atomic import atomic_path
 from mixdet.errors import UserError
 
 # A Clip or ReLU quantised together with its convolution leaves all 256 levels to the values within its bounds.
@@ -51,11 +52,11 @@ def quantize(path: Path, images: Sequence[np.ndarray], detector: Detector) -> No
         raise UserError(f"--int8: {error}; pip install -e '.[onnx]'") from error
     properties = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     with TemporaryDirectory() as folder, torch.no_grad(), _quiet():
-        prepared = Path(folder, 'prepared.onnx')
+        prepared, quantized = Path(folder, 'prepared.onnx'), Path(folder, 'quantized.onnx')
         quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
         quantize_static(
             str(prepared),
-            str(path),
+            str(quantized),
             _CalibrationReader(dict(image=detector.preprocess([image]).numpy()) for image in images),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(QUANTIZED),
@@ -64,9 +65,10 @@ def quantize(path: Path, images: Sequence[np.ndarray], detector: Detector) -> No
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
         )
-    model = onnx.load(path)
+        model = onnx.load(quantized)
     onnx.helper.set_model_props(model, properties)
-    onnx.save(model, path)
+    with atomic_path(path) as partial:
+        onnx.save(model, partial)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 import logging
 import sys
+from pathlib import Path
 
 import pytest
 import tqdm
@@ -53,3 +54,22 @@ def test_onnxruntime_is_needed(tiny, tmp_path, demo_images, monkeypatch):
     monkeypatch.setitem(sys.modules, 'onnxruntime.quantization', None)
     with pytest.raises(UserError, match='--int8: .*pip install -e'):
         quantize(tmp_path / 'a.onnx', demo_images, Detector(*tiny))
+
+
+def test_a_quantisation_that_fails_leaves_the_file_as_it_was(tmp_path, demo_images, contained, monkeypatch):
+    onnx = pytest.importorskip('onnx')
+    quantization = pytest.importorskip('onnxruntime.quantization')
+    path = tmp_path / 'a.onnx'
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ('image', 'boxes')]
+    node = onnx.helper.make_node('Relu', ['image'], ['boxes'])
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], 'a', ends[:1], ends[1:])), path)
+    content = path.read_bytes()
+
+    def fail(source, target, *args, **options):
+        Path(target).write_bytes(b'half')
+        raise RuntimeError('out of memory')
+
+    monkeypatch.setattr(quantization, 'quantize_static', fail)
+    with pytest.raises(RuntimeError, match='out of memory'):
+        quantize(path, demo_images, None)
+    assert path.read_bytes() == content and [file.name for file in tmp_path.iterdir()] == ['a.onnx']
