@@ -100,20 +100,14 @@ def _capture(path: Path) -> Iterator[cv2.VideoCapture]:
 
 @contextlib.contextmanager
 def _plain_name(path: Path) -> Iterator[str]:
-    """A name of the file ``path`` that OpenCV takes: a link to it where the path is not UTF-8, which ends the process,
-    or has a ``%``, which stands for a row of images.
-    """
+    """A name of the file ``path`` that OpenCV takes: a link to it if the path is not UTF-8, which ends the process."""
     whole = os.path.abspath(path)
-    try:
-        whole.encode()
-    except UnicodeEncodeError:
-        plain = False
-    else:
-        plain = '%' not in whole
-    if plain:
+    with contextlib.ExitStack() as stack:
+        try:
+            whole.encode()
+        except UnicodeEncodeError:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            link = Path(folder, f'video{SUFFIX}' if path.suffix == SUFFIX else 'video')
+            link.symlink_to(whole)
+            whole = str(link)
         yield whole
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        link = Path(folder, f'video{SUFFIX}' if path.suffix == SUFFIX else 'video')
-        link.symlink_to(whole)
-        yield str(link)

@@ -9,7 +9,7 @@ from mixdet.deploy import videos
 from mixdet.deploy.videos import VideoFile, frame_rate, read_frames
 from mixdet.errors import UserError
 
-# not UTF-8; a row of images to OpenCV; letters of another alphabet
+# not UTF-8; as a row of images is named; letters of another alphabet
 NAMES = [b'a.mp4', b'caf\xe9.mp4', b'take%02d.mp4', 'кино 文.mp4'.encode(), b'\xff\xfe.mp4']
 
 
