@@ -2,23 +2,31 @@
 
 import ast
 import re
+from pathlib import Path
 
 import pytest
 from helpers import ROOT
 
-from mixdet.compat import stack
+from mixdet.compat import checkpoints, stack
+from mixdet.deploy.export import MINIMUM_TORCH, MINIMUM_TORCH_HALF
 
 SUPPORT = (ROOT / 'docs/support.md').read_text(encoding='utf-8')
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
-SETUP = ast.parse((ROOT / 'setup.py').read_text(encoding='utf-8'))
+NOXFILE = (ROOT / 'noxfile.py').read_text(encoding='utf-8')
+CHECKPOINTS = Path(checkpoints.__file__).read_text(encoding='utf-8')
 
 
-def constant(name):
-    """A constant of setup.py, which cannot be imported without being run."""
+def constant(name, file='setup.py'):
+    """A constant of a file that cannot be imported without being run, or without a package that is not here."""
+    module = ast.parse((ROOT / file).read_text(encoding='utf-8'))
     (value,) = (
-        node.value for node in SETUP.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name
+        node.value for node in module.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name
     )
     return ast.literal_eval(value)
+
+
+def noxfile(name):
+    return constant(name, 'noxfile.py')
 
 
 def supported(package):
@@ -55,15 +63,35 @@ def test_the_packages_of_the_extras_pass_the_import_check():
         name, version = re.match(r'([\w-]+)>=([\d.]+)', line).groups()
         requirement = next(r for r in (stack.MMENGINE, stack.MMDET, stack.MMCV['newer']) if name in r.distributions)
         assert stack.is_at_least(version, requirement.minimum) and not stack.is_at_least(version, requirement.below)
+        assert f'{name}=={version}' in (requirement.fork, requirement.pip)
+
+
+def test_sessions_have_the_tested_and_the_oldest_versions():
+    pins = (ROOT / 'constraints.txt').read_text().splitlines()
+    assert noxfile('TORCH') in pins and set(noxfile('UPSTREAM')) < set(pins)
+    assert [re.sub('==(.+)', r'>=\1', pin) for pin in noxfile('FORKS')] == [
+        line.partition(',')[0] for line in constant('onedl')
+    ]
+    oldest = dict(re.fullmatch(r'([a-z]+)[a-z-]*==([\d.]+)', pin).groups() for pin in noxfile('OLDEST'))
+    for requirement in (stack.TORCH, stack.NUMPY, stack.MMENGINE, stack.MMDET, stack.MMCV['3.3']):
+        assert f'{oldest[requirement.name]}.'.startswith(f'{requirement.minimum}.'), requirement.name
+
+
+def test_what_older_pytorchs_lack():
+    rows = re.findall(r'^\| (2\.\d) \| (.+?) \|', SUPPORT, re.MULTILINE)
+    for name, version in MINIMUM_TORCH.items():
+        assert [needed for needed, what in rows if f'tools/export.py --format {name}`' in what] == [version]
+    assert [needed for needed, what in rows if '--half' in what] == [MINIMUM_TORCH_HALF]
+    (safe,) = re.findall(r"^SAFE_LOADING = is_at_least\(torch.__version__, '(.+)'\)", CHECKPOINTS, re.MULTILINE)
+    assert [needed for needed, what in rows if what.startswith('loading checkpoints')] == [safe]
+    assert f'no code in a checkpoint is executed (with PyTorch {safe} or later)' in ' '.join(README.split())
 
 
 def test_every_session_of_a_stack_has_passed():
-    sessions = set(re.findall(r'^def (\w+)\(session.*\n    """.+"""\n    .*?check_stack', NOXFILE, re.MULTILINE))
+    functions = [node for node in ast.parse(NOXFILE).body if isinstance(node, ast.FunctionDef) and node.decorator_list]
+    sessions = {node.name for node in functions if re.search(r'\b(check_stack|finish)\(', ast.unparse(node))}
     rows = re.findall(r'^\| `([\w.-]+)` \|.* \| (\w+)[^|]* \|$', SUPPORT, re.MULTILINE)
     assert sessions and all(result == 'passed' for _, result in rows)
     assert {name.partition('-')[0] for name, _ in rows} <= sessions
     tested = {row.split(' | ')[1][:4] for row in re.findall(r'^\| `.+$', SUPPORT, re.MULTILINE)}
     assert tested <= set(constant('PYTHONS'))
-
-
-NOXFILE = (ROOT / 'noxfile.py').read_text(encoding='utf-8')

@@ -13,6 +13,7 @@ from mixdet.deploy.images import find_inputs, is_video, read_image
 from mixdet.errors import UserError
 from mixdet.text import print
 from mixdet.weights.conversions import CONVERSIONS, convert, save_checkpoint
+from mixdet.weights.label_map import read_label_map
 
 MAX_IMAGES = 64
 
@@ -24,6 +25,11 @@ def main() -> None:
     parser.add_argument('--as', dest='kind', choices=CONVERSIONS, required=True, help='what the weights are')
     parser.add_argument('--kernel-sizes', metavar='K', help='grow 3x3 kernels into 5, 7, "(3,5)" or "(3,5,7)"')
     parser.add_argument('--keep-ids', action='store_true', help="SSDLite: keep COCO's 90 ids instead of the 80 classes")
+    names = parser.add_mutually_exclusive_group()
+    names.add_argument('--label-map', metavar='FILE', help='SSDLite: names of the classes by id, .pbtxt of TensorFlow')
+    names.add_argument(
+        '--classes', nargs='+', default=[], metavar='NAME', help='SSDLite: names of the classes in order'
+    )
     parser.add_argument('--allow', nargs='+', default=[], metavar='PATTERN', help='tensors that may be left over')
     parser.add_argument(
         '--images', metavar='DIR', help='restore folded batch-norms with the statistics of 64 images in this folder'
@@ -38,13 +44,16 @@ def main() -> None:
 
     images = _some_images(args.images) if args.images else []
     kernel_sizes = DictAction._parse_iterable(args.kernel_sizes) if args.kernel_sizes else None
+    class_names = read_label_map(Path(args.label_map)) if args.label_map else args.classes
     with user_input(args.source):
-        checkpoint = convert(args.source, args.kind, kernel_sizes, args.keep_ids, args.allow, images)
+        checkpoint = convert(args.source, args.kind, kernel_sizes, args.keep_ids, args.allow, images, class_names)
     checkpoint['meta']['licence'] = args.licence or 'not stated'
     out.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(checkpoint, out)
     meta = checkpoint['meta']
     print(f'{out}: {len(checkpoint["state_dict"])} tensors; left out: {", ".join(meta["skipped"]) or "nothing"}')
+    if 'entry' in meta:
+        print(f'The weights are those under {meta["entry"]!r} in the file')
     if meta['restored']:
         print(f'{len(meta["restored"])} folded batch-norms now have the statistics of {len(images)} images')
     if meta['folded']:

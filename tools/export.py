@@ -1,6 +1,7 @@
 """Export a detector to one file: python tools/export.py CONFIG CHECKPOINT --format onnx --out FILE."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from mixdet.cli.main import run_tool, user_input
@@ -8,7 +9,7 @@ from mixdet.deploy.export import SUFFIXES, check_export_path, export, export_met
 from mixdet.deploy.exported import ExportedDetector, load_exported
 from mixdet.deploy.images import find_inputs, read_image
 from mixdet.deploy.inference import Detector
-from mixdet.deploy.parity import compare_detections, detection_arrays
+from mixdet.deploy.parity import LARGE_SHARE, DetectionDifference, compare_detections, detection_arrays
 from mixdet.engine.atomic import new_file
 from mixdet.errors import UserError
 from mixdet.text import print
@@ -26,7 +27,7 @@ def main() -> None:
     parser.add_argument('--int8', metavar='DIR', help='ONNX: quantise, calibrated on the images in this folder')
     parser.add_argument('--images', nargs='+', help="images to verify on (default: the first of the config's test set)")
     args = parser.parse_args()
-    check_export_path(args.out, args.format)
+    check_export_path(args.out, args.format, args.half)
     if args.int8 and (args.format != 'onnx' or args.half):
         raise UserError('--int8 works with --format onnx and without --half')
 
@@ -52,10 +53,31 @@ def main() -> None:
     detector.model = ExportedDetector(str(args.out), detector.cfg.model.data_preprocessor)
     exported = [detection_arrays(detector.predict_samples([image])[0]) for image in images]
     difference = compare_detections(originals, exported)
+    _report(difference, len(images), bool(args.int8))
+
+
+def _report(difference: DetectionDifference, images: int, int8: bool) -> None:
+    """Print how far the file's detections are from the detector's, and whether that is much."""
+    if not difference.detections and not difference.unmatched:
+        print(f'not verified: no detection on {images} images; give --images with objects of the classes')
+        return
     print(
-        f'verified on {len(images)} images, {difference.detections} detections: boxes within {difference.boxes:.4f} '
-        f'px, scores within {difference.scores:.2e}, {difference.unmatched} without a counterpart'
+        f'{"verified" if difference.is_rounding else "differs"} on {images} images, {difference.detections} '
+        f'detections: boxes within {difference.boxes:.4f} px, scores within {difference.scores:.2e}, '
+        f'{difference.unmatched} without a counterpart'
     )
+    if int8 and difference.share > LARGE_SHARE:
+        print(
+            f'warning: 8 bits change much, {difference.unmatched} detections have no counterpart; compare the AP with '
+            'tools/analysis_tools/compare_exported.py, calibrate on more typical images, or use --half',
+            file=sys.stderr,
+        )
+    elif not int8 and not difference.is_rounding:
+        print(
+            'warning: the file does not compute what the detector does; compare the AP with '
+            'tools/analysis_tools/compare_exported.py before you use it',
+            file=sys.stderr,
+        )
 
 
 if __name__ == '__main__':

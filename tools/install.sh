@@ -3,7 +3,8 @@
 #   tools/install.sh [EXTRA ...]     extras of setup.py, such as test
 # Uses the active environment if it has MMDetection already, and replaces nothing in it; else a virtual environment:
 # MIXDET_VENV if that is set, else .venv. The last line printed is the Python to use.
-# On Linux without an NVIDIA GPU it takes PyTorch's CPU build if pip finds one; MIXDET_CUDA=1 takes the CUDA build.
+# On Linux without an NVIDIA GPU it takes PyTorch's CPU build if pip's settings name an index that has it, and else says
+# how to avoid the CUDA build; MIXDET_CUDA=1 leaves the choice to pip.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -18,17 +19,17 @@ fail() {
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
     fail "mixdet needs Python 3.10 or newer, and python3 is $(python3 -V); put a newer one first on the PATH"
 
-# What to ask pip for. PyTorch's own index has CPU builds; the default one has only CUDA builds for Linux.
+# What to ask pip for. The default index has only CUDA builds for Linux; pip's settings may name one with CPU builds.
 torch_requirement() {
     local tested
     tested=$(sed -n 's/^torch==//p' constraints.txt)
     if [ "$(uname -s)" != Linux ] || [ "${MIXDET_CUDA:-}" = 1 ] || command -v nvidia-smi >/dev/null; then
         echo "torch==$tested"
-    elif "$1" -m pip download -q --no-deps -d "$2" "torch==$tested+cpu" >/dev/null 2>&1; then
+    elif "$1" -m pip index versions torch 2>/dev/null | grep '^Available' | grep -wF "$tested+cpu" >/dev/null; then
         echo "torch==$tested+cpu"
     else
-        log "No GPU was found, but pip finds only PyTorch's CUDA build, which takes 5 GB. To avoid it, interrupt this and"
-        log "run: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu tools/install.sh"
+        log "No GPU was found, but pip finds only PyTorch's build for CUDA, which takes 5 GB. To avoid it, interrupt this,"
+        log "set PIP_EXTRA_INDEX_URL to PyTorch's CPU index (pytorch.org/get-started has its address), and start again."
         echo "torch==$tested"
     fi
 }
@@ -53,7 +54,7 @@ else
     python=$venv/bin/python
     # torch first, so that whatever else requires it finds it installed
     if ! "$python" -c 'import torch' 2>/dev/null; then
-        "$python" -m pip install -q -c constraints.txt "$(torch_requirement "$python" "$scratch")" setuptools >&2
+        "$python" -m pip install -q -c constraints.txt "$(torch_requirement "$python")" setuptools >&2
     fi
     list=$(IFS=,; echo "lite${*:+,$*}")
     "$python" -m pip install -q -c constraints.txt -e ".[$list]" >&2

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mixdet.backbones import MixNet
 from mixdet.backbones.base import EXPANSION, HEAD
-from mixdet.deploy.export import OPSET, quiet
+from mixdet.deploy.export import MINIMUM_TORCH, OPSET, quiet, require_torch
 from mixdet.deploy.fusing import fuse
 from mixdet.errors import UserError
 from mixdet.layers import set_mixconv_impl
@@ -135,7 +135,11 @@ def split_peer(name: str, model: nn.Module) -> Peer:
 
 
 def onnxruntime_peer(name: str, model: nn.Module) -> Peer:
-    """``model`` in ONNX Runtime, with as many threads as PyTorch. Raises UserError if that is not installed."""
+    """``model`` in ONNX Runtime, with as many threads as PyTorch.
+
+    Raises UserError if that is not installed, or PyTorch is too old to export to ONNX.
+    """
+    require_torch(MINIMUM_TORCH['onnx'], '--against onnxruntime')
     return Peer(f'{name}, ONNX Runtime', OnnxNetwork(fuse(model, 'export')), None, False, same_network=True)
 
 

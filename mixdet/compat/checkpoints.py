@@ -10,11 +10,12 @@ Only harmless types are allowed. A HistoryBuffer pickles its own methods as ``ge
 ``getattr`` must be resolved: to ``history_method``, which returns just those methods, never to the real one.
 """
 
+import argparse
 import functools
 import importlib
 import pickle
 import re
-from pathlib import Path
+from pathlib import Path, PosixPath
 from typing import Any, Callable, Optional, Union
 
 import numpy as np
@@ -101,6 +102,8 @@ def install() -> None:
     multiarray = importlib.import_module(f'numpy.{"core" if np.__version__.startswith("1.") else "_core"}.multiarray')
     scalar, reconstruct = multiarray.scalar, multiarray._reconstruct
     allowed = [HistoryBuffer, np.ndarray, np.dtype, (history_method, 'builtins.getattr')]
+    # torchvision's and timm's scripts store their arguments as ``args``
+    allowed += [argparse.Namespace, *((PosixPath, f'{module}.PosixPath') for module in ('pathlib', 'pathlib._local'))]
     allowed += [type(np.dtype(kind)) for kind in ('f4', 'f8', 'i8')]
     # NumPy 1 and NumPy 2 name the module differently
     for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):

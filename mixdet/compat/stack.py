@@ -16,7 +16,8 @@ from typing import NamedTuple, Optional
 class Requirement(NamedTuple):
     """Package ``name`` in a version from ``minimum`` up to, but not including, ``below``; ``pip`` installs it.
 
-    ``distributions`` are those that install the package, and must not be installed together.
+    ``distributions`` are those that install the package, and must not be installed together. ``fork`` is what to
+    install instead where that fork's distribution is there already.
     """
 
     name: str
@@ -24,16 +25,18 @@ class Requirement(NamedTuple):
     below: str
     pip: str
     distributions: tuple[str, ...] = ()
+    fork: str = ''
 
 
 PYTHON = '3.10'
 TORCH = Requirement('torch', '2.1', '3', 'torch==2.13.0')
 NUMPY = Requirement('numpy', '1.26', '3', 'numpy>=1.26')
 NUMPY_BEFORE_TORCH_2_3 = Requirement('numpy', '1.26', '2', 'numpy>=1.26,<2')  # which was built for NumPy 1
+MMENGINE_DISTRIBUTIONS = ('mmengine', 'mmengine-lite', 'onedl-mmengine')
 MMENGINE = Requirement(
-    'mmengine', '0.10.3', '0.11', 'mmengine==0.10.7', ('mmengine', 'mmengine-lite', 'onedl-mmengine')
+    'mmengine', '0.10.3', '0.11', 'mmengine==0.10.7', MMENGINE_DISTRIBUTIONS, 'onedl-mmengine==0.10.12'
 )
-MMDET = Requirement('mmdet', '3.3.0', '3.6', 'mmdet==3.3.0', ('mmdet', 'onedl-mmdetection'))
+MMDET = Requirement('mmdet', '3.3.0', '3.6', 'mmdet==3.3.0', ('mmdet', 'onedl-mmdetection'), 'onedl-mmdetection==3.5.1')
 MMCV_DISTRIBUTIONS = ('mmcv', 'mmcv-lite', 'mmcv-full', 'onedl-mmcv')
 # mmdet asserts the same range of mmcv when it is imported; here the message has the command that fixes it
 MMCV = {
@@ -84,8 +87,11 @@ def _version(text: str) -> tuple[int, ...]:
 def _check(requirement: Requirement, beside: str = '') -> str:
     """The installed version. ``beside`` says what makes the requirement one."""
     found = installed_version(requirement.name)
-    remedy = f"pip install '{requirement.pip}'"
-    wanted = re.split('[=<>]', requirement.pip)[0]
+    pip = requirement.pip
+    if requirement.fork and _is_installed(requirement.fork.partition('==')[0]):
+        pip = requirement.fork
+    remedy = f"pip install '{pip}'"
+    wanted = re.split('[=<>]', pip)[0]
     others = [name for name in requirement.distributions if name != wanted and _is_installed(name)]
     if others:  # their files would be mixed
         remedy = f'pip uninstall {" ".join(others)}, then: {remedy}'

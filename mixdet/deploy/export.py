@@ -26,6 +26,7 @@ from mixdet.version import __version__
 SUFFIXES = {'onnx': '.onnx', 'torchscript': '.torchscript', 'torch-export': '.pt2'}
 # the oldest PyTorch that can write the format, where that is not the oldest that mixdet supports
 MINIMUM_TORCH = {'onnx': '2.6', 'torch-export': '2.5'}
+MINIMUM_TORCH_HALF = '2.2'  # before, PyTorch has no convolution of float16 on CPUs
 OUTPUTS = {True: ('boxes', 'scores', 'labels'), False: ('boxes', 'scores')}
 METADATA = 'mixdet.json'  # the extra file that holds the metadata in PyTorch's formats
 OPSET = 18
@@ -56,11 +57,24 @@ class Metadata(NamedTuple):
     version: str = __version__
 
 
-def check_export_path(path: Path, file_format: str) -> None:
-    """Raise UserError unless PyTorch can write ``file_format`` and ``path`` has its suffix and does not exist yet."""
-    needed = MINIMUM_TORCH.get(file_format)
-    if needed is not None and not is_at_least(torch.__version__, needed):
-        raise UserError(f'--format {file_format} needs PyTorch {needed}, and {torch.__version__} is installed')
+def require_torch(needed: str, option: str) -> None:
+    """Raise UserError unless PyTorch is the version that is ``needed`` for ``option``, or newer."""
+    if not is_at_least(torch.__version__, needed):
+        raise UserError(f'{option} needs PyTorch {needed}, and {torch.__version__} is installed')
+
+
+def check_export_path(path: Path, file_format: str, half: bool = False) -> None:
+    """Raise UserError unless PyTorch can write ``file_format`` and ``path`` has its suffix and does not exist yet.
+
+    Args:
+        path: the file to write.
+        file_format: one of ``SUFFIXES``.
+        half: in half precision.
+    """
+    if file_format in MINIMUM_TORCH:
+        require_torch(MINIMUM_TORCH[file_format], f'--format {file_format}')
+    if half:
+        require_torch(MINIMUM_TORCH_HALF, '--half')
     if path.suffix != SUFFIXES[file_format]:
         raise UserError(f'{path}: a file in format {file_format} must end in {SUFFIXES[file_format]}')
     if path.exists():
@@ -121,7 +135,7 @@ def export(
         UserError: if the detector cannot be exported, ``path`` exists or has another suffix, or a package is missing.
         ValueError: if the detector is fused already.
     """
-    check_export_path(path, file_format)
+    check_export_path(path, file_format, half)
     nms = (NMS_ONNX if file_format == 'onnx' else NMS_STEPS) if metadata.nms else None
     network = ExportableSSDLite(fuse(detector.model, 'export'), metadata.input_size, nms).eval()
     if half:

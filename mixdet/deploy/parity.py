@@ -13,6 +13,9 @@ from mixdet.evaluation.numbers import CocoNumbers
 
 Detections = tuple[np.ndarray, np.ndarray, np.ndarray]  # of an image: boxes (n, 4), scores (n), labels (n)
 MARGIN = 1e-3  # a score so close to the threshold may be below it on the other side
+ROUNDING_BOXES, ROUNDING_SCORES, ROUNDING_SHARE = 0.5, 0.01, 0.01  # px, and see DetectionDifference.is_rounding
+LARGE_SHARE = 0.1  # of detections without a counterpart: more than 8 bits should cost
+LARGE_AP_LOSS = 0.01
 MAX_DISTANCE = 5  # px between the corresponding sides of a box and its counterpart
 
 
@@ -30,6 +33,16 @@ class DetectionDifference(NamedTuple):
     scores: float
     unmatched: int
     detections: int
+
+    @property
+    def share(self) -> float:
+        """The detections without a counterpart as a share of the original ones; 0 if there are none on either side."""
+        return self.unmatched / max(self.detections, 1)
+
+    @property
+    def is_rounding(self) -> bool:
+        """Whether it is so small as rounding in half precision makes it: 0.5 px, scores 0.01, one box in a hundred."""
+        return self.boxes <= ROUNDING_BOXES and self.scores <= ROUNDING_SCORES and self.share <= ROUNDING_SHARE
 
 
 class Comparison(NamedTuple):

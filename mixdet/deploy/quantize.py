@@ -4,13 +4,15 @@ import contextlib
 import io
 import logging
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 import torch
 
+from mixdet.deploy.calibration import best_ranges
 from mixdet.deploy.inference import Detector
 from mixdet.engine.atomic import atomic_path
 from mixdet.errors import UserError
@@ -34,6 +36,10 @@ class _CalibrationReader:
 def quantize(path: Path, images: Sequence[np.ndarray], detector: Detector) -> None:
     """Quantise the convolutions of the ONNX file ``path`` to 8 bits in place, weights per channel.
 
+    Those whose output is one pixel (squeeze-and-excitation, the last levels of a detector) stay in float: they take no
+    time, and a scale for a whole channel deserves more than 256 levels. The ranges of the activations are those of
+    :func:`mixdet.deploy.calibration.best_ranges`. If this fails, ``path`` is as before.
+
     Args:
         path: file from ``export``.
         images: images to calibrate activations on, (H, W, 3) uint8 BGR; about a hundred typical ones suffice.
@@ -50,25 +56,57 @@ def quantize(path: Path, images: Sequence[np.ndarray], detector: Detector) -> No
         from onnxruntime.quantization.shape_inference import quant_pre_process
     except ImportError as error:
         raise UserError(f"--int8: {error}; pip install -e '.[onnx]'") from error
+
+    def inputs() -> Iterator[dict[str, np.ndarray]]:
+        return (dict(image=detector.preprocess([image]).numpy()) for image in images)
+
     properties = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     with TemporaryDirectory() as folder, torch.no_grad(), _quiet():
         prepared, quantized = Path(folder, 'prepared.onnx'), Path(folder, 'quantized.onnx')
         quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
+        graph = onnx.load(prepared).graph
+        excluded = _of_one_pixel(graph)
+        ranges = best_ranges(prepared, *_activations(graph, excluded), inputs)
         quantize_static(
             str(prepared),
             str(quantized),
-            _CalibrationReader(dict(image=detector.preprocess([image]).numpy()) for image in images),
+            _CalibrationReader(islice(inputs(), 1)),  # for tensors without a range, which have no values
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(QUANTIZED),
+            nodes_to_exclude=excluded,
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
+            extra_options=dict(
+                TensorQuantOverrides={
+                    name: [dict(rmin=np.float32(low), rmax=np.float32(high))] for name, (low, high) in ranges.items()
+                }
+            ),
         )
         model = onnx.load(quantized)
     onnx.helper.set_model_props(model, properties)
     with atomic_path(path) as partial:
         onnx.save(model, partial)
+
+
+def _of_one_pixel(graph: Any) -> list[str]:
+    """Names of the convolutions of an ONNX graph whose output has a height and width of 1 px."""
+    shapes = {
+        info.name: [size.dim_value for size in info.type.tensor_type.shape.dim]
+        for info in (*graph.value_info, *graph.output)
+    }
+    return [node.name for node in graph.node if node.op_type == 'Conv' and shapes.get(node.output[0], [])[2:] == [1, 1]]
+
+
+def _activations(graph: Any, excluded: Sequence[str]) -> tuple[list[str], set[str]]:
+    """The tensors of an ONNX graph that are to be quantised, and which of them go into a sigmoid."""
+    nodes = [node for node in graph.node if node.op_type in QUANTIZED and node.name not in excluded]
+    tensors = dict.fromkeys(name for node in nodes for name in (node.input[0], node.output[0]))
+    for tensor in graph.initializer:
+        tensors.pop(tensor.name, None)
+    swish = {node.input[0] for node in graph.node if node.op_type == 'Sigmoid'}
+    return list(tensors), swish & set(tensors)
 
 
 @contextlib.contextmanager

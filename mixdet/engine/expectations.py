@@ -99,7 +99,7 @@ def _normalisation(preprocessor: nn.Module, name: str) -> object:
     if name == 'bgr_to_rgb':
         return bool(getattr(preprocessor, '_channel_conversion', False))
     value = getattr(preprocessor, name, None)
-    return None if value is None else [round(number, 6) for number in torch.as_tensor(value).flatten().tolist()]
+    return None if value is None else [round(number, 3) for number in torch.as_tensor(value).flatten().tolist()]
 
 
 def _same(expected: Any, actual: Any) -> bool:

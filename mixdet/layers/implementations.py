@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx import Proxy, wrap
 
 from mixdet.compat.stack import is_at_least
 from mixdet.layers import native, triton_ops
@@ -27,6 +28,7 @@ OPERATORS = {'native': 'mixconv2d', 'triton': 'mixconv2d_triton'}
 IMPLS = ('auto', 'split', 'padded', *OPERATORS)
 is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)  # missing in PyTorch 2.1
 _in_functorch = torch._C._are_functorch_transforms_active
+wrap('pad_same')  # torch.fx: one node, as the padding follows from sizes that are not known while tracing
 # For the gradients of depthwise and of dilated convolutions in channels_last, oneDNN 3.1 in PyTorch 2.1 runs a plain
 # loop, 5 to 50 times slower than in NCHW; 3.4 in PyTorch 2.4 does not.
 SLOW_GRADIENTS = not is_at_least(torch.__version__, '2.4')
@@ -49,7 +51,7 @@ def compute(layer: 'MixConv2d', x: Tensor) -> Tensor:
             return operator(layer, x, impl, layer.activation)
         out = operator(layer, x, impl)
     else:
-        nchw = SLOW_GRADIENTS and x.is_cpu and _is_channels_last(x) and _needs_grad(layer, x) and not exporting()
+        nchw = SLOW_GRADIENTS and _in_channels_last_for_gradients(layer, x)
         out = {'split': split, 'padded': padded}[impl](layer, x.contiguous() if nchw else x)
         out = out.contiguous(memory_format=torch.channels_last) if nchw else out
     return out if layer.activation is None else getattr(F, layer.activation)(out)
@@ -63,14 +65,17 @@ def choose(layer: 'MixConv2d', x: Tensor) -> str:
     'split', on CUDA too, because 'triton' has not been measured on a GPU.
 
     'native' becomes 'split' without a compiler and off the CPU, 'triton' without Triton and off CUDA (but see
-    :func:`triton_ops.available`). Both become 'split' in exports, in torch.func transforms, and if the group
-    convolutions have hooks or have been replaced, because then these must be called.
+    :func:`triton_ops.available`). All become 'split' in exports, in torch.func transforms, under a mode that looks at
+    each operator (PyTorch's FLOP counter), and if the group convolutions have hooks or have been replaced, because then
+    these must be called: a pruning hook sets the weight.
     """
-    if exporting():
+    if layer.impl == 'split' or isinstance(x, Proxy) or exporting() or _is_observed():
         return 'split'
-    if layer.impl in ('split', 'padded'):
-        return layer.impl
-    if x.dim() != 4 or x.dtype not in native.DTYPES or not all(map(_is_plain, layer.convs)):
+    if not all(map(_is_plain, layer.convs)):
+        return 'split'
+    if layer.impl == 'padded':
+        return 'padded'
+    if x.dim() != 4 or x.dtype not in native.DTYPES:
         return 'split'
     if layer.impl == 'triton':
         return 'triton' if triton_ops.available(x.device.type) else 'split'
@@ -96,13 +101,32 @@ def exporting() -> bool:
     return tracing or torch.onnx.is_in_onnx_export() or _in_functorch()
 
 
+def _in_channels_last_for_gradients(layer: 'MixConv2d', x: Tensor) -> bool:
+    eager = not isinstance(x, Proxy) and x.is_cpu and not exporting()
+    return eager and _is_channels_last(x) and _needs_grad(layer, x)
+
+
 def _needs_grad(layer: 'MixConv2d', x: Tensor) -> bool:
     return torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in layer.parameters()))
 
 
 def _is_plain(conv: nn.Module) -> bool:
-    """Whether ``conv`` may be computed without calling it: an ``nn.Conv2d`` without hooks."""
-    return type(conv) is nn.Conv2d and not conv._forward_hooks and not conv._forward_pre_hooks
+    """Whether ``conv`` may be computed without calling it: an ``nn.Conv2d`` without hooks, whose call is its own."""
+    return (
+        type(conv) is nn.Conv2d
+        and not conv._forward_hooks
+        and not conv._forward_pre_hooks
+        and not conv._backward_hooks
+        and not conv._backward_pre_hooks
+        and 'forward' not in conv.__dict__
+    )
+
+
+def _is_observed() -> bool:
+    """Whether something looks at each operator or module that runs: a TorchDispatchMode, or a hook on all modules."""
+    if is_compiling():
+        return False
+    return torch._C._len_torch_dispatch_stack() > 0 or torch.nn.modules.module._has_any_global_hook()
 
 
 def _is_channels_last(x: Tensor) -> bool:
@@ -114,7 +138,7 @@ def split(layer: 'MixConv2d', x: Tensor) -> Tensor:
     if len(layer.convs) == 1:
         return _convolve(layer, layer.convs[0], x)
     groups = torch.split(x, list(layer.in_splits), dim=1)
-    return torch.cat([_convolve(layer, conv, group) for conv, group in zip(layer.convs, groups)], dim=1)
+    return torch.cat([_convolve(layer, conv, groups[i]) for i, conv in enumerate(layer.convs)], dim=1)
 
 
 def _convolve(layer: 'MixConv2d', conv: nn.Conv2d, x: Tensor) -> Tensor:

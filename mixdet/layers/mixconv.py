@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from operator import index
 from typing import TYPE_CHECKING, Any, Optional, Union
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixdet.layers import implementations
-from mixdet.layers.padding import PADDINGS
+from mixdet.layers.padding import PADDINGS, same_padding
 from mixdet.registry import MODELS
 
 Size = Union[int, Sequence[int]]  # a sequence is a pair (height, width)
@@ -131,7 +133,8 @@ class MixConv2d(nn.Module):
         ValueError: if the arguments are not possible; the message names the one at fault.
     """
 
-    convs: Sequence['GroupConv']
+    if TYPE_CHECKING:  # torch.jit.script would read the annotation
+        convs: Sequence['GroupConv']
     transposed = False
     output_padding = (0, 0)
     activation: Optional[str] = None  # a key of implementations.ACTIVATIONS if one has been folded into the layer
@@ -169,6 +172,8 @@ class MixConv2d(nn.Module):
         if min(self.stride + self.dilation) < 1:
             raise ValueError(f'stride={stride}, dilation={dilation}: must be at least 1')
         self.padding = padding if isinstance(padding, str) else _pair('padding', padding)
+        self._pads_same = padding == 'same'
+        self.activation = None
         self.dilated = dilated
         self.impl = implementations.check_impl(impl)
         self.in_splits = split_channels(in_channels, len(self.kernel_size), split)
@@ -221,7 +226,29 @@ class MixConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C * m, H', W')."""
-        return implementations.compute(self, x)
+        if torch.jit.is_scripting():
+            return self._script(x)
+        else:  # torch.jit.script leaves out an else branch, but not what follows an if
+            return implementations.compute(self, x)
+
+    def _script(self, x: Tensor) -> Tensor:
+        """What ``implementations.split`` computes, in the subset of Python that torch.jit.script can compile."""
+        outputs = []
+        first = 0
+        for conv in self.convs:
+            group = x.narrow(1, first, conv.in_channels)
+            first += conv.in_channels
+            if self._pads_same:
+                (height, width), (down, right), (rows, columns) = conv.kernel_size, conv.stride, conv.dilation
+                top, bottom = same_padding(group.shape[2], height, down, rows)
+                before, after = same_padding(group.shape[3], width, right, columns)
+                group = F.pad(group, [before, after, top, bottom])
+            outputs.append(conv(group))
+        out = torch.cat(outputs, 1)
+        activation = self.activation  # a local variable, as the compiler does not narrow the type of an attribute
+        if activation is not None:
+            out = F.relu(out) if activation == 'relu' else F.relu6(out)
+        return out
 
     def extra_repr(self) -> str:
         """The settings, for the layer's ``repr``."""

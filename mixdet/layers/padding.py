@@ -11,9 +11,11 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx import wrap
 
 from mixdet.registry import MODELS
 
+wrap('pad_same')  # torch.fx: one node, as the padding follows from sizes that are not known while tracing
 PADDINGS = ('symmetric', 'same')
 
 

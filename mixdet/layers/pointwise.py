@@ -5,6 +5,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from mixdet.layers.implementations import SLOW_GRADIENTS, exporting, is_compiling
 from mixdet.registry import MODELS
@@ -44,7 +45,13 @@ class PointwiseConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C', H, W)."""
-        slow = SLOW_GRADIENTS and torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
+        symbolic = isinstance(x, Proxy)
+        slow = (
+            SLOW_GRADIENTS
+            and not symbolic
+            and torch.is_grad_enabled()
+            and (x.requires_grad or self.weight.requires_grad)
+        )
         dilation = 2 if _prefers_thnn(x) and not _too_small(x, self.groups) and not slow else 1
         return F.conv2d(x, self.weight, self.bias, dilation=dilation, groups=self.groups)
 
@@ -52,7 +59,8 @@ class PointwiseConv2d(nn.Conv2d):
 def _prefers_thnn(x: Tensor) -> bool:
     """Whether PyTorch prefers THNN to oneDNN for ``x`` in channels_last and a 1x1 kernel."""
     return (
-        x.is_cpu
+        not isinstance(x, Proxy)
+        and x.is_cpu
         and x.dtype == torch.float32
         and not is_compiling()
         and not exporting()

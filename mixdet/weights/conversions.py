@@ -1,7 +1,7 @@
 """The kinds of weights that can be converted, each with the network that it fills."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Optional, Union
@@ -19,7 +19,7 @@ from mixdet.weights.filling import Entry, fill
 from mixdet.weights.folded import folded_norms, restore_statistics
 from mixdet.weights.pytorch import timm_entries, torchvision_entries
 from mixdet.weights.readers import read_weights
-from mixdet.weights.tensorflow import COCO_IDS, USED_IDS, backbone_entries, ssdlite_entries
+from mixdet.weights.tensorflow import COCO_IDS, USED_IDS, backbone_entries, count_class_ids, ssdlite_entries
 
 # what weights expect of the network that loads them, see engine.expectations
 TENSORFLOW = dict(padding='same', eps=1e-3, mean=[127.5] * 3, std=[127.5] * 3, bgr_to_rgb=True)
@@ -46,6 +46,10 @@ class Conversion(NamedTuple):
     size: int = 224
 
 
+# variables and constants of a detection graph beside the network: preprocessing, anchors, NMS
+OF_THE_GRAPH = ('Preprocessor/*', 'Postprocessor/*', '*AnchorGenerator/*', 'Loss/*', 'global_step', 'image_tensor*')
+
+
 def _ssdlite(backbone: str, out_indices: tuple) -> Conversion:
     network = dict(
         type='mixdet.SSDLite',
@@ -53,7 +57,7 @@ def _ssdlite(backbone: str, out_indices: tuple) -> Conversion:
         neck=dict(type='mixdet.SSDLiteNeck'),
         bbox_head=dict(type='mixdet.SSDLiteHead', num_classes=len(USED_IDS)),
     )
-    return Conversion(network, ssdlite_entries, size=300)
+    return Conversion(network, ssdlite_entries, OF_THE_GRAPH, size=300)
 
 
 def _mixnet(arch: str) -> Conversion:
@@ -83,6 +87,7 @@ def convert(
     keep_ids: bool = False,
     allow: Sequence[str] = (),
     images: Sequence[np.ndarray] = (),
+    names: Union[Sequence[str], Mapping[int, str]] = (),
 ) -> dict:
     """A checkpoint (``state_dict`` and ``meta``) of our network with the weights of ``source``.
 
@@ -93,10 +98,12 @@ def convert(
         source: file, ``timm:NAME`` or module, see ``read_weights``.
         kind: what the weights are, a key of ``CONVERSIONS``.
         kernel_sizes: grow a MobileNet's 3x3 kernels into these; the network still computes the same.
-        keep_ids: keep COCO's 90 ids as the classes of an SSDLite, instead of COCO's 80 classes.
+        keep_ids: keep COCO's 90 ids as the classes of an SSDLite, instead of COCO's 80 classes. The number of classes
+            of weights that were trained on other data is read from them.
         allow: patterns of source names that may be left over, besides those of the classifier.
         images: if batch-norms are folded, restore their statistics on these: (H, W, 3) uint8 BGR; 64 typical ones
             suffice.
+        names: of an SSDLite's classes, all of them in order or by id (a label map; ids without a name are left out).
 
     Raises:
         UserError: if the source cannot be read, or tensors are missing, left over or of another shape.
@@ -105,20 +112,23 @@ def convert(
     detector = network['type'] == 'mixdet.SSDLite'
     if kernel_sizes is not None and network['type'] == 'mixdet.MixNet':
         raise UserError(f'kernel_sizes={kernel_sizes}: only MobileNets can be grown, whose kernels are all 3x3')
+    if names and not detector:
+        raise UserError(f'class names are for SSDLite detectors; {kind} has no classes')
     weights = read_weights(source)
     if network['type'] == 'mixdet.MixNet':
         expects = _timm_expects(source, weights.name)
     settings = dict(padding=expects['padding'], norm_cfg=dict(type='BN', eps=expects['eps']))
     grown = {} if kernel_sizes is None else dict(kernel_sizes=kernel_sizes)
     if detector:
-        ids = tuple(range(1, COCO_IDS + 1)) if keep_ids else USED_IDS
+        total = count_class_ids(weights.tensors)
+        ids, classes = _class_ids(total, keep_ids, names)
         network = dict(
             network,
             backbone={**network['backbone'], **settings, **grown},
             neck={**network['neck'], **settings},
             bbox_head={**network['bbox_head'], 'num_classes': len(ids)},
         )
-        entries = partial(entries, class_ids=ids)
+        entries = partial(entries, class_ids=ids, total=total)
     else:
         network = {**network, **settings, **grown}
     model = MODELS.build(network)
@@ -134,7 +144,27 @@ def convert(
         folded=[name for name in folded if name not in restored],
         restored=restored,
     )
+    if weights.entry:
+        meta['entry'] = weights.entry
+    if names:
+        meta['dataset_meta'] = dict(classes=classes)
     return dict(state_dict={name: tensor.detach().clone() for name, tensor in model.state_dict().items()}, meta=meta)
+
+
+def _class_ids(
+    total: int, keep_ids: bool, names: Union[Sequence[str], Mapping[int, str]]
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Ids and names (as far as given) of the classes of a detector that was trained on ``total`` ids."""
+    if isinstance(names, Mapping):
+        unknown = [i for i in names if not 1 <= i <= total]
+        if unknown:
+            raise UserError(f'the label map has the id {unknown[0]}, but the weights have the ids 1 to {total}')
+        return tuple(names), tuple(names.values())
+    coco = total == COCO_IDS and not keep_ids and len(names) != total
+    ids = USED_IDS if coco else tuple(range(1, total + 1))
+    if names and len(names) != len(ids):
+        raise UserError(f'{len(names)} class names were given, but the weights have {len(ids)} classes; name each')
+    return ids, tuple(names)
 
 
 def _timm_expects(source: Union[str, Path, nn.Module], name: str) -> dict:

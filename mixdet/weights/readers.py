@@ -4,18 +4,35 @@ import hashlib
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple, Union
+from typing import Any, NamedTuple, Union
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from mixdet.compat.safetensors import SUFFIX as SAFETENSORS
 from mixdet.engine.checkpoint import read_checkpoint
 from mixdet.errors import UserError, first_line
+from mixdet.weights.graph import read_frozen_graph
 
 TIMM = 'timm:'
 MOVING_AVERAGE = '/ExponentialMovingAverage'  # of a TensorFlow variable; evaluation and export used it
 OF_TRAINING = ('/RMSProp', '/RMSProp_1', '/Momentum', '/Adam', '/Adam_1')
+# where training scripts keep the weights in a checkpoint; averaged ones first, as these are evaluated
+ENTRIES = (
+    'state_dict_ema',
+    'ema_state_dict',
+    'model_ema',
+    'ema',
+    'state_dict',
+    'model_state_dict',
+    'model_state',
+    'model',
+)
+ENTRIES += ('net', 'weights', 'params')
+# what wrappers (data parallel, torch.compile, Lightning, averaging) put before all names
+WRAPPERS = ('module.', '_orig_mod.', 'model.', 'net.', 'network.', 'backbone.', 'encoder.')
+COUNT_OF_AVERAGES = 'n_averaged'  # of torch's AveragedModel
 
 
 class Weights(NamedTuple):
@@ -25,20 +42,22 @@ class Weights(NamedTuple):
         name: name of the source.
         sha256: hash of its content.
         tensors: arrays by name.
+        entry: which of the entries of a PyTorch checkpoint they are, '' if it holds weights only.
     """
 
     name: str
     sha256: str
     tensors: dict[str, np.ndarray]
+    entry: str = ''
 
 
 def read_weights(source: Union[str, Path, nn.Module]) -> Weights:
     """The tensors of ``source``, read without executing anything in it.
 
     Args:
-        source: a file of NumPy (.npz), PyTorch (.pth, .pt) or safetensors; a frozen TensorFlow graph (.pb); a
-            TensorFlow checkpoint, by its prefix or .index file, if TensorFlow is installed; ``timm:NAME`` for a
-            pretrained model that timm downloads; or a module.
+        source: a file of NumPy (.npz), PyTorch (.pth, .pt, .pth.tar, .ckpt, .bin) or safetensors; a frozen TensorFlow
+            graph (.pb); a TensorFlow checkpoint, by its prefix or .index file, if TensorFlow is installed;
+            ``timm:NAME`` for a pretrained model that timm downloads; or a module.
 
     Raises:
         UserError: if it cannot be read.
@@ -54,9 +73,13 @@ def read_weights(source: Union[str, Path, nn.Module]) -> Weights:
         return Weights(index.stem, _digest(index, *files), _read_tensorflow_checkpoint(index.with_suffix('')))
     if not path.is_file():
         raise UserError(f'{path} does not exist; check the path')
-    if path.suffix not in READERS:
-        raise UserError(f'{path}: unknown file type, must be one of {", ".join(READERS)}')
-    return Weights(path.name, _digest(path), READERS[path.suffix](path))
+    suffix = path.suffix.lower()
+    if suffix in READERS:
+        return Weights(path.name, _digest(path), READERS[suffix](path))
+    if suffix in CHECKPOINTS:
+        entry, state = _weights_of(read_checkpoint(path), path)
+        return Weights(path.name, _digest(path), _arrays(state), entry)
+    raise UserError(f'{path}: unknown file type, must be one of {", ".join((*READERS, *CHECKPOINTS))}')
 
 
 def _read_numpy(path: Path) -> dict[str, np.ndarray]:
@@ -71,34 +94,24 @@ def _read_numpy(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f'{path} is not a NumPy archive of plain arrays: {error}') from error
 
 
-def _read_checkpoint(path: Path) -> dict[str, np.ndarray]:
-    checkpoint = read_checkpoint(path)
-    state = checkpoint.get('state_dict', checkpoint)
-    if not isinstance(state, Mapping):
-        raise UserError(f'{path}: state_dict is a {type(state).__name__}, not a dict of weights')
-    return _arrays(state)
+def _weights_of(checkpoint: dict, path: Path) -> tuple[str, Mapping[str, Tensor]]:
+    """The entry of ``checkpoint`` that holds the weights ('' if all of it does), and these by their own names."""
+    entry = next((name for name in ENTRIES if _holds_weights(checkpoint.get(name))), '')
+    state = checkpoint[entry] if entry else checkpoint
+    if not _holds_weights(state):
+        own = checkpoint.get('state_dict', {})
+        if not isinstance(own, Mapping):
+            raise UserError(f'{path}: state_dict is a {type(own).__name__}, not a dict of weights')
+        kinds = ', '.join(f'{name} ({type(value).__name__})' for name, value in list(checkpoint.items())[:6])
+        raise UserError(f'{path} holds no weights by name, but {kinds or "nothing"}; give a file with a state_dict')
+    names = {name: name.replace('_orig_mod.', '') for name in state if name != COUNT_OF_AVERAGES}
+    while prefix := next((p for p in WRAPPERS if all(name.startswith(p) for name in names.values())), None):
+        names = {name: short.removeprefix(prefix) for name, short in names.items()}
+    return entry, {short: state[name] for name, short in names.items()}
 
 
-def _read_frozen_graph(path: Path) -> dict[str, np.ndarray]:
-    """The variables of a frozen graph: the constants that are read by an Identity named ``<name>/...``."""
-    try:
-        from tensorboard.compat.proto.graph_pb2 import GraphDef
-        from tensorboard.util.tensor_util import make_ndarray
-    except ImportError as error:
-        raise UserError(f'{path}: reading a TensorFlow graph needs tensorboard: pip install tensorboard') from error
-    graph = GraphDef()
-    try:
-        graph.ParseFromString(path.read_bytes())
-    except Exception as error:  # protobuf's DecodeError; its backends differ in the class
-        raise UserError(f'{path} is not a frozen TensorFlow graph, or is truncated: {error}') from error
-    read = {name for node in graph.node if node.op == 'Identity' for name in node.input if f'{name}/' in node.name}
-    variables = [node for node in graph.node if node.op == 'Const' and node.name in read]
-    if not variables:
-        raise UserError(f'{path} is not a frozen TensorFlow graph: none of its {len(graph.node)} nodes is a variable')
-    try:
-        return {node.name: make_ndarray(node.attr['value'].tensor) for node in variables}
-    except (ValueError, TypeError) as error:
-        raise UserError(f'{path}: a constant of the graph is corrupt: {error}') from error
+def _holds_weights(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(entry, Tensor) for entry in value.values())
 
 
 def _read_tensorflow_checkpoint(prefix: Path) -> dict[str, np.ndarray]:
@@ -123,20 +136,20 @@ def _read_tensorflow_checkpoint(prefix: Path) -> dict[str, np.ndarray]:
         raise UserError(f'{prefix} cannot be read as a TensorFlow checkpoint: {first_line(error)}') from error
 
 
-READERS: Mapping[str, Callable[[Path], dict[str, np.ndarray]]] = {
-    '.npz': _read_numpy,
-    '.pb': _read_frozen_graph,
-    '.pth': _read_checkpoint,
-    '.pt': _read_checkpoint,
-    SAFETENSORS: _read_checkpoint,
-}
+READERS: Mapping[str, Callable[[Path], dict[str, np.ndarray]]] = {'.npz': _read_numpy, '.pb': read_frozen_graph}
+CHECKPOINTS = ('.pth', '.pt', '.tar', '.ckpt', '.bin', SAFETENSORS)  # of PyTorch; .tar is that of .pth.tar
 
 
 def _timm_model(name: str) -> nn.Module:
     try:
         import timm
     except ImportError as error:
-        raise UserError(f'{TIMM}{name}: timm is not installed ({error}): pip install timm') from error
+        # timm needs torchvision, and torchvision the torch that it was built for
+        missing = (error.name or 'timm').partition('.')[0]
+        problem = 'timm is not installed' if missing == 'timm' else f'timm needs {missing}, which is not installed'
+        raise UserError(f'{TIMM}{name}: {problem} ({first_line(error)}): pip install {missing}') from error
+    except Exception as error:  # a torchvision that was built for another torch fails in its own ways
+        raise UserError(f'{TIMM}{name}: timm cannot be imported: {first_line(error)}') from error
     try:
         return timm.create_model(name, pretrained=True)
     except Exception as error:  # unknown model, no network, no weights: timm and its hub can raise anything
@@ -152,7 +165,14 @@ def _from_module(name: str, model: nn.Module) -> Weights:
 
 
 def _arrays(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    return {name: value.detach().cpu().numpy() for name, value in state.items() if isinstance(value, Tensor)}
+    """As arrays; NumPy has no bfloat16, and what is narrower than float32 becomes float32."""
+    arrays = {}
+    for name, value in state.items():
+        if isinstance(value, Tensor):
+            value = value.detach().cpu()
+            narrow = value.is_floating_point() and value.dtype not in (torch.float32, torch.float64)
+            arrays[name] = (value.float() if narrow else value).numpy()
+    return arrays
 
 
 def _digest(*paths: Path) -> str:

@@ -4,7 +4,7 @@ Sources: TF-slim's mobilenet_v1.py and mobilenet_v2.py, the TF Object Detection 
 convolutional_keras_box_predictor.py.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Optional
 
 import numpy as np
@@ -12,6 +12,7 @@ from mmcv.cnn import ConvModule
 
 from mixdet.backbones import MobileNetV1, MobileNetV2
 from mixdet.backbones.base import StagedBackbone
+from mixdet.errors import UserError
 from mixdet.layers import DepthwiseSeparable, InvertedResidual, MixConvNormAct
 from mixdet.ssdlite import SSDLite
 from mixdet.weights.filling import ArrayFunction, Entry
@@ -51,8 +52,31 @@ def backbone_entries(backbone: StagedBackbone, root: str = '') -> Iterator[Entry
         raise ValueError(f'{type(backbone).__name__} has no TensorFlow weights')
 
 
-def ssdlite_entries(detector: SSDLite, class_ids: Sequence[int]) -> Iterator[Entry]:
-    """Entries of an SSDLite of the TF Object Detection API; ``class_ids`` are the COCO ids of its classes, in order."""
+def count_class_ids(tensors: Mapping[str, np.ndarray]) -> int:
+    """How many classes an SSDLite of the TF Object Detection API was trained on: the outputs without the background.
+
+    COCO's 90 where there is no box predictor, so that ``fill`` names all that is missing.
+
+    Raises:
+        UserError: if the number of class scores does not fit that of the anchors.
+    """
+    names = [f'BoxPredictor_0/{name}/biases' for name in ('ClassPredictor', 'BoxEncodingPredictor')]
+    if not all(name in tensors for name in names):
+        return COCO_IDS
+    outputs, anchors = tensors[names[0]].size, tensors[names[1]].size // 4
+    if not anchors or outputs % anchors or outputs // anchors < 2:
+        raise UserError(f'{outputs} class scores ({names[0]}) do not belong to {anchors} anchors ({names[1]})')
+    return outputs // anchors - 1
+
+
+def ssdlite_entries(detector: SSDLite, class_ids: Sequence[int], total: int = COCO_IDS) -> Iterator[Entry]:
+    """Entries of an SSDLite of the TF Object Detection API.
+
+    Args:
+        detector: the network to fill.
+        class_ids: the ids of its classes, in order, counted from 1.
+        total: how many ids the weights have.
+    """
     yield from backbone_entries(detector.backbone, 'FeatureExtractor/')
     v1 = isinstance(detector.backbone, MobileNetV1)
     stem = 'FeatureExtractor/' + ('MobilenetV1/Conv2d_13_pointwise' if v1 else 'MobilenetV2/layer_19')
@@ -62,14 +86,14 @@ def ssdlite_entries(detector: SSDLite, class_ids: Sequence[int]) -> Iterator[Ent
         yield from _conv_block(layer[2], f'{stem}_2_Conv2d_{i}_3x3_s2_{channels}')
     columns = [*class_ids, 0]  # TensorFlow has the background first, MMDetection last
     for i, (cls, reg) in enumerate(zip(detector.bbox_head.cls_convs, detector.bbox_head.reg_convs)):
-        for branch, name, order, total in (
-            (cls, 'ClassPredictor', columns, COCO_IDS + 1),
+        for branch, name, order, outputs in (
+            (cls, 'ClassPredictor', columns, total + 1),
             (reg, 'BoxEncodingPredictor', [1, 0, 3, 2], 4),  # ty, tx, th, tw
         ):
             scope = f'BoxPredictor_{i}/{name}'
             yield from _conv_block(branch[0], f'{scope}_depthwise')
-            yield Entry(branch[1].weight, f'{scope}/weights', _pick(order, total, then=_pointwise))
-            yield Entry(branch[1].bias, f'{scope}/biases', _pick(order, total))
+            yield Entry(branch[1].weight, f'{scope}/weights', _pick(order, outputs, then=_pointwise))
+            yield Entry(branch[1].bias, f'{scope}/biases', _pick(order, outputs))
 
 
 def _conv_block(block: ConvModule, scope: str) -> Iterator[Entry]:

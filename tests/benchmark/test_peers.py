@@ -2,11 +2,12 @@ import copy
 
 import pytest
 import torch
-from helpers import import_timm, tiny_detector
+from helpers import import_timm, needs_torch, tiny_detector
 from torch import nn
 
 from mixdet.backbones import MixNet
 from mixdet.benchmark import peers
+from mixdet.deploy.export import MINIMUM_TORCH
 from mixdet.engine.config import load_config
 from mixdet.errors import UserError
 from mixdet.layers import MixConv2d
@@ -40,6 +41,7 @@ def test_calibration_leaves_half_of_the_mean():
     torch.testing.assert_close(out.square().mean((0, 2, 3)), torch.ones(3), rtol=1e-3, atol=0)
 
 
+@needs_torch(MINIMUM_TORCH['onnx'])
 def test_all_peers_that_compute_the_same_are_checked(model):
     pytest.importorskip('onnxruntime')
     compared = [
@@ -52,6 +54,12 @@ def test_all_peers_that_compute_the_same_are_checked(model):
     found = peers.float64_errors(model, compared, images(8))
     assert list(found) == ['ours', 'ours, fused', 'ours, split NCHW', 'ours, ONNX Runtime']
     assert all(0 < error < peers.TOLERANCE for error in found.values())
+
+
+def test_a_pytorch_that_cannot_export_to_onnx_is_refused(monkeypatch, model):
+    monkeypatch.setattr(torch, '__version__', '2.5.1')
+    with pytest.raises(UserError, match='--against onnxruntime needs PyTorch 2.6, and 2.5.1 is installed'):
+        peers.onnxruntime_peer('ours', model)
 
 
 def test_peers_in_pytorch(model):

@@ -94,8 +94,8 @@ def test_a_program_for_one_image_takes_one(tiny, tmp_path):
 def test_a_fused_detector_is_refused(tiny, tmp_path):
     detector = Detector(*tiny)
     with pytest.raises(ValueError, match='is fused already; give the original, in a Detector that of fuse=False'):
-        export(detector, export_metadata(detector, 'c.py', True), tmp_path / 'a.pt2', 'torch-export')
-    assert not (tmp_path / 'a.pt2').exists()
+        export(detector, export_metadata(detector, 'c.py', True), tmp_path / 'a.torchscript', 'torchscript')
+    assert not (tmp_path / 'a.torchscript').exists()
 
 
 def test_metadata(tiny):
@@ -143,6 +143,7 @@ def test_other_preprocessing_is_refused(tiny):
             export_metadata(detector, 'c.py', True)
 
 
+@needs_torch(MINIMUM_TORCH['onnx'])
 def test_export_path(tiny, tmp_path):
     check_export_path(tmp_path / 'a.pt2', 'torch-export')
     (tmp_path / 'a.onnx').write_bytes(b'mine')
@@ -160,6 +161,9 @@ def test_formats_that_pytorch_is_too_old_for_are_refused(monkeypatch, tmp_path):
     for name, needed in (('onnx', '2.6'), ('torch-export', '2.5')):
         with pytest.raises(UserError, match=rf'--format {name} needs PyTorch {needed}, and 2\.4\.1'):
             check_export_path(tmp_path / f'a{SUFFIXES[name]}', name)
+    monkeypatch.setattr(torch, '__version__', '2.1.2')
+    with pytest.raises(UserError, match=r'--half needs PyTorch 2\.2, and 2\.1\.2'):
+        check_export_path(tmp_path / 'a.torchscript', 'torchscript', half=True)
 
 
 def test_verification_images_are_the_test_sets(tmp_path):
@@ -184,6 +188,7 @@ def test_quiet_exporters(capsys):
     assert capsys.readouterr().out == '' and logger.level == level
 
 
+@needs_torch(MINIMUM_TORCH['onnx'])
 def test_torch_formats_need_no_onnx(tiny, tmp_path, monkeypatch):
     for name in ('onnx', 'onnxscript', 'onnxruntime'):
         monkeypatch.setitem(sys.modules, name, None)

@@ -2,6 +2,7 @@ import pytest
 import torch
 from helpers import detector_batch, needs_torch, tiny_detector
 
+from mixdet.deploy.export import MINIMUM_TORCH_HALF
 from mixdet.deploy.exportable import NMS_ONNX, NMS_STEPS, ExportableSSDLite, nms_mask, nms_mask_operator
 from mixdet.errors import UserError
 
@@ -51,7 +52,7 @@ def test_detections_are_the_heads(nms, sigmoid, test_cfg):
         assert torch.equal(labels[i][kept], expected.labels)
 
 
-@pytest.mark.parametrize('nms', [NMS_STEPS, NMS_ONNX])
+@pytest.mark.parametrize('nms', [NMS_STEPS, pytest.param(NMS_ONNX, marks=needs_torch('2.4'))])
 def test_boxes_outside_the_image_are_no_detections(nms):
     """The finest level has the best scores; two of its anchors are moved out of the image, to the right and the top."""
     detector = spread(tiny_detector())
@@ -126,6 +127,7 @@ def test_nms_mask():
         assert torch.equal(nms_mask_operator()(boxes, scores, 0.5, 0.2, 10), mask)
 
 
+@needs_torch(MINIMUM_TORCH_HALF)
 def test_half_precision_is_for_the_network():
     network = ExportableSSDLite(spread(tiny_detector()), SIZE, None).eval()
     with torch.no_grad():

@@ -6,7 +6,7 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
-from mixdet.deploy.parity import compare_detections, detection_arrays, evaluate_together
+from mixdet.deploy.parity import DetectionDifference, compare_detections, detection_arrays, evaluate_together
 from mixdet.errors import UserError
 
 BOXES = np.float32([[0, 0, 10, 10], [50, 50, 60, 60]])
@@ -112,3 +112,19 @@ def test_other_metrics_are_refused():
 def test_arrays_of_a_sample():
     boxes, scores, labels = detection_arrays(sample(0.25))
     assert np.array_equal(boxes, BOXES) and scores.tolist() == [0.25, 0.5] and labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ('difference', 'share', 'is_rounding'),
+    [
+        ((0.0, 0.0, 0, 0), 0, True),
+        ((0.5, 0.01, 1, 100), 0.01, True),
+        ((0.51, 0.0, 0, 100), 0, False),
+        ((0.0, 0.011, 0, 100), 0, False),
+        ((0.0, 0.0, 2, 100), 0.02, False),
+        ((0.0, 0.0, 3, 0), 3, False),
+    ],
+)
+def test_what_counts_as_rounding(difference, share, is_rounding):
+    difference = DetectionDifference(*difference)
+    assert difference.share == share and difference.is_rounding == is_rounding

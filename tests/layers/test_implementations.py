@@ -6,10 +6,11 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.nn.utils.prune
 from helpers import needs_torch, tiny_detector
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parity import TOLERANCE, arrange, assert_autocasts, assert_close, pair, require_native, run
+from parity import CPU_DTYPES, arrange, assert_autocasts, assert_close, pair, require_native, run
 from strategies import mixconv_arguments
 
 from mixdet.compat.stack import is_at_least
@@ -30,7 +31,7 @@ def operator():
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     mixconv_arguments(),
-    st.sampled_from(list(TOLERANCE)),
+    st.sampled_from(CPU_DTYPES),
     st.sampled_from(['contiguous', 'channels_last', 'strided']),
     st.integers(1, 3),
     st.integers(5, 14),
@@ -176,6 +177,66 @@ def test_hooks_and_replacements_of_the_groups_are_called():
     handle.remove()
     torch.nn.utils.parametrizations.weight_norm(layer.convs[0])
     assert implementations.choose(layer, x) == 'split'
+
+
+@pytest.mark.parametrize('impl', ['native', 'padded'])
+def test_pruning_hooks_set_the_weight_before_every_call(impl):
+    layer, _ = pair(impl, 6, 6, (3, 5))
+    layer.eval()
+    x = torch.randn(1, 6, 7, 7, dtype=torch.double)
+    torch.nn.utils.prune.l1_unstructured(layer.convs[0], 'weight', 0.5)
+    with torch.no_grad():
+        layer(x)
+        layer.convs[0].weight_mask.zero_()
+        assert layer(x)[:, :3].abs().max() == 0
+        layer.convs[0].weight_mask.fill_(1)
+        layer.convs[0].weight_orig.fill_(0.25)
+        expected = torch.nn.functional.conv2d(x[:, :3], torch.full((3, 1, 3, 3), 0.25).double(), padding=1, groups=3)
+        assert_close(layer(x)[:, :3], expected, torch.float64)
+
+
+@every_impl
+@pytest.mark.parametrize('kind', ['full_backward_hook', 'full_backward_pre_hook', 'forward_pre_hook', 'forward'])
+def test_every_kind_of_hook_is_called(impl, kind):
+    layer, _ = pair(impl, 6, 6, (3, 5))
+    x = torch.randn(1, 6, 7, 7, dtype=torch.double, requires_grad=True)
+    seen = []
+    conv = layer.convs[1]
+    if kind == 'forward':  # as tools replace it on the instance
+
+        def forward(value, original=conv.forward):
+            seen.append(1)
+            return original(value)
+
+        conv.forward = forward
+    else:
+        getattr(conv, f'register_{kind}')(lambda *args: seen.append(1))
+    layer(x).sum().backward()
+    assert seen == [1]
+
+
+@every_impl
+def test_hooks_on_all_modules_see_the_groups(impl):
+    layer, _ = pair(impl, 6, 6, (3, 5))
+    seen = []
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(type(module).__name__))
+    try:
+        layer(torch.randn(1, 6, 7, 7, dtype=torch.double))
+    finally:
+        handle.remove()
+    assert seen == ['Conv2d', 'Conv2d', 'MixConv2d']
+
+
+@every_impl
+def test_pytorchs_flop_counter(impl):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    layer, _ = pair(impl, 6, 6, (3, 5), stride=2)
+    x = torch.randn(2, 6, 9, 7, dtype=torch.double)
+    with FlopCounterMode(display=False) as counter:
+        assert layer(x).shape == (2, 6, 5, 4)
+    # twice the multiply-adds of 2 images, 3 channels a group, 5 x 4 px
+    assert counter.get_total_flops() == 2 * 2 * 3 * (9 + 25) * 5 * 4
 
 
 def test_torch_func_transforms():

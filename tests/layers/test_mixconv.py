@@ -12,6 +12,7 @@ from strategies import mixconv_arguments
 
 import mixdet  # noqa: F401  (its shims must come before mmcv's operators)
 from mixdet.layers import MixConv2d, split_channels
+from mixdet.registry import MODELS
 
 
 def reference(x, layer, stride, dilation, padding, dilated):
@@ -179,3 +180,34 @@ def test_impossible_arguments_are_refused_in_one_line(arguments, message):
     with pytest.raises(ValueError, match=message) as error:
         MixConv2d(**arguments)
     assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('padding', ['symmetric', 'same'])
+@pytest.mark.parametrize(('kernel_size', 'stride', 'channels'), [(3, 1, 6), ((3, 5, 7), 2, 12)])
+def test_symbolic_tracing_and_scripting(padding, kernel_size, stride, channels):
+    """Both give a network for every input size."""
+    layer = MixConv2d(6, channels, kernel_size, stride, padding, bias=True)
+    for other in (torch.fx.symbolic_trace(layer), torch.jit.script(layer)):
+        assert other.state_dict().keys() == layer.state_dict().keys()
+        for size in ((9, 12), (8, 7)):
+            x = torch.randn(2, 6, *size)
+            torch.testing.assert_close(other(x), layer(x))
+
+
+def test_scripting_keeps_an_activation():
+    layer = MixConv2d(6, 6, (3, 5)).requires_grad_(False)
+    for name in ('relu', 'relu6'):
+        layer.activation = name
+        x = 9 * torch.randn(2, 6, 7, 7)
+        out = torch.jit.script(layer)(x)
+        torch.testing.assert_close(out, layer(x))
+        assert out.min() == 0 and (out.max() == 6) == (name == 'relu6')
+
+
+def test_a_backbone_is_traced_symbolically():
+    model = MODELS.build(dict(type='mixdet.MobileNetV2', widen_factor=0.25, kernel_sizes=(3, 5), padding='same')).eval()
+    traced = torch.fx.symbolic_trace(model)
+    for size in (64, 70):
+        image = torch.randn(1, 3, size, size)
+        for a, b in zip(traced(image), model(image)):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

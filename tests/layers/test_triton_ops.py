@@ -28,12 +28,14 @@ from parity import (
 from strategies import mixconv_arguments
 
 from mixdet import layers
+from mixdet.compat.stack import is_at_least
 from mixdet.layers import MixConv2d, implementations, set_mixconv_impl, triton_ops
 
 pytestmark = pytest.mark.slow
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
-needs_triton = pytest.mark.skipif(importlib.util.find_spec('triton') is None, reason='Triton is not installed')
+HAS_TRITON = importlib.util.find_spec('triton') is not None and is_at_least(torch.__version__, '2.4')
+needs_triton = pytest.mark.skipif(not HAS_TRITON, reason='needs Triton and PyTorch 2.4')
 
 
 def tensor(*shape, **kwargs):
@@ -46,7 +48,8 @@ def weights(**kwargs):
 
 @pytest.fixture
 def operator():
-    pytest.importorskip('triton', reason='Triton is not installed')
+    if not HAS_TRITON:
+        pytest.skip('needs Triton and PyTorch 2.4')
     assert triton_ops.available(DEVICE)
 
 

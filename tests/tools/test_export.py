@@ -6,7 +6,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from helpers import ROOT, coco_checkpoint, run_tool, shared_path, tiny_checkpoint
+from helpers import ROOT, coco_checkpoint, run_tool, shared_path, start_tool, tiny_checkpoint
 
 from mixdet import Detector
 from mixdet.datasets.transforms import resize_bilinear
@@ -79,6 +79,34 @@ def test_exports_that_cannot_be_verified(tmp_path):
         assert done.stdout.splitlines()[-1] == reason
         assert re.match(r'new/.\.torchscript: \d\.\d MiB, input \(160, 160\), torchscript', done.stdout)
         assert load_exported(tmp_path / f'new/{name}.torchscript')[1].nms == (name == 'a')
+
+
+def test_8_bits_are_not_called_verified(tmp_path):
+    """A network of random weights, to whose nearly equal scores 8 bits do much."""
+    pytest.importorskip('onnxruntime')
+    tiny = tiny_checkpoint(tmp_path)
+    for i in range(2):
+        cv2.imwrite(str(tmp_path / f'{i}.jpg'), np.random.default_rng(i).integers(0, 256, (160, 160, 3), np.uint8))
+    done = run_tool('export.py', *tiny, '--out', 'a.onnx', '--int8', '.', '--images', '0.jpg', cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = re.search(
+        r'^(\w+) on 1 images, (\d+) detections: .* (\d+) without a counterpart$', done.stdout, re.MULTILINE
+    )
+    assert found[1] == 'differs' and int(found[3]) > 0.1 * int(found[2])
+    assert f'warning: 8 bits change much, {found[3]} detections have no counterpart' in done.stderr
+
+
+def test_a_failed_quantisation_leaves_no_file(tmp_path):
+    tiny = tiny_checkpoint(tmp_path)
+    cv2.imwrite(str(tmp_path / 'a.jpg'), np.zeros((20, 30, 3), np.uint8))
+    blocker = tmp_path / 'blocked/onnxruntime'
+    blocker.mkdir(parents=True)
+    (blocker / '__init__.py').write_text("raise ImportError('no onnxruntime here')\n")
+    done = start_tool(
+        'export.py', *tiny, '--out', 'a.onnx', '--int8', '.', cwd=tmp_path, PYTHONPATH=f'{blocker.parent}:{ROOT}'
+    )
+    assert done.returncode == 2 and 'no onnxruntime here' in done.stderr
+    assert not (tmp_path / 'a.onnx').exists()
 
 
 def test_wrong_arguments(tmp_path):

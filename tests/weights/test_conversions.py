@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers import import_timm
+from helpers import import_timm, shared_path
 
 from mixdet.engine.checkpoint import read_checkpoint
 from mixdet.errors import UserError
@@ -60,3 +60,44 @@ def test_unsuitable_sources_are_refused_with_the_reason(tmp_path, monkeypatch):
 def test_every_kind_needs_every_tensor(kind):
     with pytest.raises(UserError, match=r'these weights do not fit the model: \d+ tensors are missing'):
         convert(torch.nn.Module(), kind)
+
+
+def ssdlite_of(tmp_path, classes):
+    """The arrays of TensorFlow's COCO detector, cut to its first classes, as a file."""
+    arrays = dict(np.load(shared_path('weights', 'ssdlite_mobilenet_v2_coco.npz')))
+    for name, value in arrays.items():
+        if 'ClassPredictor/' in name:
+            anchors = value.reshape(*value.shape[:-1], -1, 91)[..., : classes + 1]
+            arrays[name] = anchors.reshape(*value.shape[:-1], -1)
+    arrays['Postprocessor/Decode/scale'] = np.zeros(3)
+    np.savez(tmp_path / 'own.npz', **arrays)
+    return tmp_path / 'own.npz'
+
+
+@pytest.mark.slow
+def test_the_number_of_classes_is_read_from_the_file(tmp_path):
+    path = ssdlite_of(tmp_path, 1)
+    checkpoint = convert(path, 'ssdlite_mobilenetv2', names=['hand'])
+    state, meta = checkpoint['state_dict'], checkpoint['meta']
+    assert state['bbox_head.cls_convs.0.1.weight'].shape[0] == 3 * 2
+    assert meta['dataset_meta'] == dict(classes=('hand',)) and meta['skipped'] == ['Postprocessor/Decode/scale']
+    source = np.load(path)['BoxPredictor_0/ClassPredictor/biases'].reshape(3, 2)
+    np.testing.assert_array_equal(state['bbox_head.cls_convs.0.1.bias'].reshape(3, 2), source[:, ::-1])
+    with pytest.raises(UserError, match='2 class names were given, but the weights have 1 classes; name each'):
+        convert(path, 'ssdlite_mobilenetv2', names=['a', 'b'])
+    with pytest.raises(UserError, match='the label map has the id 5, but the weights have the ids 1 to 1'):
+        convert(path, 'ssdlite_mobilenetv2', names={5: 'a'})
+
+
+@pytest.mark.slow
+def test_a_label_map_may_leave_ids_out(tmp_path):
+    checkpoint = convert(ssdlite_of(tmp_path, 7), 'ssdlite_mobilenetv2', names={2: 'bicycle', 7: 'train'})
+    assert checkpoint['meta']['dataset_meta'] == dict(classes=('bicycle', 'train'))
+    source = np.load(tmp_path / 'own.npz')['BoxPredictor_3/ClassPredictor/biases'].reshape(6, 8)
+    bias = checkpoint['state_dict']['bbox_head.cls_convs.3.1.bias'].reshape(6, 3)
+    np.testing.assert_array_equal(bias, source[:, [2, 7, 0]])
+
+
+def test_names_are_for_detectors():
+    with pytest.raises(UserError, match='class names are for SSDLite detectors; mobilenetv1 has no classes'):
+        convert(torch.nn.Module(), 'mobilenetv1', names=['a'])

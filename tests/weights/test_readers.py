@@ -1,6 +1,8 @@
+import argparse
 import hashlib
 import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -219,3 +221,64 @@ def test_nothing_is_executed(tmp_path, monkeypatch):
         with pytest.raises(UserError, match=name):
             read_weights(name)
     assert not (tmp_path / 'hacked').exists()
+
+
+NAMES = ('features.0.0.weight', 'classifier.1.bias')
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.', '_orig_mod.', 'module._orig_mod.', '_orig_mod.module.', 'model.'])
+@pytest.mark.parametrize('entry', ['', 'state_dict', 'model', 'model_ema', 'net'])
+def test_entries_and_prefixes_of_training_scripts(tmp_path, prefix, entry):
+    state = {prefix + name: torch.full((2,), float(i)) for i, name in enumerate(NAMES)}
+    content = {entry: state, 'epoch': 3, 'optimizer': {'state': {}}} if entry else state
+    path = tmp_path / 'checkpoint.pth.tar'
+    torch.save(content, path)
+    weights = read_weights(path)
+    assert {name: list(value) for name, value in weights.tensors.items()} == {NAMES[0]: [0, 0], NAMES[1]: [1, 1]}
+    assert weights.entry == entry
+
+
+def test_averaged_weights_arguments_and_narrow_numbers(tmp_path):
+    average = {f'module.{name}': torch.full((2,), 1.5, dtype=torch.bfloat16) for name in NAMES}
+    average['n_averaged'] = torch.tensor(7)
+    content = dict(
+        model={name: torch.zeros(2) for name in NAMES},
+        model_ema=average,
+        args=argparse.Namespace(lr=0.1, output=Path('runs/1'), device=torch.device('cpu')),
+    )
+    torch.save(content, tmp_path / 'a.pth')
+    weights = read_weights(tmp_path / 'a.pth')
+    assert weights.entry == 'model_ema' and set(weights.tensors) == set(NAMES)
+    for value in weights.tensors.values():
+        assert value.dtype == np.float32 and list(value) == [1.5, 1.5]
+    compiled = {'features._orig_mod.0.weight': torch.ones(1, dtype=torch.half), 'b': torch.ones(1, dtype=torch.double)}
+    torch.save(compiled, tmp_path / 'b.ckpt')
+    tensors = read_weights(tmp_path / 'b.ckpt').tensors
+    assert {name: value.dtype for name, value in tensors.items()} == {
+        'features.0.weight': np.float32,
+        'b': np.float64,
+    }
+
+
+def test_a_checkpoint_without_weights_says_what_it_holds(tmp_path):
+    torch.save(dict(epoch=3, optimizer={'lr': 1}), tmp_path / 'a.pt')
+    with pytest.raises(UserError, match=r'a.pt holds no weights by name, but epoch \(int\), optimizer \(dict\)'):
+        read_weights(tmp_path / 'a.pt')
+
+
+@pytest.mark.parametrize(
+    ('missing', 'message'),
+    [
+        ('timm', 'timm is not installed .*: pip install timm$'),
+        ('torchvision', 'timm needs torchvision, which is not installed .*: pip install torchvision$'),
+    ],
+)
+def test_the_package_that_is_missing_is_named(tmp_path, monkeypatch, missing, message):
+    for name in [name for name in sys.modules if name.partition('.')[0] == 'timm']:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    (tmp_path / 'timm').mkdir()
+    (tmp_path / 'timm/__init__.py').write_text('import torchvision.ops\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=message):
+        read_weights('timm:mixnet_s')

@@ -1,6 +1,7 @@
 """Compare exported files with their checkpoint: compare_exported.py CONFIG CHECKPOINT FILE ..."""
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from mixdet.cli.main import run_tool
 from mixdet.cli.runner import build_runner
 from mixdet.compat.checkpoints import trust_files
 from mixdet.deploy.exported import ExportedDetector
-from mixdet.deploy.parity import evaluate_together
+from mixdet.deploy.parity import LARGE_AP_LOSS, evaluate_together
 from mixdet.engine.checkpoint import check_fits, read_checkpoint
 
 
@@ -42,6 +43,11 @@ def main() -> None:
             f'| {numbers.bbox.stats["mAP_50"]:.4f} | {difference.detections} | {difference.boxes:.4f} '
             f'| {difference.scores:.1e} | {difference.unmatched} |'
         )
+    original = results[args.checkpoint].numbers.bbox.stats['mAP']
+    for name in args.files:
+        loss = original - results[name].numbers.bbox.stats['mAP']
+        if loss > LARGE_AP_LOSS:
+            print(f'warning: {Path(name).name} loses {loss:.4f} AP', file=sys.stderr)
 
 
 if __name__ == '__main__':
