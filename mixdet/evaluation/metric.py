@@ -255,7 +255,7 @@ def check_thresholds(thresholds: Union[float, Sequence[float], None]) -> Optiona
     if thresholds is None:
         return None
     values: list[Any] = [thresholds] if isinstance(thresholds, Real) else list(np.asarray(thresholds, object).ravel())
-    if not values or not all(isinstance(value, Real) and 0 < value <= 1 for value in values):
+    if not values or not all(isinstance(value, Real) and 0 < float(value) <= 1 for value in values):
         raise ValueError(f'iou_thrs={thresholds!r}: must be above 0 and at most 1')
     return sorted({float(value) for value in values})
 
