@@ -12,3 +12,10 @@ class UserError(Exception):
 def first_line(error: BaseException) -> str:
     """The first line of an error's message; the name of its type if the message is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def check_fraction(name: str, value: float) -> float:
+    """``value`` if it is from 0 to 1. Raises ValueError that names it otherwise."""
+    if not 0 <= value <= 1:
+        raise ValueError(f'{name}={value:g}: must be from 0 to 1')
+    return value

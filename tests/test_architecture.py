@@ -11,7 +11,7 @@ from helpers import ROOT
 PACKAGE = ROOT / 'mixdet'
 # from the bottom up (docs/architecture.md); rooms of one line do not use one another
 LEVELS = [
-    ('version', 'errors'),
+    ('version', 'errors', 'text'),
     ('compat',),
     ('registry',),
     ('layers',),

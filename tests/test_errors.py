@@ -1,6 +1,6 @@
 import pytest
 
-from mixdet.errors import first_line
+from mixdet.errors import check_fraction, first_line
 
 
 @pytest.mark.parametrize(
@@ -14,3 +14,10 @@ from mixdet.errors import first_line
 )
 def test_the_first_line_of_an_error(error, line):
     assert first_line(error) == line
+
+
+def test_fractions():
+    assert check_fraction('a', 0) == 0 and check_fraction('a', 1.0) == 1
+    for value in (-0.1, 1.1, 30, float('nan')):
+        with pytest.raises(ValueError, match='a=.*: must be from 0 to 1'):
+            check_fraction('a', value)

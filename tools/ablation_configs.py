@@ -6,6 +6,7 @@ from pathlib import Path
 from mixdet.backbones.variants import FIGURES, NETWORKS, variants
 from mixdet.cli.main import run_tool
 from mixdet.errors import UserError
+from mixdet.text import print
 
 CONFIG = """# Variant {name} of the paper's figure {figure}
 _base_ = 'mixdet::ssdlite_{network}/ssdlite_{network}-baseline3x3_8xb24-600e_coco.py'

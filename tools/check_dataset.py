@@ -7,9 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mmengine.config import Config
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from mixdet.cli.main import run_tool, user_input
 from mixdet.datasets.annotations import Repair
@@ -20,6 +18,7 @@ from mixdet.engine.atomic import write_text
 from mixdet.engine.config import load_config
 from mixdet.engine.validation import check_evaluators
 from mixdet.errors import UserError
+from mixdet.text import Console, Table, print
 
 LONG = 20_000  # entries from which on a progress bar is shown
 
@@ -103,7 +102,7 @@ def show(log: IssueLog, limit: int) -> None:
     for name, count in log.counts().most_common():
         table.add_row(first[name].severity, name, str(count), first[name].effect, ISSUE_KINDS[name].fix)
     if log.issues:
-        Console(width=None if sys.stdout.isatty() else 140).print(table)
+        Console(140).print(table)
     print(log.summary())
 
 

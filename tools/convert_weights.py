@@ -11,6 +11,7 @@ from mixdet.cli.main import run_tool, user_input
 from mixdet.compat.safetensors import SUFFIX as SAFETENSORS
 from mixdet.deploy.images import find_inputs, is_video, read_image
 from mixdet.errors import UserError
+from mixdet.text import print
 from mixdet.weights.conversions import CONVERSIONS, convert, save_checkpoint
 from mixdet.weights.label_map import read_label_map
 

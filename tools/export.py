@@ -10,7 +10,9 @@ from mixdet.deploy.exported import ExportedDetector, load_exported
 from mixdet.deploy.images import find_inputs, read_image
 from mixdet.deploy.inference import Detector
 from mixdet.deploy.parity import LARGE_SHARE, DetectionDifference, compare_detections, detection_arrays
+from mixdet.engine.atomic import new_file
 from mixdet.errors import UserError
+from mixdet.text import print
 
 
 def main() -> None:
@@ -37,16 +39,13 @@ def main() -> None:
     images = [read_image(path) for path in paths]
     originals = [detection_arrays(detector.predict_samples([image])[0]) for image in images]
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    export(detector, metadata, args.out, args.format, args.dynamic_batch, args.half)
-    if args.int8:
-        from mixdet.deploy.quantize import quantize
+    with new_file(args.out) as part:  # what fails, also in the quantisation, leaves no file of that name
+        export(detector, metadata, part, args.format, args.dynamic_batch, args.half)
+        if args.int8:
+            from mixdet.deploy.quantize import quantize
 
-        try:
-            quantize(args.out, calibration_images, detector)
-        except BaseException:
-            args.out.unlink(missing_ok=True)  # it is still in float, and its name says otherwise
-            raise
-    load_exported(args.out)
+            quantize(part, calibration_images, detector)
+        load_exported(part)
     print(f'{args.out}: {args.out.stat().st_size / 2**20:.1f} MiB, input {metadata.input_size}, {args.format}')
     if not args.nms or not images:
         print('not verified: ' + ('without NMS there are no detections' if images else 'no images; give --images'))

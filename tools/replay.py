@@ -10,6 +10,7 @@ from mixdet.cli.main import run_tool, user_input
 from mixdet.engine.config import load_config
 from mixdet.engine.nonfinite import examine_step, read_step
 from mixdet.engine.randomness import set_rng_state
+from mixdet.text import print
 
 
 def main() -> None:

@@ -1,17 +1,14 @@
 """The report of a training, or a comparison of several: python tools/report.py WORK_DIR [WORK_DIR ...]."""
 
 import argparse
-import sys
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
 
 from mixdet.cli.main import run_tool
 from mixdet.errors import UserError
 from mixdet.evaluation.numbers import IOU_TYPES, format_number
 from mixdet.report.page import comparison_tables, unique_names, write_comparison, write_report
 from mixdet.report.run import read_training_run
+from mixdet.text import Console, Table, print
 
 
 def main() -> None:
@@ -30,7 +27,7 @@ def main() -> None:
         table = Table(f'best validation, {IOU_TYPES[iou_type]}', *unique_names(runs))
         for title, values in stats:
             table.add_row(title, *(format_number(value, 4) for value in values))
-        Console(width=None if sys.stdout.isatty() else 160).print(table)
+        Console(160).print(table)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     print(f'Comparison: {write_comparison(runs, args.out)}')
 

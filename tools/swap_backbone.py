@@ -9,6 +9,7 @@ from mixdet.cli.hooks import add_hooks
 from mixdet.cli.main import run_tool, user_input
 from mixdet.errors import UserError
 from mixdet.swap import load_config_leniently, named_backbone, swap_backbone, write_config
+from mixdet.text import print
 
 
 def main() -> None:

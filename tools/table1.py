@@ -1,13 +1,10 @@
 """The paper's Table 1 from our configs: python tools/table1.py [--train --data-root data/coco]."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from rich.console import Console
-from rich.table import Table
 
 from mixdet.cli.main import run_tool, user_input
 from mixdet.errors import UserError
@@ -24,6 +21,7 @@ from mixdet.reproduction.table1 import (
     table1_csv,
     table_cells,
 )
+from mixdet.text import Console, Table, print
 
 TOOLS = Path(__file__).resolve().parent
 CONFIGS = TOOLS.parent / 'configs'
@@ -88,7 +86,7 @@ def _show(rows: list[Table1Row]) -> None:
     table = Table(*heads)
     for line in cells:
         table.add_row(*line)
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    Console(160).print(table)
 
 
 def _write(rows: list[Table1Row], folder: Path) -> None:

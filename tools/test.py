@@ -12,6 +12,7 @@ from mixdet.engine.checkpoint import check_fits, read_checkpoint
 from mixdet.errors import UserError
 from mixdet.evaluation.results import write_result
 from mixdet.evaluation.tta import mirror_in_test
+from mixdet.text import print
 
 
 def main() -> None:
@@ -20,7 +21,11 @@ def main() -> None:
     parser.add_argument('checkpoint', help='checkpoint, or a file exported by tools/export.py')
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to this pickle file')
     parser.add_argument('--show', action='store_true', help='show the predictions in a window')
-    parser.add_argument('--show-dir', metavar='DIR', help='write pictures of the predictions under work_dir/*/DIR')
+    parser.add_argument(
+        '--show-dir',
+        metavar='DIR',
+        help='write pictures of the predictions to DIR; a relative one lies in the folder of the run, work_dir/<time>',
+    )
     parser.add_argument('--wait-time', type=float, default=2, help='seconds between windows of --show')
     parser.add_argument(
         '--tta', action='store_true', help='merge each image with its mirror image (test-time augmentation)'
@@ -44,9 +49,8 @@ def main() -> None:
         checkpoint = read_checkpoint(args.checkpoint) if '://' not in args.checkpoint else None
     cfg.resume = False
     if args.show or args.show_dir:
-        cfg.default_hooks.visualization = dict(
-            type='DetVisualizationHook', draw=True, show=args.show, wait_time=args.wait_time, test_out_dir=args.show_dir
-        )
+        picture_hook = dict(type='mixdet.PictureHook', out_dir=args.show_dir, show=args.show, wait_time=args.wait_time)
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), picture_hook]
     if args.out:
         metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
         cfg.test_evaluator = [*metrics, dict(type='DumpDetResults', out_file_path=args.out)]

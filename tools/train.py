@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 import torch
+from mmengine.config import Config
 
 from mixdet.cli.arguments import add_common_arguments, config_from_arguments
 from mixdet.cli.main import run_tool
@@ -14,6 +15,7 @@ from mixdet.engine.checkpoint import check_related, read_checkpoint
 from mixdet.engine.expectations import warn_of_differences
 from mixdet.engine.validation import without_validation
 from mixdet.errors import UserError
+from mixdet.text import print
 from mixdet.weights.hook import FoldedBatchNormHook
 
 
@@ -42,6 +44,21 @@ def main() -> None:
     if args.unsafe_load:
         trust_files()
     cfg = config_from_arguments(args)
+    apply_arguments(args, cfg)
+    local = cfg.get('load_from') and '://' not in cfg.load_from
+    checkpoint = read_checkpoint(cfg.load_from) if local else None
+
+    runner = build_runner(cfg, args, ('train', 'val'))
+    if checkpoint is not None and not args.resume:  # one that is resumed must fit exactly, which its hook checks
+        check_related(checkpoint, runner.model, cfg.load_from, 'load_from')
+        warn_of_differences(checkpoint, runner.model, cfg.load_from)
+    if not any(isinstance(hook, FoldedBatchNormHook) for hook in runner.hooks):
+        runner.register_hook(FoldedBatchNormHook(num_images=0))
+    runner.train()
+
+
+def apply_arguments(args: argparse.Namespace, cfg: Config) -> None:
+    """Change the config as the arguments say."""
     if args.no_validate:
         without_validation(cfg)
     if args.amp:
@@ -64,16 +81,6 @@ def main() -> None:
     elif args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
-    local = cfg.get('load_from') and '://' not in cfg.load_from
-    checkpoint = read_checkpoint(cfg.load_from) if local else None
-
-    runner = build_runner(cfg, args, ('train', 'val'))
-    if checkpoint is not None and not args.resume:  # one that is resumed must fit exactly, which its hook checks
-        check_related(checkpoint, runner.model, cfg.load_from, 'load_from')
-        warn_of_differences(checkpoint, runner.model, cfg.load_from)
-    if not any(isinstance(hook, FoldedBatchNormHook) for hook in runner.hooks):
-        runner.register_hook(FoldedBatchNormHook(num_images=0))
-    runner.train()
 
 
 if __name__ == '__main__':

@@ -1,12 +1,14 @@
 """The arguments that train.py and test.py have in common, as MMDetection's, and the config they describe."""
 
 import argparse
+import math
 import os
 from pathlib import Path
 
 from mmengine.config import Config
 
 from mixdet.cli.options import OptionAction, config_with_options
+from mixdet.errors import UserError
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +30,17 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     # torchrun sets LOCAL_RANK; older launchers pass an argument
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def fraction(text: str) -> float:
+    """The type of an argument from 0 to 1, such as a score. Raises UserError for anything else."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise UserError(f'{text!r} is no score: give a number from 0 to 1, such as 0.3')
+    return value
 
 
 def config_from_arguments(args: argparse.Namespace) -> Config:

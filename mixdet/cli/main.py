@@ -1,6 +1,7 @@
 """Running a tool: bad input ends it with one line and an exit status."""
 
 import contextlib
+import io
 import os
 import sys
 import warnings
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from mixdet.compat.distributed import leave
 from mixdet.engine.allocator import keep_freed_memory
 from mixdet.errors import UserError
+from mixdet.text import print
 
 TRACEBACK = 'MIXDET_TRACEBACK'
 # warnings from upstream's code about what a user cannot change
@@ -22,6 +24,9 @@ def run_tool(main: Callable[[], None]) -> None:
     """
     for text in UPSTREAM_WARNINGS:
         warnings.filterwarnings('ignore', message=f'.*{text}')
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what others write may have characters that a locale lacks
+            stream.reconfigure(errors='backslashreplace')
     keep_freed_memory()
     status = 0
     try:

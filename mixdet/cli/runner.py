@@ -22,6 +22,7 @@ from mixdet.engine.runner import Runner
 from mixdet.engine.schedule import misfits
 from mixdet.engine.validation import check_validation
 from mixdet.errors import UserError
+from mixdet.evaluation.truth import check_ground_truth
 
 EMPTY = '{}_dataloader.dataset is empty: no image has a box of its classes that filter_cfg accepts'
 
@@ -41,6 +42,7 @@ def build_runner(cfg: Config, args: argparse.Namespace, parts: tuple[str, ...]) 
         _check_roots(cfg, parts)
         check_validation(cfg, parts)
         check_datasets(cfg, parts, decode=getattr(args, 'check_images', False))
+        check_ground_truth(cfg, parts)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     prepare_launch(cfg, args.launcher)
     with user_input(args.config):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Union
 
 import cv2
+import mmcv
 import numpy as np
 from mmdet.datasets import CocoDataset
 
@@ -84,7 +85,7 @@ def _draw_split(folder: Path, count: int, seed: tuple[int, int]) -> dict:
     for image_id in range(1, count + 1):
         image, objects = draw_image(np.random.default_rng((*seed, image_id)))
         name = f'{image_id:06d}.jpg'
-        cv2.imwrite(str(folder / name), image)
+        mmcv.imwrite(image, str(folder / name))
         images.append(dict(id=image_id, file_name=name, height=HEIGHT, width=WIDTH))
         for label, mask in objects:
             annotations.append(

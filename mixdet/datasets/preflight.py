@@ -29,6 +29,7 @@ from mixdet.datasets.issues import (
 from mixdet.datasets.reading import read_coco
 from mixdet.errors import UserError
 from mixdet.registry import HOOKS
+from mixdet.text import print
 
 
 @HOOKS.register_module()

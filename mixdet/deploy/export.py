@@ -19,6 +19,7 @@ from mixdet.datasets.wrappers import unwrap_dataset
 from mixdet.deploy.exportable import NMS_ONNX, NMS_STEPS, ExportableSSDLite, nms_mask_in_onnx, nms_mask_operator
 from mixdet.deploy.fusing import fuse
 from mixdet.deploy.inference import Detector, inference_transforms
+from mixdet.engine.atomic import new_file
 from mixdet.errors import UserError
 from mixdet.version import __version__
 
@@ -120,7 +121,7 @@ def export(
     dynamic_batch: bool = False,
     half: bool = False,
 ) -> None:
-    """Write ``detector`` to ``path``.
+    """Write ``detector`` to ``path``, which is there once it is whole.
 
     Args:
         detector: a trained detector with ``mixdet.SSDLiteHead``, made with ``fuse=False``.
@@ -142,15 +143,15 @@ def export(
     example = torch.zeros(2 if dynamic_batch else 1, 3, *metadata.input_size)
     # PyTorch 2.1 has no Dim, and TorchScript needs none
     batch = ({0: torch.export.Dim('batch', min=1)},) if dynamic_batch and file_format in MINIMUM_TORCH else None
-    with torch.no_grad(), quiet():
+    with new_file(path) as part, torch.no_grad(), quiet():
         if file_format == 'torchscript':
             program = torch.jit.trace(network, example, check_trace=False)
-            torch.jit.save(program, str(path), _extra_files={METADATA: json.dumps(metadata._asdict())})
+            torch.jit.save(program, str(part), _extra_files={METADATA: json.dumps(metadata._asdict())})
         elif file_format == 'torch-export':
             program = torch.export.export(network, (example,), dynamic_shapes=batch, strict=False)
-            torch.export.save(program, path, extra_files={METADATA: json.dumps(metadata._asdict())})
+            torch.export.save(program, part, extra_files={METADATA: json.dumps(metadata._asdict())})
         else:
-            _export_onnx(network, example, batch, metadata, path)
+            _export_onnx(network, example, batch, metadata, part)
 
 
 def _export_onnx(network: nn.Module, example: Tensor, batch: Optional[tuple], metadata: Metadata, path: Path) -> None:

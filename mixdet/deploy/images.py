@@ -1,9 +1,9 @@
-"""Reading a user's images and videos."""
+"""Finding a user's images and videos, and reading images."""
 
 import glob
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Union
+from typing import Optional, Union
 
 import cv2
 import numpy as np
@@ -50,17 +50,19 @@ def _why(path: Path) -> str:
     )
 
 
-def find_inputs(patterns: Iterable[str]) -> list[Path]:
+def find_inputs(patterns: Iterable[str], leave_out: Optional[Path] = None) -> list[Path]:
     """The image and video files that ``patterns`` name: files, folders with their subfolders, and globs; each once.
 
-    In folders the suffix decides; a file that is named, or matched by a glob, may have any. Raises UserError for a
-    pattern without files.
+    In folders the suffix decides; a file that is named, or matched by a glob, may have any. Of folders, files below
+    ``leave_out`` are left out, where results may lie. Raises UserError for a pattern without files.
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
         path = Path(pattern)
         if path.is_dir():
             files = [file for file in sorted(path.rglob('*')) if file.suffix.lower() in (*IMAGES, *VIDEOS)]
+            if leave_out is not None and leave_out.resolve().is_relative_to(path.resolve()):
+                files = [file for file in files if not file.resolve().is_relative_to(leave_out.resolve())]
         elif path.exists():
             files = [path]
         else:
@@ -74,27 +76,3 @@ def find_inputs(patterns: Iterable[str]) -> list[Path]:
 def is_video(path: Path) -> bool:
     """Whether a file is a video, by its suffix."""
     return path.suffix.lower() in VIDEOS
-
-
-def read_frames(path: Path) -> Iterator[np.ndarray]:
-    """The frames of a video, (H, W, 3) uint8 BGR. Raises UserError if it cannot be opened or has no frames."""
-    capture, count = cv2.VideoCapture(str(path)), 0
-    try:
-        while True:
-            whole, frame = capture.read()
-            if not whole:
-                break
-            count += 1
-            yield frame
-    finally:
-        capture.release()
-    if not count:
-        raise UserError(f'{path} cannot be decoded as a video')
-
-
-def frame_rate(path: Path) -> float:
-    """Frames per second of a video; 25 if the file does not say."""
-    capture = cv2.VideoCapture(str(path))
-    rate = capture.get(cv2.CAP_PROP_FPS)
-    capture.release()
-    return rate if rate > 0 else 25.0

@@ -1,5 +1,6 @@
 """A trained detector as a function on images."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional, Union
@@ -20,7 +21,7 @@ from mixdet.deploy.fusing import optimize_for_inference
 from mixdet.deploy.images import read_image
 from mixdet.engine.checkpoint import check_fits, read_checkpoint
 from mixdet.engine.config import load_config
-from mixdet.errors import UserError, first_line
+from mixdet.errors import UserError, check_fraction, first_line
 from mixdet.registry import DATASETS, MODELS
 
 Image = Union[str, Path, np.ndarray, PIL.Image.Image]
@@ -56,6 +57,7 @@ class Detector:
         fuse: on a CPU, predict with a fused copy of the network in channels_last, as ``tools/test.py`` does: faster,
             and the same up to rounding. False leaves ``model`` as it was trained, which an export
             starts from.
+        agnostic_nms: of overlapping boxes keep the best, whatever their classes.
 
     Attributes:
         model: the network, in evaluation mode.
@@ -63,7 +65,8 @@ class Detector:
         classes: the names of its classes.
 
     Raises:
-        UserError: if the config or the checkpoint cannot be read, or do not belong together.
+        UserError: if the config or the checkpoint cannot be read or do not belong together, ``score_thr`` is not from
+            0 to 1, or there is no NMS.
     """
 
     def __init__(
@@ -73,11 +76,19 @@ class Detector:
         device: str = 'cpu',
         score_thr: float = 0.3,
         fuse: bool = True,
+        agnostic_nms: bool = False,
     ) -> None:
+        try:
+            self.score_thr = check_fraction('score_thr', score_thr)
+        except ValueError as error:
+            raise UserError(str(error)) from error
         self.cfg = config if isinstance(config, Config) else load_config(str(config))
         init_default_scope(self.cfg.get('default_scope', 'mmdet'))
+        model_cfg = copy.deepcopy(self.cfg.model)
+        if agnostic_nms and not _make_nms_agnostic(model_cfg):
+            raise UserError('the model has no NMS that could be class-agnostic')
         weights = read_checkpoint(checkpoint)
-        model = MODELS.build(self.cfg.model)
+        model = MODELS.build(model_cfg)
         check_fits(weights, model, checkpoint)
         model.load_state_dict(
             {key.removeprefix('module.'): value for key, value in weights.get('state_dict', weights).items()},
@@ -90,7 +101,6 @@ class Detector:
         self.model: BaseModel = optimize_for_inference(model) if fuse else model
         self.classes = class_names(self.cfg, weights)
         self.model.dataset_meta = dict(classes=self.classes)
-        self.score_thr = score_thr
         self._pipeline = Compose(inference_transforms(self.cfg))
 
     def __repr__(self) -> str:
@@ -163,6 +173,17 @@ def class_names(cfg: Config, checkpoint: Optional[dict] = None) -> tuple[str, ..
     if not names:
         raise UserError('neither the checkpoint nor test_dataloader.dataset.metainfo contains the class names')
     return tuple(names)
+
+
+def _make_nms_agnostic(node: dict, inside: bool = False) -> bool:
+    """Make every NMS in the ``test_cfg`` of a model's config class-agnostic; whether there is one."""
+    found = False
+    for name, value in node.items():
+        if inside and name == 'nms' and isinstance(value, dict):
+            value['class_agnostic'] = found = True
+        elif isinstance(value, dict) and name != 'rpn':  # whose proposals have no classes
+            found = _make_nms_agnostic(value, inside or name == 'test_cfg') or found
+    return found
 
 
 def inference_transforms(cfg: Config) -> list[dict]:

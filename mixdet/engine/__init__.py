@@ -9,6 +9,7 @@ from mixdet.engine.console import ConsoleHook
 from mixdet.engine.hooks import ChannelsLastHook, MixConvImplHook, PredictionGridHook
 from mixdet.engine.interrupt import InterruptHook
 from mixdet.engine.nonfinite import NonFiniteHook
+from mixdet.engine.picture_hook import PictureHook
 from mixdet.engine.runner import Runner
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     'InterruptHook',
     'MixConvImplHook',
     'NonFiniteHook',
+    'PictureHook',
     'PredictionGridHook',
     'Runner',
 ]

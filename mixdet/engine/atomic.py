@@ -2,8 +2,11 @@
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from mixdet.errors import UserError
 
 PARTIAL = '.partial'  # suffix of a file that is being written
 
@@ -25,6 +28,33 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yields a path of the same name in a temporary folder beside ``path`` to write to; then moves the file to it.
+
+    For writers that look at the name, or write several times. An error leaves nothing.
+
+    Raises:
+        UserError: if ``path`` exists by then, or its folder cannot be written to.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(prefix='.', suffix=PARTIAL, dir=path.parent)
+    except OSError as error:
+        raise UserError(f'{path.parent}: {error.strerror or error}') from error
+    with folder:
+        partial = Path(folder.name, path.name)
+        yield partial
+        with partial.open('rb+') as file:
+            os.fsync(file.fileno())
+        try:
+            os.link(partial, path)
+        except FileExistsError as error:
+            raise UserError(f'{path} exists already; choose another name or remove it') from error
+        except OSError:  # a file system without links
+            os.replace(partial, path)
+    _sync_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -8,12 +8,11 @@ from typing import Any, Optional
 import torch
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from rich.console import Console
-from rich.table import Table
 
 from mixdet.engine.resume import is_finished
 from mixdet.evaluation.numbers import IOU_TYPES, STAT_TITLES, CocoNumbers, ap_title, format_number
 from mixdet.registry import HOOKS
+from mixdet.text import Console, Table, print
 
 if sys.platform != 'win32':
     import resource
@@ -89,7 +88,7 @@ class ConsoleHook(Hook):
 
 def print_metrics(metrics: dict[str, float]) -> None:
     """Print the twelve COCO numbers and AP per class, of boxes and of masks, and then any other metrics."""
-    console = Console(width=None if sys.stdout.isatty() else 100)
+    console = Console(100)
     numbers = CocoNumbers.from_metrics(metrics)
     for iou_type, of_type in numbers.by_type.items():
         rows = [(STAT_TITLES[name], value) for name, value in of_type.stats.items()]
@@ -106,7 +105,7 @@ def _two_columns(title: str, header: str, rows: Sequence[tuple[str, float]]) -> 
     """A table of names and numbers, folded to two pairs of columns where it is long."""
     folds = 2 if len(rows) > 6 else 1
     height = -(-len(rows) // folds)
-    table = Table(title=title, title_justify='left')
+    table = Table(title=title)
     for _ in range(folds):
         table.add_column(header)
         table.add_column('value', justify='right')

@@ -10,9 +10,12 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mixdet.engine.drawing import literal_names
+from mixdet.errors import check_fraction
 from mixdet.layers import set_mixconv_impl
 from mixdet.layers.implementations import check_impl
 from mixdet.registry import HOOKS
+from mixdet.text import print
 
 
 @HOOKS.register_module()
@@ -52,12 +55,15 @@ class PredictionGridHook(Hook):
         num_images: how many images of the set to draw, from the first.
         columns: images per row.
         score_thr: lowest score of a box that is drawn.
+
+    Raises:
+        ValueError: if ``score_thr`` is not from 0 to 1.
     """
 
     def __init__(self, num_images: int = 8, columns: int = 2, score_thr: float = 0.4) -> None:
         self.num_images = num_images
         self.columns = columns
-        self.score_thr = score_thr
+        self.score_thr = check_fraction('score_thr', score_thr)
         self._samples: list = []
 
     def before_val_epoch(self, runner: Runner) -> None:
@@ -87,10 +93,11 @@ class PredictionGridHook(Hook):
         tiles = []
         for sample in self._samples:
             image = mmcv.imread(sample.img_path, channel_order='rgb')
-            runner.visualizer.add_datasample(
-                'prediction', image, sample, draw_gt=True, draw_pred=True, pred_score_thr=self.score_thr, show=False
-            )
-            tiles.append(np.pad(runner.visualizer.get_image(), ((4, 4), (4, 4), (0, 0)), constant_values=255))
+            with literal_names(runner.visualizer) as visualizer:
+                visualizer.add_datasample(
+                    'prediction', image, sample, draw_gt=True, draw_pred=True, pred_score_thr=self.score_thr, show=False
+                )
+                tiles.append(np.pad(visualizer.get_image(), ((4, 4), (4, 4), (0, 0)), constant_values=255))
         height, width = (max(tile.shape[axis] for tile in tiles) for axis in (0, 1))
         rows = -(-len(tiles) // self.columns)
         grid = np.full((rows * height, self.columns * width, 3), 255, np.uint8)

@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 
 from mixdet.engine.checkpoint_hook import CheckpointHook
 from mixdet.registry import HOOKS
+from mixdet.text import print
 
 STATUS: dict[int, int] = {signal.SIGINT: 0, signal.SIGTERM: 128 + signal.SIGTERM}  # exit status by signal
 

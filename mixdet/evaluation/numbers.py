@@ -1,7 +1,7 @@
 """COCO's numbers and the metric names they go by: the one place that reads and writes those names."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Optional
@@ -30,8 +30,8 @@ STAT_KEY = re.compile(rf'(|.*/)({"|".join(IOU_TYPES)})_({"|".join(STATS)})', re.
 
 @dataclass(frozen=True)
 class IouTypeNumbers:
-    """What one IoU type gave: the twelve ``stats`` by MMDetection's names, as far as they are known, and AP
-    ``per_class``. A value is -1 or NaN where there is no such ground truth; both are empty if it was not evaluated.
+    """What one IoU type gave: the ``stats`` by MMDetection's names, as far as they are known, and AP ``per_class``.
+    A value is -1 or NaN where there is no such ground truth; both are empty if it was not evaluated.
     """
 
     stats: dict[str, float] = field(default_factory=dict)
@@ -92,6 +92,12 @@ class CocoNumbers:
             metrics.update({f'{prefix}{iou_type}_{name}': value for name, value in numbers.stats.items()})
             metrics.update({f'{prefix}{mark}{name}{CLASS_SUFFIX}': value for name, value in numbers.per_class.items()})
         return {**metrics, **self.other}
+
+
+def stat_names(max_dets: Sequence[int]) -> tuple[str, ...]:
+    """The names of COCO's numbers for these limits on the detections per image; ``STATS`` for 1, 10 and 100."""
+    ap = (name for name in STATS if name.startswith('mAP'))
+    return (*ap, *(f'AR@{limit}' for limit in max_dets), *(f'AR_{size}@{max_dets[-1]}' for size in 'sml'))
 
 
 def ap_title(iou_type: str, evaluated: Collection[str]) -> str:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from mixdet.evaluation.details import Details
 from mixdet.report.figures import confusion_figure, iou_figure, precision_recall_figure, save_png
 from mixdet.report.pictures import save_pictures
+from mixdet.text import csv_cell
 
 DETAILS_FILE = 'details.json'
 WORST, BEST = 8, 4  # pictures
@@ -41,7 +42,7 @@ def write_details(details: Details, folder: Union[str, Path], samples: int = 0) 
     with (folder / 'per_class.csv').open('w', newline='', encoding='utf-8') as file:
         writer = csv.DictWriter(file, details.classes[0], lineterminator='\n')
         writer.writeheader()
-        writer.writerows(details.classes)
+        writer.writerows({key: csv_cell(value) for key, value in row.items()} for row in details.classes)
     for name, (_, figure) in evaluation_figures(content).items():
         save_png(figure, folder / f'{name}.png')
     return content

@@ -12,6 +12,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mixdet.text import plot_text
+
 INK, GRID, CARD = '#3b4252', '#d9dde5', '#fdfdfe'  # replaced in SVG by the page's own colours
 SERIES = ('#3f7cf4', '#ef6c1a', '#12a178', '#a65bd6', '#d6336c', '#b58900', '#1098ad', '#868e96')
 STYLE = {
@@ -56,7 +58,7 @@ def line_figure(
         for i, (name, curve) in enumerate(curves.items()):
             x, y = _thinned(*curve)
             marker = 'o' if len(x) < 30 else ''
-            axes.plot(x, y, label=name, color=SERIES[i % len(SERIES)], marker=marker, markersize=3.5)
+            axes.plot(x, y, label=plot_text(name), color=SERIES[i % len(SERIES)], marker=marker, markersize=3.5)
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         if log:
@@ -79,7 +81,7 @@ def precision_recall_figure(details: dict) -> Figure:
         figure, axes = _axes()
         for i, (name, curve) in enumerate(known.items()):
             if len(known) <= NAMED:
-                axes.plot(recall, curve, color=SERIES[i], label=name)
+                axes.plot(recall, curve, color=SERIES[i], label=plot_text(name))
             else:
                 axes.plot(recall, curve, color=SERIES[-1], alpha=0.25, linewidth=0.7)
         if len(known) > NAMED:
@@ -110,7 +112,7 @@ def confusion_figure(details: dict) -> Figure:
     matrix = np.array(details['confusion'])
     boxes = np.array([row['boxes'] for row in details['classes']])
     shown = np.sort(np.argsort(-boxes, kind='stable')[:MATRIX])
-    names = [details['classes'][k]['name'] for k in shown]
+    names = [plot_text(details['classes'][k]['name']) for k in shown]
     counts = matrix[np.ix_([*shown, -1], [*shown, -1])]
     totals = matrix.sum(1)[[*shown, -1]]
     blue = LinearSegmentedColormap.from_list('alpha', [(0.25, 0.49, 0.96, 0.0), (0.25, 0.49, 0.96, 0.8)])

@@ -12,6 +12,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mixdet.evaluation.details import Details
 from mixdet.registry import HOOKS
+from mixdet.text import print
 
 RUNNING, FINISHED, STOPPED = 'running', 'finished', 'stopped'  # the status of a training
 

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mixdet.evaluation.details import CONFUSED, FALSE_ALARM, FOUND, MISSED, Box, ImageErrors
+from mixdet.text import printable
 
 # apart in hue and in lightness, so that colour-blind readers can tell them
 COLORS = {FOUND: '#19b98a', CONFUSED: '#f5b400', MISSED: '#ff4d6d', FALSE_ALARM: '#b76bff'}
@@ -69,7 +70,7 @@ def _draw_box(draw: ImageDraw.ImageDraw, box: Box, name: str, scale: float, size
         draw.rectangle((x1, y1, x2, y2), outline=color, width=2)
     if box.state == FOUND and box.score is None and x2 - x1 < 40:
         return  # the names of many small boxes would hide the image
-    text = name if box.score is None else f'{name} {box.score:.2f}'
+    text = printable(name if box.score is None else f'{name} {box.score:.2f}')
     font = _font()
     width, height = font.getlength(text) + 6, 14
     left = max(0, min(x1, size[0] - width))

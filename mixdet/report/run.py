@@ -10,6 +10,7 @@ from mixdet.errors import UserError
 from mixdet.evaluation.numbers import CocoNumbers
 from mixdet.evaluation.results import RESULTS_FOLDER
 from mixdet.report.detail_files import DETAILS_FILE
+from mixdet.text import csv_cell
 
 REPORT_FOLDER = 'report'  # in the work dir: the report's data, figures and pictures
 STATE_FILE = 'run.json'  # in that folder
@@ -114,8 +115,9 @@ def write_results_csv(run: TrainingRun, path: Path) -> None:
     validations = [(step, _csv_columns(numbers)) for step, numbers in run.val]
     metrics = list(dict.fromkeys(key for _, columns in validations for key in columns))
     with path.open('w', newline='', encoding='utf-8') as file:
-        writer = csv.DictWriter(file, ['kind', 'epoch', 'iter', 'lr', *losses, *metrics], lineterminator='\n')
-        writer.writeheader()
+        keys = ['kind', 'epoch', 'iter', 'lr', *losses, *metrics]
+        writer = csv.DictWriter(file, keys, lineterminator='\n')
+        writer.writerow({key: csv_cell(key) for key in keys})
         for record in run.train:
             writer.writerow({'kind': 'train', **{key: record.get(key) for key in ('epoch', 'iter', 'lr', *losses)}})
         for step, columns in validations:

@@ -13,6 +13,7 @@ from mixdet.datasets.reading import read_coco
 from mixdet.engine.config import load_config
 from mixdet.errors import UserError
 from mixdet.evaluation.results import RESULTS_FOLDER
+from mixdet.text import print
 
 
 class DatasetPaths(NamedTuple):

@@ -2,7 +2,7 @@ import argparse
 
 import pytest
 
-from mixdet.cli.arguments import add_common_arguments, config_from_arguments
+from mixdet.cli.arguments import add_common_arguments, config_from_arguments, fraction
 from mixdet.errors import UserError
 
 
@@ -41,3 +41,10 @@ def test_arguments_of_launchers_are_accepted():
         assert parser.parse_args(['tiny.py', word]).local_rank == 3
     args = parser.parse_args(['tiny.py'])
     assert (args.local_rank, args.launcher, args.unsafe_load) == (0, 'none', False)
+
+
+def test_a_score_is_from_0_to_1():
+    assert [fraction(text) for text in ('0', '0.3', '1', '5e-2')] == [0, 0.3, 1, 0.05]
+    for text in ('30', '-0.1', 'nan', 'inf', 'high', ''):
+        with pytest.raises(UserError, match='is no score: give a number from 0 to 1'):
+            fraction(text)

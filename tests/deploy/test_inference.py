@@ -9,6 +9,7 @@ import torch
 from helpers import ROOT, coco_checkpoint, shared_path
 from mmdet.datasets import VOCDataset
 from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 from torch import nn
@@ -16,7 +17,7 @@ from torch import nn
 from mixdet import Detection, Detector
 from mixdet.datasets.demo import CLASSES
 from mixdet.deploy.images import read_image
-from mixdet.deploy.inference import class_names, inference_transforms, to_array
+from mixdet.deploy.inference import _make_nms_agnostic, class_names, inference_transforms, to_array
 from mixdet.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -214,3 +215,29 @@ def test_class_names_of_a_wrapped_data_set():
         cfg = Config(dict(test_dataloader=dict(dataset=dict(type='RepeatDataset', times=1, dataset=inner))))
         names = class_names(cfg)
         assert names == inner.get('metainfo', {}).get('classes', names) and names[0] in ('cat', 'aeroplane')
+
+
+def test_overlapping_boxes_of_all_classes_are_suppressed_on_request(tiny, demo_images):
+    def overlaps(detector):
+        boxes = [torch.tensor([one.box for one in found]).reshape(-1, 4) for found in detector.predict(demo_images)]
+        ious = [bbox_overlaps(of_image, of_image).triu(1).max().item() for of_image in boxes]
+        return max(ious)
+
+    agnostic = Detector(*tiny, score_thr=0.0, agnostic_nms=True)
+    limit = agnostic.cfg.model.test_cfg.nms.iou_threshold
+    assert overlaps(agnostic) <= limit + 1e-4 < 0.7 < overlaps(Detector(*tiny, score_thr=0.0))
+    assert 'class_agnostic' not in agnostic.cfg.model.test_cfg.nms  # the config stays as it is
+
+
+def test_where_nms_is_made_class_agnostic():
+    rcnn = dict(nms=dict(type='nms'), mask=dict(nms=dict(type='soft_nms')))
+    model = dict(roi_head=dict(nms=dict(type='other')), test_cfg=dict(rpn=dict(nms=dict(type='nms')), rcnn=rcnn))
+    assert _make_nms_agnostic(model)
+    assert rcnn['nms']['class_agnostic'] and rcnn['mask']['nms']['class_agnostic']
+    assert 'class_agnostic' not in model['test_cfg']['rpn']['nms'] and model['roi_head']['nms'] == dict(type='other')
+    assert not _make_nms_agnostic(dict(test_cfg=dict(max_per_img=100)))
+
+
+def test_wrong_arguments_are_named(tiny):
+    with pytest.raises(UserError, match='score_thr=30: must be from 0 to 1'):
+        Detector(*tiny, score_thr=30)

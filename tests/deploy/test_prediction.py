@@ -1,5 +1,8 @@
+import contextlib
 import csv
+import io
 import json
+import os
 from types import SimpleNamespace
 
 import cv2
@@ -8,9 +11,10 @@ import pytest
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
+from pycocotools.coco import COCO
 
 from mixdet.deploy.inference import Detection
-from mixdet.deploy.prediction import CSV, JSON, PICTURES, Predictor
+from mixdet.deploy.prediction import CSV, IMAGES, JSON, PICTURES, Predictor, earlier_pictures
 from mixdet.errors import UserError
 
 FOUND = [Detection('disc', 0, 0.875, (4.0, 8.0, 20.0, 16.0)), Detection('star', 3, 0.5, (100.0, 70.0, 140.0, 110.5))]
@@ -108,9 +112,154 @@ def test_frames_of_videos_have_numbers(tmp_path):
     assert whole and frame.shape == (24, 32, 3) and abs(frame[8, 10:20].astype(int) - COLOUR).max() > 50
 
 
-@pytest.mark.parametrize('name', [JSON, CSV])
+@pytest.mark.parametrize('name', [JSON, CSV, IMAGES])
 def test_predictions_are_never_overwritten(tmp_path, name):
     (tmp_path / name).write_text('mine')
-    with pytest.raises(UserError, match=f'{name} exists already; give another --out'):
+    with pytest.raises(UserError, match=f'{name} exists already; give another --out .* with --overwrite'):
         Predictor(FixedDetector(), tmp_path)
     assert (tmp_path / name).read_text() == 'mine'
+
+
+class EmptyDetector(FixedDetector):
+    """Finds nothing in images that are brighter than ``COLOUR``."""
+
+    def predict_samples(self, arrays):
+        samples = super().predict_samples(arrays)
+        for array, sample in zip(arrays, samples):
+            if array.mean() > 100:
+                sample.pred_instances = sample.pred_instances[:0]
+        return samples
+
+    def detections(self, sample):
+        return FOUND[: len(sample.pred_instances)]
+
+
+def read_csv(path):
+    with path.open(newline='', encoding='utf-8') as file:
+        return list(csv.DictReader(file))
+
+
+def test_images_without_a_detection_are_listed(tmp_path):
+    first, last = (write_image(tmp_path / 'in' / name) for name in ('a.jpg', 'c.jpg'))
+    cv2.imwrite(str(tmp_path / 'in/b.png'), np.full((50, 70, 3), 200, np.uint8))
+    paths = [first, tmp_path / 'in/b.png', last]
+    Predictor(EmptyDetector(), tmp_path / 'out').run(paths)
+    images = json.loads((tmp_path / 'out' / IMAGES).read_text())
+    assert [category['name'] for category in images['categories']] == ['disc', 'square', 'triangle', 'star']
+    assert images['categories'][0]['id'] == 1
+    assert [image['detections'] for image in images['images']] == [2, 0, 2]
+    assert images['images'][1] == dict(
+        id=1, file_name=str(paths[1]), width=70, height=50, detections=0, picture='pictures/b.png.jpg'
+    )
+    rows = read_csv(tmp_path / 'out' / CSV)
+    assert [row['file'] for row in rows] == [str(path) for path in (first, first, paths[1], last, last)]
+    assert set(list(rows[2].values())[1:]) == {''}
+    # COCO's tools read the two files together
+    with contextlib.redirect_stdout(io.StringIO()):
+        results = COCO(str(tmp_path / 'out' / IMAGES)).loadRes(str(tmp_path / 'out' / JSON))
+    assert results.getImgIds() == [0, 1, 2] and len(results.getAnnIds()) == 4
+    assert (cv2.imread(str(tmp_path / 'out/pictures/b.png.jpg')) > 190).all()
+
+
+ODD = [b'caf\xe9.jpg', b'=1+1.jpg', b'[b]a.jpg', '文.jpg'.encode(), b'a\x1b[31m.jpg', b'IMG_1.JPG', b'x.png']
+
+
+def test_file_names_of_any_kind(tmp_path):
+    """OpenCV ends the process at a name that is not UTF-8."""
+    source = tmp_path / os.fsdecode(b'd\xe9j\xe0 vu')
+    content = write_image(tmp_path / 'a.jpg').read_bytes()
+    source.mkdir()
+    for name in ODD:
+        (source / os.fsdecode(name)).write_bytes(content)
+    write_video(tmp_path / 'a.avi', 2).rename(source / os.fsdecode(b'\xff.avi'))
+    paths = sorted(source.iterdir())
+    predictor = Predictor(FixedDetector(), tmp_path / 'out')
+    predictor.run(paths)
+    assert predictor.images == len(ODD) + 2 and not predictor.skipped
+    files = {record['file_name'] for record in json.loads((tmp_path / 'out' / JSON).read_text())}
+    assert files == {str(path) for path in paths}  # each can be opened again
+    rows = {row['file'].rpartition('/')[2] for row in read_csv(tmp_path / 'out' / CSV)}
+    assert {'caf\\xe9.jpg', '文.jpg', 'a\\x1b[31m.jpg', '\\xff.avi', '=1+1.jpg'} <= rows
+    pictures = os.listdir(os.fsencode(tmp_path / 'out' / PICTURES))
+    assert sorted(pictures) == sorted([*ODD[:-1], b'x.png.jpg', b'\xff.avi.mp4'])
+
+
+class Stop(FixedDetector):
+    def predict_samples(self, arrays):
+        if len(self.batches) == 2:
+            raise KeyboardInterrupt
+        return super().predict_samples(arrays)
+
+
+def test_what_was_predicted_before_an_interrupt_is_whole(tmp_path):
+    paths = [write_image(tmp_path / f'{name}.jpg') for name in 'abcd']
+    predictor = Predictor(Stop(), tmp_path / 'out')
+    with pytest.raises(KeyboardInterrupt):
+        predictor.run(paths)
+    assert predictor.images == 2 and len(json.loads((tmp_path / 'out' / JSON).read_text())) == 4
+    assert len(read_csv(tmp_path / 'out' / CSV)) == 4 and len(list((tmp_path / 'out' / PICTURES).iterdir())) == 2
+    film = write_video(tmp_path / 'f.mp4', 5)
+    with pytest.raises(KeyboardInterrupt):
+        Predictor(Stop(), tmp_path / 'film').run([film])
+    video = cv2.VideoCapture(str(tmp_path / 'film/pictures/f.mp4'))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 2
+    images = json.loads((tmp_path / 'film' / IMAGES).read_text())['images']
+    assert [image['frame'] for image in images] == [0, 1] and images[0]['picture'] == 'pictures/f.mp4'
+
+
+def test_a_picture_that_cannot_be_written_stops(tmp_path, monkeypatch):
+    paths = [write_image(tmp_path / f'{name}.jpg') for name in 'ab']
+    encode = cv2.imencode
+    monkeypatch.setattr(cv2, 'imencode', lambda *args: (False, None) if predictor.images else encode(*args))
+    predictor = Predictor(FixedDetector(), tmp_path / 'out')
+    with pytest.raises(UserError, match='pictures/b.jpg cannot be written'):
+        predictor.run(paths)
+    assert len(json.loads((tmp_path / 'out' / JSON).read_text())) == 2
+
+
+def test_an_image_too_large_for_the_memory_is_skipped(tmp_path):
+    class Small(FixedDetector):
+        def predict_samples(self, arrays):
+            if arrays[0].shape[1] > 200:
+                raise MemoryError
+            return super().predict_samples(arrays)
+
+    paths = [write_image(tmp_path / 'a.jpg', (300, 200)), write_image(tmp_path / 'b.jpg')]
+    predictor = Predictor(Small(), tmp_path / 'out')
+    predictor.run(paths)
+    assert predictor.images == 1 and predictor.skipped == [f'{paths[0]}: not enough memory for 300x200 px']
+
+
+def test_overwriting_replaces_what_a_run_wrote_and_nothing_else(tmp_path):
+    paths = [write_image(tmp_path / 'in' / name) for name in ('a.jpg', 'b.jpg')]
+    out = tmp_path / 'out'
+    Predictor(FixedDetector(), out).run(paths)
+    write_image(out / PICTURES / 'c.jpg').write_text('mine')
+    Predictor(FixedDetector(), out, overwrite=True).run(
+        [tmp_path / 'in/../in/a.jpg', write_image(tmp_path / 'in/c.jpg')]
+    )
+    assert sorted(path.name for path in (out / PICTURES).iterdir()) == ['a.jpg', 'c.jpg', 'c_2.jpg']
+    assert (out / PICTURES / 'c.jpg').read_text() == 'mine' and len(read_csv(out / CSV)) == 4
+    # a picture that is an input now stays
+    Predictor(FixedDetector(), out, overwrite=True).run([out / PICTURES / 'a.jpg'])
+    assert sorted(path.name for path in (out / PICTURES).iterdir()) == ['a.jpg', 'a_2.jpg', 'c.jpg']
+
+
+def test_a_list_of_pictures_reaches_no_other_file(tmp_path):
+    (tmp_path / 'out/pictures').mkdir(parents=True)
+    (tmp_path / 'out/pictures/link').symlink_to(tmp_path)
+    for name in ('mine.jpg', 'out/mine.jpg', 'out/pictures/ours.jpg'):
+        (tmp_path / name).touch()
+    named = (
+        '../mine.jpg',
+        'mine.jpg',
+        'pictures/../../mine.jpg',
+        'pictures/link/mine.jpg',
+        'pictures/ours.jpg',
+        'pictures',
+    )
+    named = [*named, str(tmp_path / 'mine.jpg')]
+    (tmp_path / 'out' / IMAGES).write_text(json.dumps(dict(images=[dict(picture=name) for name in named])))
+    assert earlier_pictures(tmp_path / 'out') == [tmp_path / 'out/pictures/ours.jpg']
+    (tmp_path / 'out' / IMAGES).write_text('no JSON')
+    assert earlier_pictures(tmp_path / 'out') == []

@@ -2,7 +2,8 @@ import os
 
 import pytest
 
-from mixdet.engine.atomic import atomic_path, write_text
+from mixdet.engine.atomic import atomic_path, new_file, write_text
+from mixdet.errors import UserError
 
 
 def test_the_old_content_stays_until_the_new_is_whole(tmp_path):
@@ -53,3 +54,32 @@ def test_no_descriptor_is_left_open(tmp_path, monkeypatch):
     monkeypatch.setattr('os.fsync', lambda descriptor: (_ for _ in ()).throw(OSError) if opened else None)
     write_text(tmp_path / 'a', 'x')
     assert len(opened) == 1 and closed == opened
+
+
+@pytest.mark.parametrize('links', [True, False])
+def test_a_new_file_is_there_when_it_is_whole(tmp_path, monkeypatch, links):
+    def no_links(*paths):
+        raise PermissionError(1, 'Operation not permitted')
+
+    if not links:
+        monkeypatch.setattr('os.link', no_links)
+    path = tmp_path / 'a.onnx'
+    with pytest.raises(ZeroDivisionError), new_file(path) as part:
+        assert part.name == 'a.onnx' and part.parent.parent == tmp_path
+        part.write_text('float')
+        1 / 0  # noqa: B018
+    assert not list(tmp_path.iterdir())
+    with new_file(path) as part:
+        part.write_text('whole')
+        assert not path.exists()
+    assert path.read_text() == 'whole' and [file.name for file in tmp_path.iterdir()] == ['a.onnx']
+
+
+def test_a_new_file_replaces_none(tmp_path):
+    path = tmp_path / 'a.onnx'
+    with pytest.raises(UserError, match='a.onnx exists already'), new_file(path) as part:
+        part.write_text('ours')
+        path.write_text('mine')
+    assert path.read_text() == 'mine' and [file.name for file in tmp_path.iterdir()] == ['a.onnx']
+    with pytest.raises(UserError, match='gone: No such file'), new_file(tmp_path / 'gone/a.onnx'):
+        pass

@@ -151,3 +151,10 @@ def test_other_metrics_are_listed(capsys):
     text = capsys.readouterr().out
     assert text.count('COCO') == 1
     assert text.index('COCO box evaluation') < text.index('Other metrics') < text.index('voc/mAP')
+
+
+def test_names_of_classes_are_printed_as_they_are(capsys):
+    names = ('screw [small]', 'screw [large]', '[/x]', ':cat:', 'e\x1b[31m', r'$\frac$')
+    print_metrics({'coco/bbox_mAP': 0.5, **{f'coco/{name}_precision': 0.25 for name in names}})
+    text = capsys.readouterr().out
+    assert all(name.replace('\x1b', '\\x1b') in text for name in names) and '\x1b' not in text

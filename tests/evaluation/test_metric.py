@@ -290,9 +290,10 @@ def test_proposals_are_mmdetections(metric, tmp_path):
     for metric_class in (CocoMetric, MMDetCocoMetric):
         metric = metric_class(ann_file=str(tmp_path / 'a.json'), metric='proposal')
         metric.dataset_meta = dict(classes=('cat', 'dog', 'bird'))
-        metric.process({}, [sample(1, [[10, 10, 60, 60]], [0.9], [0])])
-        results.append(metric.evaluate(1))
+        metric.process({}, [sample(1, [[10, 10, 60, 60]], [0.9], [0]), sample(2, [], [], [])])
+        results.append(metric.evaluate(2))
     assert results[0] == results[1] and len(results[0]) == 6
+    assert results[0]['coco/AR@100'] == 0.5
 
 
 def test_details_of_the_last_evaluation_are_kept(metric):
@@ -308,3 +309,109 @@ def test_details_of_the_last_evaluation_are_kept(metric):
 def test_an_unknown_backend_is_named():
     with pytest.raises(ValueError, match="backend='fast': must be one of"):
         CocoMetric(backend='fast')
+
+
+def test_settings_are_honoured(metric, tmp_path):
+    """Cat found exactly, dog with IoU 0.8 after a false alarm: precision 1/2 up to .80."""
+
+    def evaluate(**settings):
+        metric = CocoMetric(ann_file=str(tmp_path / 'a.json'), **settings)
+        metric.dataset_meta = dict(classes=('cat', 'dog', 'bird'))
+        metric.process({}, [
+            sample(1, [[10.0, 10, 60, 60]], [0.9], [0]),
+            sample(2, [[50.0, 50, 90, 90], [0, 0, 20, 16]], [0.8, 0.6], [1, 1]),
+        ])  # fmt: skip
+        return metric.evaluate(2), metric.details
+
+    result, details = evaluate(iou_thrs=0.9)
+    assert result['coco/bbox_mAP'] == pytest.approx(0.5) and result['coco/bbox_mAP_50'] == -1
+    assert details.classes[1]['AP'] == pytest.approx(0.35)  # over COCO's own thresholds
+    assert evaluate(iou_thrs=[0.5, 0.9])[0]['coco/dog_precision'] == pytest.approx(0.25)
+    result, details = evaluate(proposal_nums=(300, 1))
+    assert result['coco/bbox_AR@1'] == pytest.approx(0.5) and result['coco/bbox_AR@300'] == pytest.approx(0.85)
+    assert 'coco/bbox_AR@100' not in result and result['coco/bbox_mAP'] == pytest.approx(0.675)
+    assert len(details.images) == 2
+    assert set(evaluate(metric_items=['mAP', 'AR@100'], classwise=False)[0]) == {'coco/bbox_mAP', 'coco/bbox_AR@100'}
+    assert len(evaluate(classwise=False)[0]) == len(STATS)
+    both = evaluate(metric=('bbox', 'proposal'))[0]
+    assert both['coco/bbox_mAP'] == pytest.approx(0.675) and both['coco/AR@1000'] == pytest.approx(0.85)
+    assert evaluate(metric='proposal_fast', iou_thrs=[0.5])[0]['coco/AR@100'] == 1
+    assert list(evaluate(metric='proposal', metric_items=['AR@300'])[0]) == ['coco/AR@300']
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        (dict(metric_items=['AR@300']), 'there is no .AR@300. among mAP, .*; proposal_nums sets'),
+        (dict(metric_items=['map']), 'there is no .map.'),
+        (dict(proposal_nums=()), 'proposal_nums=.*: must be whole numbers above 0'),
+        (dict(proposal_nums=(0, 10)), 'must be whole numbers above 0'),
+        (dict(proposal_nums=100), 'must be whole numbers above 0'),
+        (dict(metric='proposal', proposal_nums=[100]), "the metric 'proposal' takes three"),
+        (dict(iou_thrs=50), 'iou_thrs=50: must be above 0 and at most 1'),
+        (dict(iou_thrs=[0, 0.5]), 'must be above 0 and at most 1'),
+        (dict(iou_thrs=[]), 'must be above 0 and at most 1'),
+        (dict(score_thr=30), 'score_thr=30: must be from 0 to 1'),
+        (dict(format_only=True), 'format_only=True needs an outfile_prefix'),
+    ],
+)
+def test_settings_that_cannot_be_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        CocoMetric(**settings)
+
+
+def test_proposals_of_annotations_counted_from_zero(metric, tmp_path):
+    content = json.loads((tmp_path / 'a.json').read_text())
+    for number, annotation in enumerate(content['annotations']):
+        annotation['id'] = number
+    (tmp_path / 'zero.json').write_text(json.dumps(content))
+    for name in ('proposal', 'proposal_fast'):
+        metric = CocoMetric(ann_file=str(tmp_path / 'zero.json'), metric=name)
+        metric.dataset_meta = dict(classes=('cat', 'dog', 'bird'))
+        metric.process({}, [
+            sample(2, [[0, 0, 20, 20]], [0.9], [1]), sample(1, [[10, 10, 60, 60]], [0.9], [0]),
+        ])  # fmt: skip
+        assert metric.evaluate(2)['coco/AR@100'] == 1
+
+
+def test_detections_are_only_written(tmp_path):
+    metric = CocoMetric(format_only=True, outfile_prefix=str(tmp_path / 'new/out'))  # no ground truth anywhere
+    metric.dataset_meta = dict(classes=('cat', 'dog'))
+    metric.process({}, [sample('a', [[10, 10, 60, 60]], [0.9], [1])])
+    assert metric.evaluate(1) == {}
+    (row,) = json.loads((tmp_path / 'new/out.bbox.json').read_text())
+    assert (row['image_id'], row['category_id'], row['bbox']) == ('a', 1, [10, 10, 50, 50])
+
+
+def test_images_that_were_not_seen_are_not_missed(metric):
+    metric.process({}, [sample(1, [[10.0, 10, 60, 60]], [0.9], [0])])  # as with dataset.indices=1
+    result = metric.evaluate(1)
+    assert result['coco/bbox_mAP'] == result['coco/cat_precision'] == 1 and result['coco/dog_precision'] == -1
+
+
+def test_ground_truth_of_other_data_is_named(metric, tmp_path):
+    metric.process({}, [sample(3, [], [], [])])
+    with pytest.raises(UserError, match='a.json has no image with the id 3'):
+        metric.evaluate(1)
+    metric.results.clear()
+    metric.dataset_meta = dict(classes=('cat', 'wolf'))
+    metric.process({}, [sample(1, [], [], [])])
+    with pytest.raises(UserError, match="a.json has no category 'wolf', .*; it has cat, dog, bird"):
+        metric.evaluate(1)
+
+
+def test_no_ground_truth_at_all_is_named():
+    with pytest.raises(UserError, match='no ann_file, and the data set passes on no ground truth'):
+        CocoMetric().process({}, [sample(1, [], [], [])])
+
+
+def test_data_sets_that_count_their_images_alike():
+    """Two data sets in a ConcatDataset, each with an image 0, evaluated on the ground truth that they pass on."""
+    metric = CocoMetric()
+    metric.dataset_meta = dict(classes=('cat', 'dog'))
+    for path, label in (('a/0.jpg', 0), ('b/0.jpg', 1)):
+        truth = dict(bbox=[10, 10, 60, 60], bbox_label=label, ignore_flag=0)
+        found = sample(0, [[10, 10, 60, 60]], [0.9], [label])
+        metric.process({}, [{**found, 'img_path': path, 'instances': [truth]}])
+    result = metric.evaluate(2)
+    assert result['coco/bbox_mAP'] == result['coco/cat_precision'] == result['coco/dog_precision'] == 1

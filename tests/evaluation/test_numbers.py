@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools.cocoeval import COCOeval
 
-from mixdet.evaluation.numbers import STAT_TITLES, STATS, CocoNumbers, IouTypeNumbers, ap_title, format_number
+from mixdet.evaluation.numbers import (
+    STAT_TITLES,
+    STATS,
+    CocoNumbers,
+    IouTypeNumbers,
+    ap_title,
+    format_number,
+    stat_names,
+)
 
 BOXES = IouTypeNumbers(dict(zip(STATS, range(12))), {'cat': 0.5, 'cell phone': -1.0})
 MASKS = IouTypeNumbers(dict(zip(STATS, range(12, 24))), {'cat': 0.25, 'cell phone': -1.0})
@@ -112,3 +120,8 @@ def test_numbers_for_readers():
     assert [format_number(value) for value in (0.12345, 0)] == ['0.123', '0.000']
     assert {format_number(value) for value in (-1.0, None, float('nan'))} == {'-'}
     assert format_number(0.25, 4) == '0.2500'
+
+
+def test_names_for_other_limits():
+    assert stat_names((1, 10, 100)) == STATS
+    assert stat_names((5, 300))[5:] == ('mAP_l', 'AR@5', 'AR@300', 'AR_s@300', 'AR_m@300', 'AR_l@300')

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -37,21 +38,29 @@ def test_odd_images_and_a_video(tiny, tmp_path):
     count = sum(readable.values()) + 3
     assert f'{count} images, {len(skipped)} files skipped' in done.stdout
     pictures = {path.name for path in (tmp_path / 'predictions/pictures').iterdir()}
-    expected = {name if name.endswith('.jpg') else f'{name}.jpg' for name, ok in readable.items() if ok}
+    expected = {
+        name if name.lower().endswith(('.jpg', '.jpeg')) else f'{name}.jpg' for name, ok in readable.items() if ok
+    }
     assert pictures == {*expected, 'a.avi.mp4'}
     large = cv2.imread(str(tmp_path / 'predictions/pictures/large.jpg'))
     assert large.shape == (300, 9000, 3)
 
     records = json.loads((tmp_path / 'predictions/predictions.json').read_text())
-    rows = list(csv.DictReader((tmp_path / 'predictions/predictions.csv').read_text().splitlines()))
+    lines = (tmp_path / 'predictions/predictions.csv').read_text(encoding='utf-8').splitlines()
+    rows = [row for row in csv.DictReader(lines) if row['class']]
     assert len(records) == len(rows) > 0
+    images = json.loads((tmp_path / 'predictions/images.json').read_text())['images']
+    assert len(images) == count and sum(image['detections'] for image in images) == len(rows)
     for record, row in zip(records, rows):
         assert row['file'] == record['file_name'] and row['class'] == record['category']
         assert float(row['x2']) - float(row['x1']) == pytest.approx(record['bbox'][2], abs=0.011)
     assert {record.get('frame') for record in records if record['file_name'] == 'odd/a.avi'} <= {0, 1, 2}
 
     again = run_tool('predict.py', *tiny, 'odd/plain.png', cwd=tmp_path)
-    assert again.returncode == 2 and 'predictions.json exists already' in again.stderr
+    assert again.returncode == 2 and 'predictions.json exists already' in again.stderr and '--overwrite' in again.stderr
+    again = run_tool('predict.py', *tiny, 'odd/plain.png', '--overwrite', cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert [path.name for path in (tmp_path / 'predictions/pictures').iterdir()] == ['plain.png.jpg']
 
 
 @pytest.mark.parametrize(('flags', 'fuse'), [((), True), (('--no-fuse',), False)])
@@ -104,7 +113,37 @@ def test_wrong_arguments(tiny, tmp_path):
         ((*tiny, 'gone.jpg'), 'gone.jpg: no image or video found'),
         ((*tiny, 'text.jpg'), 'none of the 1 files could be read'),
         ((tiny[0], 'gone.pth', 'text.jpg'), 'gone.pth does not exist'),
+        ((*tiny, 'text.jpg', '--score-thr', '30'), "'30' is no score: give a number from 0 to 1"),
     ):
         done = run_tool('predict.py', *arguments, cwd=tmp_path)
         assert done.returncode == 2 and message in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_names_that_are_no_text(tiny, tmp_path):
+    """Under a locale without Unicode, and of classes that Rich and TeX would read."""
+    (tmp_path / 'in').mkdir()
+    cv2.imwrite(str(tmp_path / 'a.jpg'), scene())
+    for name in (b'caf\xe9.jpg', '文[x].jpg'.encode()):
+        (tmp_path / 'in' / os.fsdecode(name)).write_bytes((tmp_path / 'a.jpg').read_bytes())
+    (tmp_path / 'in' / os.fsdecode(b'\xff.png')).write_bytes(b'text')
+    (tmp_path / 'c.py').write_text(
+        f"_base_ = '{tiny[0]}'\nclasses = ('[/x]', r'$\\frac$', '=1+1', '文')\n"
+        'test_dataloader = dict(dataset=dict(metainfo=dict(classes=classes)))\n'
+    )
+    done = run_tool(
+        'predict.py',
+        'c.py',
+        tiny[1],
+        'in',
+        '--score-thr',
+        0.1,
+        '--agnostic-nms',
+        cwd=tmp_path,
+        PYTHONIOENCODING='ascii',
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'skipped: in/\\xff.png cannot be decoded' in done.stdout and '2 images, 1 files skipped' in done.stdout
+    records = json.loads((tmp_path / 'predictions/predictions.json').read_text())
+    assert {os.fsencode(record['file_name'])[3:] for record in records} <= {b'caf\xe9.jpg', '文[x].jpg'.encode()}
+    assert len(list((tmp_path / 'predictions/pictures').iterdir())) == 2

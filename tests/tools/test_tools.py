@@ -108,7 +108,9 @@ def test_test_evaluates_draws_and_dumps(work, training):
     done = run_tool('test.py', *arguments, cwd=work)
     assert done.returncode == 0, done.stderr
     assert 'COCO box evaluation' in done.stdout and 'AP per class' in done.stdout
-    assert len(list((work / 'work_dirs/tiny').glob('*/pictures/*.jpg'))) == 6
+    (folder,) = (work / 'work_dirs/tiny').glob('*/pictures')
+    assert len(list(folder.glob('*.jpg'))) == 6
+    assert f'Pictures: {folder.relative_to(work)} (6)' in done.stdout.replace(f'{work}/', '')
     dumped = pickle.loads((work / 'predictions.pkl').read_bytes())
     assert len(dumped) == 6 and dumped[0]['pred_instances']['bboxes'].shape[1] == 4
     files = {path.name for path in (work / 'work_dirs/tiny/results/epoch_1').iterdir()}
@@ -231,3 +233,24 @@ def test_usage_errors_have_status_2(work):
     for script in ('dist_train.sh', 'dist_test.sh', 'slurm_train.sh'):
         done = subprocess.run(['bash', str(ROOT / 'tools' / script)], capture_output=True, text=True)
         assert done.returncode == 2 and done.stderr.startswith('usage: ')
+
+
+def test_another_ground_truth_than_the_data_sets_is_refused(work, training):
+    """Of the data set alone the file is changed; the two agree again when the evaluator's is changed as well."""
+    folder = work / 'data/mixdet_demo/annotations'
+    content = json.loads((folder / 'val.json').read_text())
+    content['annotations'] = content['annotations'][1:]
+    (folder / 'other.json').write_text(json.dumps(content))
+    options = ['--cfg-options', 'test_dataloader.dataset.ann_file=annotations/other.json']
+    done = run_tool('test.py', 'tiny.py', 'work_dirs/tiny/epoch_1.pth', *options, cwd=work)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert 'the boxes of image' in done.stderr and 'set test_evaluator.ann_file=' in done.stderr
+    options += [f'test_evaluator.ann_file={folder / "other.json"}', 'test_dataloader.dataset.indices=2']
+    done = run_tool('test.py', 'tiny.py', 'work_dirs/tiny/epoch_1.pth', *options, '--work-dir', 'other_truth', cwd=work)
+    assert done.returncode == 0, done.stderr
+    boxes = sum(
+        annotation['image_id'] in [image['id'] for image in content['images'][:2]]
+        for annotation in content['annotations']
+    )
+    rows = (work / 'other_truth/results/epoch_1/per_class.csv').read_text().splitlines()[1:]
+    assert sum(int(row.split(',')[1]) for row in rows) == boxes
