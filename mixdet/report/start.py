@@ -1,6 +1,7 @@
 """Where the weights came from that a training began with."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -14,6 +15,8 @@ SCRATCH = 'scratch'
 UNKNOWN = 'not recorded'
 # what tools/convert_weights.py notes in a checkpoint, by the words that a reader sees
 CONVERSION = {'source': 'converted from', 'kind': 'as', 'licence': 'licence'}
+# batch-norms whose statistics somebody had folded into the weights; lists of names in the meta
+FOLDED = {'folded': 'folded batch-norms', 'restored': 'batch-norms with restored statistics'}
 DIGITS = 8  # of a file's hash, enough to tell files of one name apart
 
 
@@ -48,6 +51,7 @@ def described_sources(sources: Sequence[dict]) -> list[tuple[str, str]]:
     lines = []
     for source in sources:
         facts = [f'{words} {source[key]}' for key, words in CONVERSION.items() if source.get(key)]
+        facts += [f'{source[key]} {words}' for key, words in FOLDED.items() if source.get(key)]
         if source.get('experiment'):
             facts.append(f'{source["experiment"]}, epoch {source["epoch"]}')
         if source.get('prefix'):
@@ -72,9 +76,19 @@ def _origin(file: str) -> dict[str, Any]:
     if not isinstance(meta, dict):
         return origin
     origin.update({key: str(meta[key]) for key in CONVERSION if meta.get(key)})
+    origin.update({key: count for key in FOLDED if (count := _length(meta.get(key)))})
     if meta.get('experiment_name'):  # a checkpoint of MMEngine
         origin.update(experiment=str(meta['experiment_name']), epoch=meta.get('epoch'))
     return origin
+
+
+def _length(value: Any) -> int:
+    """Entries of a list, which safetensors stores as JSON."""
+    try:
+        names = json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return 0
+    return len(names) if isinstance(names, (list, tuple)) else 0
 
 
 def _digest(file: Union[str, Path]) -> str:

@@ -48,11 +48,12 @@ def test_a_conversion_and_its_source(tmp_path, suffix):
     if suffix == '.safetensors':
         pytest.importorskip('safetensors')
     checkpoint = convert(shared_path('weights', 'mobilenet_v2-b0353104.pth'), 'torchvision_mobilenetv2')
-    checkpoint['meta']['licence'] = 'BSD-3'
+    checkpoint['meta'].update(licence='BSD-3', folded=[], restored=['a', 'b'])
     path = tmp_path / f'imagenet{suffix}'
     save_checkpoint(checkpoint, path)
     sources = weight_sources(network(dict(type='Pretrained', checkpoint=str(path))), str(path))
-    text = f'{path} (converted from mobilenet_v2-b0353104.pth, as torchvision_mobilenetv2, licence BSD-3, sha256 '
+    text = f'{path} (converted from mobilenet_v2-b0353104.pth, as torchvision_mobilenetv2, licence BSD-3, '
+    text += '2 batch-norms with restored statistics, sha256 '
     assert [source['part'] for source in sources] == ['model', 'backbone']
     assert describe_start(dict(start=sources)).count(text) == 2
 
