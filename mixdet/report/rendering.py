@@ -120,6 +120,8 @@ def _picture_data(file: Path, folder: Path) -> str:
 
 def _shown(value: object) -> object:
     """A value as it is put into a page: text without control characters, or the bytes of a name that is no UTF-8."""
+    if isinstance(value, Path):
+        value = str(value)
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
     return '\n'.join(map(printable, value.expandtabs().split('\n')))

@@ -91,22 +91,6 @@ def test_pictures_of_an_earlier_version_have_their_boxes_drawn_on_them(work_dir)
     assert len(pictures) == 5 and '1 missed' in page.text['pictures']
 
 
-@pytest.mark.parametrize('key', ['bare', 'picture'])
-@pytest.mark.parametrize('place', ['{root}/secret.jpg', '../../secret.jpg', 'note.txt', '../report', '\0'])
-def test_only_pictures_of_the_report_get_into_the_page(work_dir, key, place):
-    """Whatever a stranger's details.json names."""
-    (work_dir.parent / 'secret.jpg').write_bytes(b'\xff\xd8\xff secret')
-    (work_dir / 'report/note.txt').write_text('secret')
-    path = work_dir / 'report/details.json'
-    details = json.loads(path.read_text())
-    record = dict(details['pictures']['samples'][0], image='a.png')
-    del record['bare']
-    details['pictures'] = dict(samples=[{**record, key: place.format(root=work_dir.parent)}])
-    path.write_text(json.dumps(details))
-    text = write_report(work_dir).read_text()
-    assert 'c2VjcmV0' not in text and 'secret' not in text and 'a.png' not in text
-
-
 def test_a_training_that_has_just_begun(work_dir):
     for path in [*work_dir.glob('*/vis_data/scalars.json'), work_dir / 'report/details.json']:
         path.unlink()
@@ -223,7 +207,7 @@ def test_any_names_can_be_shown(work_dir, evaluation_details, image, recwarn):
     write_details(details, work_dir / 'report', samples=1)
     path = work_dir / 'report/details.json'
     content = json.loads(path.read_text())
-    content['pictures']['samples'][0]['image'] = 'data/caf\udce9 <b>.jpg'
+    content['pictures']['samples'][0]['image'] = 'data/\udce9t\udce9 <b>.jpg'
     path.write_text(json.dumps(content))
     data = json.loads((work_dir / 'report/run.json').read_text())['data']
     data['classes'] = [dict(data['classes'][0], name=name) for name in NAMES]

@@ -30,3 +30,20 @@ def test_boxes_are_placed_within_the_picture(tmp_path, corners, style, marks):
     assert left['marks'] == marks and right['marks'] == marks.replace(' narrow', '')
     assert (left['text'], right['text'], right['title']) == ('cat', 'cat 0.50', 'cat 0.50, found')
     assert shown['aspect'] == 4.0 and shown['name'] == 'a.png'
+
+
+@pytest.mark.parametrize('key', ['bare', 'picture'])
+@pytest.mark.parametrize(
+    'place', ['{root}/secret.jpg', '../secret.jpg', 'note.txt', '../report', '\0', 'a.jpg/b', 'x' * 999]
+)
+def test_only_pictures_of_the_report_get_into_the_page(tmp_path, key, place):
+    """Whatever a stranger's details.json names."""
+    folder = tmp_path / 'report'
+    folder.mkdir()
+    (tmp_path / 'secret.jpg').write_bytes(b'\xff\xd8\xff secret')
+    (folder / 'note.txt').write_text('secret')
+    (folder / 'a.jpg').write_bytes(b'\xff\xd8\xff')
+    (folder / 'link.jpg').symlink_to(tmp_path / 'secret.jpg')
+    assert shown_pictures([{key: place.format(root=tmp_path), 'image': 'a.png'}], folder) == []
+    assert shown_pictures([{key: 'link.jpg', 'image': 'a.png'}], folder) == []
+    assert len(shown_pictures([{key: 'a.jpg', 'image': 'a.png'}], folder)) == 1
