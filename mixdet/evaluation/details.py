@@ -47,7 +47,8 @@ class ImageErrors(NamedTuple):
         truth, found = ([box for box in boxes if box.state == FOUND] for boxes in (self.truth, self.detections))
         if not truth or not found:
             return 0.0
-        ious = box_ious(*(np.array([box.corners for box in boxes], float) for boxes in (found, truth)))
+        corners = [np.array([box.corners for box in boxes], float) for boxes in (found, truth)]
+        ious = box_ious(corners[0], corners[1])
         same = np.array([box.label for box in found])[:, None] == np.array([box.label for box in truth])
         return float((ious * same).max(axis=1).mean())
 

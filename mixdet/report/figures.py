@@ -12,6 +12,7 @@ from typing import Optional
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
@@ -141,7 +142,7 @@ def classes_figure(classes: Sequence[dict]) -> Figure:
             axes.invert_yaxis()
             axes.set(xlabel='boxes')
             axes.grid(axis='y', visible=False)
-            value_axis = axes.xaxis
+            value_axis: Axis = axes.xaxis
         else:
             axes.fill_between(range(1, len(counts) + 1), counts, color=SERIES[0], alpha=0.6, linewidth=0)
             axes.set(xlabel='class, most frequent first', ylabel='boxes', xlim=(1, len(counts)))

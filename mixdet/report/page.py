@@ -11,8 +11,9 @@ from mixdet.evaluation.numbers import CocoNumbers, ap_title
 from mixdet.report.card import shown_path
 from mixdet.report.detail_files import evaluation_figures, frequent_confusions
 from mixdet.report.figures import classes_figure, line_figure, save_png, sizes_figure
+from mixdet.report.logs import Validation
 from mixdet.report.rendering import shown_pictures, svgs, write_page
-from mixdet.report.run import REPORT_FOLDER, TrainingRun, Validation, read_training_run, write_results_csv
+from mixdet.report.run import REPORT_FOLDER, TrainingRun, read_training_run, write_results_csv
 
 PAGE_FILE = 'report.html'
 CSV_FILE = 'results.csv'

@@ -19,9 +19,9 @@ PREFIX = 'train'
 
 
 class Sample(NamedTuple):
-    """A sample: its ``index`` in the data set, the image's ``path``, the augmented ``picture`` and its ``boxes``."""
+    """A sample: its ``data_index`` in the data set, the image's ``path``, the augmented ``picture`` and its ``boxes``."""
 
-    index: int
+    data_index: int
     path: str
     picture: Image.Image
     boxes: list[Box]
@@ -72,7 +72,8 @@ def _detached(dataset: Any) -> Any:
 
 
 def _sample(index: int, item: Any) -> Sample:
-    inputs, data = (item.get('inputs'), item.get('data_samples')) if isinstance(item, dict) else (None, None)
+    inputs: Any = item.get('inputs') if isinstance(item, dict) else None
+    data: Any = item.get('data_samples') if isinstance(item, dict) else None
     if not isinstance(inputs, torch.Tensor) or inputs.dim() != 3 or not hasattr(data, 'gt_instances'):
         raise ValueError(f'sample {index}: the pipeline gives no image with boxes, as PackDetInputs does')
     boxes = [

@@ -26,7 +26,7 @@ def weight_sources(model: nn.Module, load_from: Optional[str] = None) -> list[di
     ``load_from`` fills the whole model; an ``init_cfg`` of type Pretrained fills the module that has it. A file's
     ``sha256`` and what its ``meta`` says of its origin are noted where it is a local file.
     """
-    found = [('model', load_from, '')] if load_from else []
+    found: list[tuple[str, Any, str]] = [('model', load_from, '')] if load_from else []
     for name, module in model.named_modules():
         init = getattr(module, 'init_cfg', None)
         for cfg in [init] if isinstance(init, dict) else init or ():

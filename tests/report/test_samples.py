@@ -33,7 +33,9 @@ def pixels(samples):
 
 def test_samples_are_augmented_as_in_training(demo):
     samples = list(augmented_samples(demo, 4, seed=1))
-    assert len({sample.index for sample in samples}) == 4 and all(sample.path.endswith('.jpg') for sample in samples)
+    assert len({sample.data_index for sample in samples}) == 4 and all(
+        sample.path.endswith('.jpg') for sample in samples
+    )
     assert {sample.picture.size for sample in samples} == {(160, 160)} and all(sample.boxes for sample in samples)
     assert {box.state for sample in samples for box in sample.boxes} == {LABELLED}
     again, other = (pixels(augmented_samples(demo, 4, seed)) for seed in (1, 2))

@@ -49,7 +49,7 @@ def main() -> None:
         for sample in augmented_samples(dataset, args.number or len(dataset), args.seed):
             stem = printable(Path(sample.path).stem)[:100]
             draw_boxes(sample.picture, sample.boxes, names).save(
-                args.out / f'{sample.index:06d}_{stem}.jpg', quality=90
+                args.out / f'{sample.data_index:06d}_{stem}.jpg', quality=90
             )
             drawn += 1
     print(f'{drawn} of {len(dataset)} training images: {args.out}')
