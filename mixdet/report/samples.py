@@ -19,7 +19,7 @@ PREFIX = 'train'
 
 
 class Sample(NamedTuple):
-    """A sample: its ``data_index`` in the data set, the image's ``path``, the augmented ``picture`` and its ``boxes``."""
+    """A sample: its ``data_index`` in the data set, the image's ``path``, the augmented ``picture`` and ``boxes``."""
 
     data_index: int
     path: str
