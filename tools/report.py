@@ -1,12 +1,14 @@
 """The report of a training, or a comparison of several: python tools/report.py WORK_DIR [WORK_DIR ...]."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from mixdet.cli.main import run_tool
 from mixdet.errors import UserError
 from mixdet.evaluation.numbers import IOU_TYPES, format_number
-from mixdet.report.page import comparison_tables, unique_names, write_comparison, write_report
+from mixdet.report.comparison import comparison_tables, unique_names, write_comparison
+from mixdet.report.page import write_report
 from mixdet.report.run import read_training_run
 from mixdet.text import Console, Table, print
 
@@ -19,10 +21,12 @@ def main() -> None:
     if args.out.suffix != '.html':
         raise UserError(f'--out {args.out}: must end in .html')
 
-    if len(args.work_dirs) == 1:
+    runs = [read_training_run(work_dir) for work_dir in args.work_dirs]
+    for note in (note for run in runs for note in run.notes):
+        print(f'warning: {note}', file=sys.stderr)
+    if len(runs) == 1:
         print(f'Report: {write_report(args.work_dirs[0])}')
         return
-    runs = [read_training_run(work_dir) for work_dir in args.work_dirs]
     for iou_type, (stats, _) in comparison_tables(runs).items():
         table = Table(f'best validation, {IOU_TYPES[iou_type]}', *unique_names(runs))
         for title, values in stats:

@@ -13,13 +13,14 @@ class Timing(NamedTuple):
     """Milliseconds of one call.
 
     ``wall``, ``low``, ``high``: median and quartiles of the wall-clock time. ``cpu``: median of the CPU time, summed
-    over all threads.
+    over all threads. ``rounds``: how many calls these were taken from.
     """
 
     wall: float
     low: float
     high: float
     cpu: float
+    rounds: int = 0
 
 
 def wall_and_cpu_time(function: Callable[[], object]) -> tuple[float, float]:
@@ -62,4 +63,4 @@ def time_in_turns(
 
 def _summary(wall: list[float], cpu: list[float]) -> Timing:
     low, median, high = statistics.quantiles(wall, n=4) if len(wall) > 1 else wall * 3
-    return Timing(median, low, high, statistics.median(cpu))
+    return Timing(median, low, high, statistics.median(cpu), len(wall))

@@ -62,10 +62,12 @@ def _differences(
                 seen.add(key)
                 yield key, expected, actual
     preprocessor = getattr(detector, 'data_preprocessor', None)
-    for name in NORMALISATION if preprocessor is not None else ():
-        expected, actual = expects.get(name), _normalisation(preprocessor, name)
-        if expected is not None and not _same(expected, actual):
-            yield f'model.data_preprocessor.{name}', expected, actual
+    if preprocessor is None:
+        return
+    for name in NORMALISATION:
+        wanted, present = expects.get(name), _normalisation(preprocessor, name)
+        if wanted is not None and not _same(wanted, present):
+            yield f'model.data_preprocessor.{name}', wanted, present
 
 
 def _expectations(checkpoint: dict) -> Mapping[str, Any]:

@@ -42,6 +42,17 @@ class ImageErrors(NamedTuple):
         return 2 * self.count(FOUND) / total if total else 1.0
 
     @property
+    def mean_iou(self) -> float:
+        """Mean IoU of the boxes found with their detections; 0 if there is none."""
+        truth, found = ([box for box in boxes if box.state == FOUND] for boxes in (self.truth, self.detections))
+        if not truth or not found:
+            return 0.0
+        corners = [np.array([box.corners for box in boxes], float) for boxes in (found, truth)]
+        ious = box_ious(corners[0], corners[1])
+        same = np.array([box.label for box in found])[:, None] == np.array([box.label for box in truth])
+        return float((ious * same).max(axis=1).mean())
+
+    @property
     def mistakes(self) -> int:
         """Boxes missed or confused, and false alarms."""
         return self.count(MISSED) + self.count(CONFUSED) + self.count(FALSE_ALARM)
@@ -71,9 +82,9 @@ class Details(NamedTuple):
         return sorted((i for i in self.images if i.mistakes), key=lambda image: (image.f1, -image.mistakes))[:count]
 
     def best_images(self, count: int) -> list[ImageErrors]:
-        """Images where something was found, highest F1 first, and of equals those with most boxes."""
+        """Images where something was found, highest F1 first, of equals those whose boxes fit best."""
         found = (image for image in self.images if image.count(FOUND))
-        return sorted(found, key=lambda image: (-image.f1, -len(image.truth)))[:count]
+        return sorted(found, key=lambda image: (-image.f1, -image.mean_iou, -len(image.truth)))[:count]
 
 
 def build_details(

@@ -226,7 +226,7 @@ class MixConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C * m, H', W')."""
-        if torch.jit.is_scripting():
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]  # public, but not in __all__
             return self._script(x)
         else:  # torch.jit.script leaves out an else branch, but not what follows an if
             return implementations.compute(self, x)

@@ -16,14 +16,15 @@ from torch import nn
 
 import mixdet
 from mixdet.benchmark.complexity import count_complexity
-from mixdet.benchmark.latency import measure_latency
+from mixdet.benchmark.latency import time_network
 from mixdet.benchmark.machine import device_name
 from mixdet.datasets.wrappers import unwrap_dataset, wrapped_datasets
 from mixdet.engine.wrappers import unwrap_model
 from mixdet.errors import first_line
+from mixdet.report.start import weight_sources
 
 PACKAGES = ('mmengine', 'onedl-mmengine', 'mmcv', 'mmcv-lite', 'onedl-mmcv', 'mmdet', 'onedl-mmdetection', 'numpy')
-ROUNDS = 5
+SPREAD, WAITED = 1.5, 1.25  # ratios of the quartiles, and of clock to CPU time, above which a machine was busy
 
 
 def model_card(runner: Runner) -> dict:
@@ -46,7 +47,8 @@ def model_card(runner: Runner) -> dict:
         classes=list((runner.train_dataloader.dataset.metainfo or {}).get('classes', ())),
         batch_size=(cfg.train_dataloader.get('batch_size') or 1) * runner.world_size,
         optimizer=_optimizer(cfg.optim_wrapper.get('optimizer', {})),
-        started_from=cfg.get('load_from') or '',
+        losses=_losses(model),
+        start=weight_sources(model, None if cfg.get('resume') else cfg.get('load_from')),
         seed=runner.seed,
         deterministic=bool(runner.deterministic),
         versions=_versions(),
@@ -98,10 +100,39 @@ def _costs(model: nn.Module, size: tuple[int, int]) -> dict:
     try:
         costs['macs'] = count_complexity(model, size).macs
         device = str(next(model.parameters()).device)
-        costs['latency_ms'] = measure_latency({'model': model}, size, device, ROUNDS)['model']
+        timing = time_network(model, size, device)
+        costs['latency_ms'], costs['latency_rounds'] = timing.wall, timing.rounds
+        costs['latency_quartiles_ms'] = [timing.low, timing.high]
+        if device == 'cpu':
+            costs['latency_cpu_ms'] = timing.cpu
     except Exception as error:  # a card must not stop the training of a detector it does not know
         costs['not_measured'] = f'{type(error).__name__}: {first_line(error)}'
     return costs
+
+
+def describe_latency(card: dict) -> str:
+    """The network's time on one image with its spread and the CPU time, and whether the machine was too busy for it."""
+    if 'latency_ms' not in card:
+        return ''
+    wall, cpu = card['latency_ms'], card.get('latency_cpu_ms')
+    low, high = card.get('latency_quartiles_ms', (wall, wall))
+    parts = [f'{wall:.1f} ms']
+    if 'latency_rounds' in card:
+        parts = [f'{wall:.1f} ms (quartiles {low:.1f} and {high:.1f}, {card["latency_rounds"]} runs)']
+    if cpu is not None:
+        parts.append(f'CPU time {cpu:.1f} ms')
+    if high > SPREAD * low or (cpu is not None and wall > WAITED * cpu):
+        parts.append('unsteady: the machine was busy, do not compare')
+    return ', '.join(parts)
+
+
+def _losses(model: nn.Module) -> dict[str, str]:
+    """The model's losses by the name of the module, each with its class and weight."""
+    return {
+        name: f'{type(module).__name__} x {getattr(module, "loss_weight", 1)}'
+        for name, module in model.named_modules()
+        if name.split('.')[-1].startswith('loss')
+    }
 
 
 def _optimizer(cfg: dict) -> str:

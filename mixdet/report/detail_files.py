@@ -8,6 +8,7 @@ from typing import Union
 import numpy as np
 from matplotlib.figure import Figure
 
+from mixdet.engine.atomic import write_text
 from mixdet.evaluation.details import Details
 from mixdet.report.figures import confusion_figure, iou_figure, precision_recall_figure, save_png
 from mixdet.report.pictures import save_pictures
@@ -26,9 +27,6 @@ def write_details(details: Details, folder: Union[str, Path], samples: int = 0) 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     groups = dict(samples=details.images[:samples], worst=details.worst_images(WORST), best=details.best_images(BEST))
-    for group in groups:
-        for old in folder.glob(f'{group}_*.jpg'):
-            old.unlink()
     content = dict(
         score_thr=details.score_thr,
         classes=details.classes,
@@ -38,7 +36,7 @@ def write_details(details: Details, folder: Union[str, Path], samples: int = 0) 
         images=len(details.images),
         pictures={group: save_pictures(images, details.names, folder, group) for group, images in groups.items()},
     )
-    (folder / DETAILS_FILE).write_text(json.dumps(content) + '\n')
+    write_text(folder / DETAILS_FILE, json.dumps(content) + '\n')
     with (folder / 'per_class.csv').open('w', newline='', encoding='utf-8') as file:
         writer = csv.DictWriter(file, details.classes[0], lineterminator='\n')
         writer.writeheader()

@@ -1,18 +1,25 @@
 """Figures of a training and of an evaluation, as PNG files, and as SVG for a page that may be light or dark."""
 
+import contextlib
+import html
 import io
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Optional
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
-from mixdet.text import plot_text
+from mixdet.datasets.statistics import MEDIUM, SMALL
+from mixdet.engine.atomic import atomic_path
+from mixdet.text import plot_text, printable
 
 INK, GRID, CARD = '#3b4252', '#d9dde5', '#fdfdfe'  # replaced in SVG by the page's own colours
 SERIES = ('#3f7cf4', '#ef6c1a', '#12a178', '#a65bd6', '#d6336c', '#b58900', '#1098ad', '#868e96')
@@ -41,8 +48,11 @@ STYLE = {
     'svg.hashsalt': 'mixdet',
 }
 POINTS = 400  # of a curve; longer ones are averaged
+TICKS = 5  # of an axis, about
 NAMED = 8  # up to so many classes, each has a colour and a name
 MATRIX = 25  # classes shown in the confusion matrix
+BARS = 15  # classes that each have a bar
+SHORT = 28  # characters of a name in a figure or on a picture
 
 
 def line_figure(
@@ -51,22 +61,94 @@ def line_figure(
     ylabel: str,
     log: bool = False,
     legend: bool = True,
+    steps: bool = False,
+    colors: Optional[Mapping[str, str]] = None,
 ) -> Figure:
-    """Lines over training: by name the x and y of each. Values that are not finite leave gaps."""
-    with matplotlib.rc_context(STYLE):
+    """Lines over training: by name the x and y of each. Values that are not finite leave gaps.
+
+    Args:
+        curves: the lines.
+        xlabel, ylabel: names of the axes.
+        log: a logarithmic y axis, on which zeros leave gaps; it stays linear if there is no positive value, or a
+            negative one.
+        legend: whether several lines are named in the figure.
+        steps: x is marked only where there are points, such as after validations.
+        colors: of the lines by name.
+    """
+    with _styled():
         figure, axes = _axes()
+        finite = np.concatenate([np.array(y, float).ravel() for _, y in curves.values()] or [np.zeros(0)])
+        finite = finite[np.isfinite(finite)]
+        log = log and bool((finite > 0).any() and (finite >= 0).all())
         for i, (name, curve) in enumerate(curves.items()):
             x, y = _thinned(*curve)
+            if log:
+                y = np.where(y > 0, y, np.nan)
+            color = (colors or {}).get(name, SERIES[i % len(SERIES)])
             marker = 'o' if len(x) < 30 else ''
-            axes.plot(x, y, label=plot_text(name), color=SERIES[i % len(SERIES)], marker=marker, markersize=3.5)
+            axes.plot(x, y, label=figure_text(name), color=color, marker=marker, markersize=3.5)
         axes.set(xlabel=xlabel, ylabel=ylabel)
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+        places = sorted({float(value) for x, _ in curves.values() for value in x}) if steps else []
+        axes.xaxis.set_major_locator(
+            FixedLocator(_some(places)) if places else MaxNLocator(TICKS, integer=True, min_n_ticks=1)
+        )
         if log:
             axes.set_yscale('log')
+            axes.yaxis.set_major_locator(_log_locator(finite[finite > 0]))
+            axes.yaxis.set_minor_locator(NullLocator())
         else:
-            axes.set_ylim(0, 1.08 * max((max(y, default=0) for _, y in curves.values()), default=0) or 1)
+            low, high = min(finite.min(initial=0), 0), max(finite.max(initial=0), 0)
+            axes.set_ylim(1.08 * low, 1.08 * high or (1 if not low else 0))
+            axes.yaxis.set_major_locator(MaxNLocator(TICKS))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:.6g}'))
         if legend and len(curves) > 1:
             axes.legend(loc='best', fontsize=8)
+        return figure
+
+
+def sizes_figure(sides: dict) -> Figure:
+    """How many boxes there are by their side, from the ``sides`` of ``box_statistics``; COCO's size limits marked."""
+    edges, counts = sides['edges'], sides['counts']
+    with _styled():
+        figure, axes = _axes()
+        axes.bar(range(len(counts)), counts, width=0.86, align='edge', color=SERIES[0])
+        marked = range(1, len(edges), 2)
+        axes.set_xticks(marked, [f'{edges[k]:.0f}' for k in marked])
+        for limit, name in ((SMALL, 'small'), (MEDIUM, 'medium')):
+            place = float(np.interp(np.log2(limit), np.log2(edges[1:]), range(1, len(edges))))
+            axes.axvline(place, color=INK, linewidth=0.8, linestyle=':')
+            axes.text(place - 0.15, 1.0, name, ha='right', va='top', fontsize=8, transform=axes.get_xaxis_transform())
+        axes.set(xlabel='side of the box, px of the original image', ylabel='boxes')
+        used = np.flatnonzero(counts)
+        if len(used):
+            axes.set_xlim(max(used[0] - 1, 0), used[-1] + 2)
+            axes.set_ylim(0, 1.12 * max(counts))  # the names of the limits stand above the bars
+        axes.yaxis.set_major_locator(MaxNLocator(TICKS, integer=True))
+        axes.grid(axis='x', visible=False)
+        return figure
+
+
+def classes_figure(classes: Sequence[dict]) -> Figure:
+    """Boxes of each class, from the ``classes`` of ``box_statistics``; of many classes the sorted counts alone."""
+    ordered = sorted(classes, key=lambda row: -row['boxes'])
+    with _styled():
+        figure, axes = _axes()
+        counts = [row['boxes'] for row in ordered]
+        if len(ordered) <= BARS:
+            places = range(len(ordered))
+            axes.barh(places, counts, color=SERIES[0], height=0.7)
+            axes.set_yticks(places, [figure_text(row['name']) for row in ordered], fontsize=8)
+            axes.invert_yaxis()
+            axes.set(xlabel='boxes')
+            axes.grid(axis='y', visible=False)
+            value_axis: Axis = axes.xaxis
+        else:
+            axes.fill_between(range(1, len(counts) + 1), counts, color=SERIES[0], alpha=0.6, linewidth=0)
+            axes.set(xlabel='class, most frequent first', ylabel='boxes', xlim=(1, len(counts)))
+            axes.set_ylim(bottom=0)
+            value_axis = axes.yaxis
+        value_axis.set_major_locator(MaxNLocator(TICKS - 1, integer=True))
         return figure
 
 
@@ -77,11 +159,11 @@ def precision_recall_figure(details: dict) -> Figure:
     """
     recall = np.linspace(0, 1, 101)
     known = {name: curve for name, curve in details['precision'].items() if max(curve) >= 0}
-    with matplotlib.rc_context(STYLE):
+    with _styled():
         figure, axes = _axes()
         for i, (name, curve) in enumerate(known.items()):
             if len(known) <= NAMED:
-                axes.plot(recall, curve, color=SERIES[i], label=plot_text(name))
+                axes.plot(recall, curve, color=SERIES[i], label=figure_text(name))
             else:
                 axes.plot(recall, curve, color=SERIES[-1], alpha=0.25, linewidth=0.7)
         if len(known) > NAMED:
@@ -95,7 +177,7 @@ def precision_recall_figure(details: dict) -> Figure:
 
 def iou_figure(details: dict) -> Figure:
     """Mean precision over recall at several IoU thresholds: how well the boxes fit."""
-    with matplotlib.rc_context(STYLE):
+    with _styled():
         figure, axes = _axes()
         for i, iou in enumerate(('0.50', '0.60', '0.70', '0.75', '0.80', '0.90')):
             curve = details['mean_precision'][iou]
@@ -112,12 +194,12 @@ def confusion_figure(details: dict) -> Figure:
     matrix = np.array(details['confusion'])
     boxes = np.array([row['boxes'] for row in details['classes']])
     shown = np.sort(np.argsort(-boxes, kind='stable')[:MATRIX])
-    names = [plot_text(details['classes'][k]['name']) for k in shown]
+    names = [figure_text(details['classes'][k]['name']) for k in shown]
     counts = matrix[np.ix_([*shown, -1], [*shown, -1])]
     totals = matrix.sum(1)[[*shown, -1]]
     blue = LinearSegmentedColormap.from_list('alpha', [(0.25, 0.49, 0.96, 0.0), (0.25, 0.49, 0.96, 0.8)])
     side = max(3.6, 1.6 + 0.24 * len(names))
-    with matplotlib.rc_context({**STYLE, 'axes.grid': False}):
+    with _styled(), matplotlib.rc_context({'axes.grid': False}):
         figure = Figure(figsize=(side, side), layout='constrained')
         figure.patch.set_alpha(0)
         axes = figure.add_subplot(facecolor='none')
@@ -131,16 +213,29 @@ def confusion_figure(details: dict) -> Figure:
         return figure
 
 
+def short_name(name: str) -> str:
+    """``name`` in one line of at most ``SHORT`` characters."""
+    shown = printable(name)
+    return f'{shown[: SHORT - 1]}\N{HORIZONTAL ELLIPSIS}' if len(shown) > SHORT else shown
+
+
+def figure_text(name: str) -> str:
+    """``name`` short and for Matplotlib, which hides labels that begin with an underscore."""
+    shown = plot_text(short_name(name))
+    return f'\N{ZERO WIDTH SPACE}{shown}' if shown.startswith('_') else shown
+
+
 def save_png(figure: Figure, path: Path) -> None:
     """Write ``figure`` on a white background."""
-    figure.savefig(path, dpi=160, facecolor='white')
+    with _styled(), atomic_path(path) as partial:
+        figure.savefig(partial, format='png', dpi=160, facecolor='white')
 
 
 def to_svg(figure: Figure, title: str) -> str:
     """``figure`` as an ``<svg>`` element with a title for screen readers, its ink the colour of the page's text."""
     out = io.StringIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(out, format='svg', metadata={'Date': None}, transparent=True, bbox_inches='tight')
+    with _styled():
+        figure.savefig(out, format='svg', metadata={'Date': None}, transparent=True)
     svg = out.getvalue()[out.getvalue().index('<svg') :]
     svg = re.sub(r'<metadata>.*?</metadata>', '', svg, flags=re.DOTALL)
     svg = re.sub(
@@ -148,11 +243,13 @@ def to_svg(figure: Figure, title: str) -> str:
     )
     svg = svg.replace(INK, 'currentColor').replace(GRID, 'var(--line)').replace(CARD, 'var(--card)')
     svg = re.sub(r"font-family: [^;\"]*|'DejaVu Sans'[^;\"]*", _page_font, svg)
-    title = title.replace('&', '&amp;').replace('<', '&lt;')
+    title = html.escape(printable(title))
     # from the width the page works out how large the letters are to be
     return re.sub(
         r'<svg [^>]*?viewBox="0 0 ([\d.]+) ([\d.]+)"[^>]*>',
-        rf'<svg viewBox="0 0 \1 \2" style="--width:\1px" role="img"><title>{title}</title>',
+        lambda match: (
+            f'<svg viewBox="0 0 {match[1]} {match[2]}" style="--width:{match[1]}px" role="img"><title>{title}</title>'
+        ),
         svg,
         count=1,
     )
@@ -162,8 +259,29 @@ def _page_font(match: re.Match) -> str:
     return 'font-family: inherit' if match[0].startswith('font-family') else 'sans-serif'
 
 
+@contextlib.contextmanager
+def _styled() -> Iterator[None]:
+    """Our style; no warning for letters that the font lacks: those of the page have them."""
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='.*[Gg]lyph')
+        yield
+
+
+def _some(places: Sequence[float]) -> Sequence[float]:
+    """At most about ``TICKS`` of ``places`` at equal distances, the last among them."""
+    return sorted(places[:: -max(1, -(-len(places) // TICKS))])
+
+
+def _log_locator(values: np.ndarray) -> Locator:
+    """Ticks of a logarithmic axis at round numbers, also where it covers less than a power of ten."""
+    decades = np.log10(values.max() / values.min())
+    if decades < 0.9:
+        return MaxNLocator(TICKS)
+    return LogLocator(subs=(1, 2, 5) if decades < 2.2 else (1, 3) if decades < 4 else (1,), numticks=2 * TICKS)
+
+
 def _axes() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(3.7, 2.6), layout='constrained')
+    figure = Figure(figsize=(3.3, 2.35), layout='constrained')
     figure.patch.set_alpha(0)
     return figure, figure.add_subplot(facecolor='none')
 

@@ -10,6 +10,8 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
+from mixdet.engine.atomic import write_text
+from mixdet.errors import first_line
 from mixdet.evaluation.details import Details
 from mixdet.registry import HOOKS
 from mixdet.text import print
@@ -25,7 +27,8 @@ class ReportHook(Hook):
     when it is cut short. If they cannot be written, a warning of one line says why, and the training continues.
 
     Args:
-        samples: images of the validation set shown with ground truth and detections.
+        samples: images of the validation set shown with ground truth and detections, and images of the training set
+            shown as they were augmented.
     """
 
     priority = 'LOWEST'  # after the checkpoint and the log were written
@@ -71,16 +74,39 @@ class ReportHook(Hook):
     def _begin(self, runner: Runner) -> None:
         from mixdet.report.card import model_card
         from mixdet.report.detail_files import DETAILS_FILE
-        from mixdet.report.run import REPORT_FOLDER, STATE_FILE
+        from mixdet.report.run import REPORT_FOLDER, read_state
 
         folder = Path(runner.work_dir, REPORT_FOLDER)
+        folder.mkdir(parents=True, exist_ok=True)
+        earlier = read_state(runner.work_dir) if runner.iter else {}
         if not runner.iter:
             (folder / DETAILS_FILE).unlink(missing_ok=True)  # of an earlier training
-        elif (folder / STATE_FILE).is_file():  # resumed
-            self._seconds_before = json.loads((folder / STATE_FILE).read_text()).get('seconds', 0.0)
+        self._seconds_before = earlier.get('seconds', 0.0)
         by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
         self._state = dict(card=model_card(runner), by_epoch=by_epoch, status=RUNNING)
+        if 'start' in earlier.get('card', {}):  # what a resumed training loads is its own checkpoint
+            self._state['card']['start'] = earlier['card']['start']
+        if 'logs' in earlier or not runner.iter:
+            self._state['logs'] = [*earlier.get('logs', ()), runner.timestamp]
+        self._state.update(self._training_data(runner, folder))
         self._update(runner)
+
+    def _training_data(self, runner: Runner, folder: Path) -> dict:
+        """Statistics of the training set, and augmented samples of it, as far as it gives them out."""
+        from mixdet.datasets.statistics import box_statistics
+        from mixdet.report.samples import save_samples
+
+        dataset = runner.train_dataloader.dataset
+        found: dict = {}
+        for name, find in (
+            ('data', lambda: box_statistics(dataset)),
+            ('augmented', lambda: save_samples(dataset, self.samples, runner.seed or 0, folder)),
+        ):
+            try:
+                found[name] = find()
+            except Exception as error:  # a data set of another kind, which the report can do without
+                found[f'{name}_missing'] = f'{type(error).__name__}: {first_line(error)}'
+        return found
 
     def _end(self, runner: Runner) -> None:
         self._state['status'] = FINISHED if runner.iter >= runner.max_iters else STOPPED
@@ -103,6 +129,5 @@ class ReportHook(Hook):
             seconds=self._seconds_before + time.time() - self._start,
             written=time.strftime('%Y-%m-%d %H:%M'),
         )
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / STATE_FILE).write_text(json.dumps(self._state) + '\n')
+        write_text(folder / STATE_FILE, json.dumps(self._state) + '\n')
         return write_report(runner.work_dir)

@@ -2,25 +2,21 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Optional, Union
+from typing import Optional, Union
 
+from mixdet.engine.atomic import atomic_path
 from mixdet.errors import UserError
 from mixdet.evaluation.numbers import CocoNumbers
 from mixdet.evaluation.results import RESULTS_FOLDER
 from mixdet.report.detail_files import DETAILS_FILE
+from mixdet.report.logs import Validation, read_history
 from mixdet.text import csv_cell
 
 REPORT_FOLDER = 'report'  # in the work dir: the report's data, figures and pictures
 STATE_FILE = 'run.json'  # in that folder
-
-
-class Validation(NamedTuple):
-    """The ``numbers`` of a validation after epoch or iteration ``step``."""
-
-    step: int
-    numbers: CocoNumbers
 
 
 @dataclass
@@ -36,6 +32,7 @@ class TrainingRun:
         details: details of an evaluation, as ``write_details`` wrote them, if there are any.
         pictures: folder of its pictures.
         evaluated: what was evaluated for ``details``, for the page.
+        notes: files that could not be read and were left out, one line each.
     """
 
     work_dir: Path
@@ -46,6 +43,7 @@ class TrainingRun:
     details: Optional[dict] = None
     pictures: Optional[Path] = None
     evaluated: str = ''
+    notes: list[str] = field(default_factory=list)
 
     @property
     def card(self) -> dict:
@@ -83,6 +81,15 @@ class TrainingRun:
         records = [record for record in self.train if key in record]
         return [record['iter'] for record in records], [record[key] for record in records]
 
+    def iterations(self, steps: Sequence[float]) -> list[float]:
+        """The iterations after which the validations ``steps`` were made, to compare with runs that count these."""
+        if not self.by_epoch:
+            return list(steps)
+        if self.state.get('max_epochs') and self.state.get('max_iters'):
+            return [step * self.state['max_iters'] / self.state['max_epochs'] for step in steps]
+        last = {record['epoch']: record['iter'] for record in self.train if 'epoch' in record}
+        return [last.get(step, float('nan')) for step in steps]
+
     def val_curve(self, stat: str, iou_type: str = 'bbox') -> tuple[list[float], list[float]]:
         """Epochs or iterations, and a COCO number (``mAP`` ...) after each, where it was evaluated."""
         stats = [(step, numbers.by_type[iou_type].stats) for step, numbers in self.val if iou_type in numbers.by_type]
@@ -99,14 +106,22 @@ def read_training_run(work_dir: Union[str, Path]) -> TrainingRun:
     work_dir = Path(work_dir)
     if not work_dir.is_dir():
         raise UserError(f'work dir {work_dir} does not exist; give the folder that tools/train.py wrote into')
-    train, val = _read_scalars(work_dir)
-    state = _read_json(work_dir / REPORT_FOLDER / STATE_FILE) or {}
+    notes: list[str] = []
+    state = _read_json(work_dir / REPORT_FOLDER / STATE_FILE, notes)
+    train, val = read_history(work_dir, state.get('logs') or ())
     if not (train or val or state):
         raise UserError(f'work dir {work_dir} holds no training; give a folder that tools/train.py wrote into')
     config = next(iter(sorted(work_dir.glob('*.py'))), work_dir)
-    run = TrainingRun(work_dir, state.get('card', {}).get('name') or config.stem, train, val, state)
+    run = TrainingRun(work_dir, state.get('card', {}).get('name') or config.stem, train, val, state, notes=notes)
+    if train and 'seconds' not in state:
+        run.state = {**_state_from_log(train), **state}
     _find_details(run)
     return run
+
+
+def read_state(work_dir: Union[str, Path]) -> dict:
+    """What ``ReportHook`` wrote of the training in ``work_dir``; empty if there is nothing that can be read."""
+    return _read_json(Path(work_dir, REPORT_FOLDER, STATE_FILE), [])
 
 
 def write_results_csv(run: TrainingRun, path: Path) -> None:
@@ -114,8 +129,8 @@ def write_results_csv(run: TrainingRun, path: Path) -> None:
     losses = run.loss_names
     validations = [(step, _csv_columns(numbers)) for step, numbers in run.val]
     metrics = list(dict.fromkeys(key for _, columns in validations for key in columns))
-    with path.open('w', newline='', encoding='utf-8') as file:
-        keys = ['kind', 'epoch', 'iter', 'lr', *losses, *metrics]
+    keys = ['kind', 'epoch', 'iter', 'lr', *losses, *metrics]
+    with atomic_path(path) as partial, partial.open('w', newline='', encoding='utf-8') as file:
         writer = csv.DictWriter(file, keys, lineterminator='\n')
         writer.writerow({key: csv_cell(key) for key in keys})
         for record in run.train:
@@ -138,40 +153,14 @@ def _known(ap: Optional[float]) -> float:
     return ap if ap is not None and ap >= 0 else -1.0
 
 
-def _read_scalars(work_dir: Path) -> tuple[list[dict], list[Validation]]:
-    """Records of training, and validations; a resumed or repeated part replaces what it repeats."""
-    train: list[dict] = []
-    val: list[Validation] = []
-    for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        records = [record for line in path.read_text().splitlines() if (record := _parse(line, path))]
-        trained = [record for record in records if _is_train(record)]
-        if trained:  # what it continues is kept
-            unit = 'epoch' if 'epoch' in trained[0] else 'iter'
-            train = [record for record in train if record['iter'] < trained[0]['iter']]
-            val = [validation for validation in val if validation.step < trained[0][unit]]
-        train += trained
-        val += [_validation(record) for record in records if not _is_train(record)]
-    return train, val
-
-
-def _is_train(record: dict) -> bool:
-    return 'loss' in record or 'lr' in record
-
-
-def _validation(record: dict) -> Validation:
-    metrics = {key: value for key, value in record.items() if key not in ('step', 'time', 'data_time')}
-    return Validation(record['step'], CocoNumbers.from_metrics(metrics))
-
-
-def _parse(line: str, path: Path) -> Optional[dict]:
-    try:
-        record = json.loads(line)
-        record['iter' if _is_train(record) else 'step'] + 0
-    except (ValueError, KeyError, TypeError) as error:
-        if line.strip().endswith('}'):
-            raise UserError(f'{path} is not a log of MMEngine ({type(error).__name__}: {error}); remove it') from error
-        return None  # cut off by a kill
-    return record
+def _state_from_log(train: list[dict]) -> dict:
+    """What a log tells of how far its training came."""
+    seconds, before = 0.0, 0
+    for record in train:
+        seconds += (record['iter'] - before) * record.get('time', 0.0)  # the log has the mean of its interval
+        before = record['iter']
+    last = train[-1]
+    return dict(by_epoch='epoch' in last, iter=last['iter'], epoch=last.get('epoch', 0), seconds=seconds)
 
 
 def _find_details(run: TrainingRun) -> None:
@@ -179,7 +168,7 @@ def _find_details(run: TrainingRun) -> None:
     places = [run.work_dir / REPORT_FOLDER / DETAILS_FILE]
     places += sorted(run.work_dir.glob(f'{RESULTS_FOLDER}/*/{DETAILS_FILE}'), key=lambda path: -path.stat().st_mtime)
     for path in places:
-        run.details = _read_json(path)
+        run.details = _read_json(path, run.notes) or None
         if run.details:
             run.pictures = path.parent
             own = path.parent.name == REPORT_FOLDER
@@ -188,13 +177,16 @@ def _find_details(run: TrainingRun) -> None:
             return
 
 
-def _read_json(path: Path) -> Optional[dict]:
+def _read_json(path: Path, notes: list[str]) -> dict:
+    """The object in ``path``; empty if there is none. A file that a crash cut off is left out, with a note."""
     if not path.is_file():
-        return None
+        return {}
     try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f'{path} is cut off or not JSON ({error}); remove it') from error
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except (ValueError, OSError) as error:
+        notes.append(f'{path} is left out: it is cut off or not JSON ({error})')
+        return {}
     if not isinstance(content, dict):
-        raise UserError(f'{path} holds no JSON object; remove it')
+        notes.append(f'{path} is left out: it holds no JSON object')
+        return {}
     return content

@@ -36,12 +36,11 @@ def folded_names(weights: Mapping[str, Any]) -> tuple[list[str], int]:
     """The names of the folded batch-norms among ``weights`` (tensors by name), and how many batch-norms there are."""
     suffix = f'.{PARTS[0]}'
     names = [key[: -len(suffix)] for key in weights if key.endswith(suffix)]
-    whole = {name: [weights.get(f'{name}.{part}') for part in PARTS] for name in names}
-    folded = [
-        name
-        for name, tensors in whole.items()
-        if all(isinstance(tensor, Tensor) for tensor in tensors) and _is_folded(*tensors)
-    ]
+    folded = []
+    for name in names:
+        tensors = [value for part in PARTS if isinstance(value := weights.get(f'{name}.{part}'), Tensor)]
+        if len(tensors) == len(PARTS) and _is_folded(*tensors):
+            folded.append(name)
     return folded, len(names)
 
 
@@ -122,6 +121,7 @@ def _is_finite(moments: _Moments) -> bool:
 
 def _set_statistics(norm: _BatchNorm, moments: _Moments) -> None:
     """Give ``norm`` these statistics, and the scale and shift with which it computes the same as before."""
+    assert moments.mean is not None and moments.var is not None  # they are finite, see the caller
     mean, var, weight, bias = (getattr(norm, part) for part in PARTS)
     scale = weight.detach().cpu().double() / (var.cpu().double() + norm.eps).sqrt()
     new_mean, new_var = moments.mean.to(mean.dtype), moments.var.to(var.dtype)  # as they are stored, rounded

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from mixdet.benchmark import latency
-from mixdet.benchmark.latency import measure_latency
+from mixdet.benchmark.latency import measure_latency, time_network
 from mixdet.benchmark.timing import Timing
 
 pytestmark = pytest.mark.slow
@@ -52,3 +52,20 @@ def test_off_the_cpu_each_run_is_waited_for(monkeypatch, device, waits):
     model = nn.Conv2d(3, 2, 1)
     measure_latency({'a': model}, (8, 8), device, rounds=2)
     assert model.weight.device.type == device and len(waited) == waits  # with the run that warms up
+
+
+@pytest.mark.parametrize(('trial', 'rounds'), [(10.0, 30), (100.0, 20), (3000.0, 5)])
+def test_a_slow_network_runs_less_often(monkeypatch, trial, rounds):
+    """30 times, or for two seconds, but five times at least: a single run says nothing."""
+    asked = []
+
+    def time_in_turns(runs, seconds, rounds, warmup=1):
+        runs['model']()
+        asked.append((seconds, rounds, warmup))
+        return {'model': Timing(trial, trial, trial, 5.0, rounds)}
+
+    monkeypatch.setattr(latency, 'time_in_turns', time_in_turns)
+    log = []
+    model = Counted(log, 'a')
+    assert time_network(model, (8, 16)) == Timing(trial, trial, trial, 5.0, rounds)
+    assert asked == [(0, 1, 1), (0, rounds, 0)] and log == [('a', (1, 3, 8, 16))] * 2 and model.training

@@ -40,9 +40,9 @@ def test_functions_take_turns_and_warm_up_in_turns():
 
 
 @pytest.mark.parametrize(('walls', 'expected'), [
-    ([30.0, 10.0, 20.0, 50.0, 40.0], Timing(wall=30.0, low=15.0, high=45.0, cpu=7.0)),
-    ([20.0, 10.0], Timing(wall=15.0, low=7.5, high=22.5, cpu=7.0)),
-    ([20.0], Timing(wall=20.0, low=20.0, high=20.0, cpu=7.0)),
+    ([30.0, 10.0, 20.0, 50.0, 40.0], Timing(wall=30.0, low=15.0, high=45.0, cpu=7.0, rounds=5)),
+    ([20.0, 10.0], Timing(wall=15.0, low=7.5, high=22.5, cpu=7.0, rounds=2)),
+    ([20.0], Timing(wall=20.0, low=20.0, high=20.0, cpu=7.0, rounds=1)),
 ])  # fmt: skip
 def test_median_and_quartiles(walls, expected):
     left = iter(walls)

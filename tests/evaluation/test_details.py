@@ -206,6 +206,19 @@ def test_of_equal_images_the_worst_has_most_mistakes_and_the_best_most_boxes():
     assert len(details.worst_images(1)) == len(details.best_images(2)) - 1 == 1
 
 
+def test_of_images_found_completely_the_best_are_those_whose_boxes_fit_best():
+    def found_at(path, *shifts):
+        truth = [Box((0.0, 20.0 * i, 10.0, 20.0 * i + 10), i, FOUND) for i in range(len(shifts))]
+        moved = [(shift, y1, shift + 10, y2) for shift, (_, y1, _, y2) in zip(shifts, (box.corners for box in truth))]
+        return ImageErrors(path, truth, [Box(corners, i, FOUND, 0.9) for i, corners in enumerate(moved)])
+
+    images = [found_at('first', 3, 3), found_at('loose', 5), found_at('close', 1, 0), found_at('nothing')]
+    details = Details([], np.zeros((0, 101)), {}, np.zeros((1, 1), int), images, 0.3)
+    assert [image.path for image in details.best_images(9)] == ['close', 'first', 'loose']
+    # 10 x 10 px moved by 1: 9 of 11 tenths in common
+    assert [image.mean_iou for image in images] == pytest.approx([7 / 13, 1 / 3, (9 / 11 + 1) / 2, 0])
+
+
 def test_each_number_of_a_class_is_read_from_its_place():
     """Thresholds .50 ... .95, recalls, classes and sizes each have a value of their own."""
     iou, recall, k, area = np.meshgrid(np.arange(10), np.linspace(0, 1, 101), np.arange(2), np.arange(4), indexing='ij')

@@ -10,6 +10,7 @@ from mixdet.evaluation.coco import IOU_THRS
 from mixdet.evaluation.details import FALSE_ALARM, FOUND, MISSED, Box, Details, ImageErrors
 from mixdet.evaluation.numbers import STATS
 from mixdet.report.detail_files import write_details
+from mixdet.report.pictures import LABELLED, box_records, save_bare
 from mixdet.report.run import REPORT_FOLDER, STATE_FILE
 
 CLASSES = ('red <cell>', 'white cell')
@@ -61,6 +62,16 @@ def three_images(folder):
     return Details(classes, np.stack([curve, curve**2]), mean, confusion, images, 0.3)
 
 
+def training_data():
+    """Statistics as ``box_statistics`` gives them."""
+    row = dict(images=40, small=10, medium=70, large=20, side=51.5, percent=12.5)
+    return dict(
+        images=80, counted=80, empty=2, boxes=150, ignored=3, per_image=dict(mean=1.88, median=2.0, most=7),
+        sizes=[[640, 480, 79], [320, 240, 1]], classes=[dict(row, name=name, boxes=75) for name in CLASSES],
+        sides=dict(edges=[0.0, *(2 ** (k / 2) for k in range(4, 21))], counts=[0] * 5 + [50] * 3 + [0] * 10),
+    )  # fmt: skip
+
+
 @pytest.fixture(scope='session')
 def finished_training(tmp_path_factory):
     """What a finished training of three epochs leaves: its work dir, and the details of its last validation."""
@@ -73,14 +84,20 @@ def finished_training(tmp_path_factory):
     write_details(details, work_dir / REPORT_FOLDER, samples=2)
     card = dict(
         name='net', command='python tools/train.py net.py', model='SSDLite', backbone='MixNet', input_size=[320, 256],
-        params=1_234_567, macs=765_000_000, latency_ms=12.34, device='a <processor>', threads=2, processes=1,
+        params=1_234_567, macs=765_000_000, latency_ms=12.34, latency_quartiles_ms=[12.0, 13.0], latency_rounds=30,
+        latency_cpu_ms=12.2, losses={'bbox_head.loss_cls': 'FocalLoss x 1.0'}, start=[],
+        device='a <processor>', threads=2, processes=1,
         train=dict(images=80, annotations='train.json'), val=dict(images=3, annotations='val.json'),
-        classes=list(CLASSES), batch_size=8, optimizer='SGD, lr 0.1', started_from='', seed=7, deterministic=False,
+        classes=list(CLASSES), batch_size=8, optimizer='SGD, lr 0.1', seed=7, deterministic=False,
         versions=dict(torch='2.0'), revision='abcdef', config='a = 1\n',
     )  # fmt: skip
     state = dict(
         card=card, by_epoch=True, status='finished', epoch=3, max_epochs=3, iter=30, max_iters=30, seconds=3723.5,
-        written='2026-01-01 01:02',
+        written='2026-01-01 01:02', data=training_data(), logs=['20260101_000000'],
+        augmented=[dict(
+            save_bare(Image.new('RGB', (64, 48)), work_dir / REPORT_FOLDER, 'train_1.jpg'), image='a <b>.png',
+            truth=box_records([Box((1.0, 20.0, 30.0, 40.0), 0, LABELLED)], CLASSES),
+        )],
     )  # fmt: skip
     (work_dir / REPORT_FOLDER / STATE_FILE).write_text(json.dumps(state))
     return work_dir, details
@@ -96,6 +113,23 @@ def details(finished_training):
 def work_dir(finished_training, tmp_path):
     """The work dir of a finished training of three epochs, for a test to change."""
     return shutil.copytree(finished_training[0], tmp_path / 'work_dirs/net')
+
+
+@pytest.fixture
+def other(work_dir, scalars):
+    other = work_dir.with_name('other')
+    scalars(other, '20260101_000000', 1, 2, 0.5)
+    return other
+
+
+@pytest.fixture
+def mask_run(work_dir, details, scalars):
+    """The training of ``work_dir`` with masks."""
+    scalars(work_dir, '20260101_000000', 1, 3, 0.25, mask_ap=0.125)
+    for row, ap in zip(details.classes, (0.4567, -1.0)):
+        row['mask_AP'] = ap
+    write_details(details, work_dir / 'report')
+    return work_dir
 
 
 def make_details(classes, images=()):

@@ -35,7 +35,9 @@ def test_costs_leave_the_model_as_it_was():
     model.backbone.eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     costs = card._costs(model, (96, 96))
-    assert costs['macs'] == count_complexity(model, (96, 96)).macs and costs['latency_ms'] > 0
+    assert costs['macs'] == count_complexity(model, (96, 96)).macs and costs['latency_rounds'] >= 5
+    low, high = costs['latency_quartiles_ms']
+    assert 0 < low <= costs['latency_ms'] <= high and costs['latency_cpu_ms'] > 0
     assert model.training and not model.backbone.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -69,3 +71,20 @@ def test_annotation_files_of_wrapped_data_sets_are_all_named():
     parts = [dict(data_root='a/', ann_file='x.json'), dict(type='RepeatDataset', dataset=dict(ann_file='b/y.json'))]
     loader = dict(dataset=dict(type='ConcatDataset', datasets=parts))
     assert card._data(range(7), loader) == dict(images=7, annotations='a/x.json, b/y.json')
+
+
+def test_a_latency_says_how_far_it_can_be_trusted():
+    calm = dict(latency_ms=33.0, latency_quartiles_ms=[32.5, 34.0], latency_rounds=30, latency_cpu_ms=32.9)
+    text = '33.0 ms (quartiles 32.5 and 34.0, 30 runs), CPU time 32.9 ms'
+    assert card.describe_latency(calm) == text
+    warning = ', unsteady: the machine was busy, do not compare'
+    assert card.describe_latency(dict(calm, latency_quartiles_ms=[32.5, 49.0])).endswith(warning)
+    assert card.describe_latency(dict(calm, latency_ms=42.0)).endswith(warning)  # it waited for the processor
+    assert not card.describe_latency(dict(calm, latency_cpu_ms=64.0)).endswith(warning)  # two threads
+    assert card.describe_latency(dict(latency_ms=33.0)) == '33.0 ms' and card.describe_latency({}) == ''  # mixdet 0.2
+
+
+def test_losses_are_named_with_class_and_weight():
+    assert card._losses(tiny_detector()) == {
+        'bbox_head.loss_cls': 'CrossEntropyLoss x 1.0', 'bbox_head.loss_bbox': 'SmoothL1Loss x 1.0'
+    }  # fmt: skip

@@ -10,7 +10,7 @@ def test_files_of_an_evaluation(tmp_path, image, evaluation_details):
     gone = image._replace(path=str(tmp_path / 'gone.png'))
     content = write_details(evaluation_details(['cat', 'dog'], [gone, image]), tmp_path / 'out', samples=2)
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == [
-        'best_1.jpg', 'confusion.png', 'details.json', 'iou.png', 'per_class.csv', 'precision_recall.png',
+        'best_1.jpg', 'confusion.png', 'details.json', 'images', 'iou.png', 'per_class.csv', 'precision_recall.png',
         'samples_1.jpg', 'worst_1.jpg',
     ]  # fmt: skip
     assert json.loads((tmp_path / 'out/details.json').read_text()) == content

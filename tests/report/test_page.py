@@ -1,76 +1,15 @@
 import json
-import os
 import re
-import shutil
-from html.parser import HTMLParser
 
 import pytest
+from web_page import Page, check_alone
 
-from mixdet.errors import UserError
 from mixdet.evaluation.numbers import STATS
 from mixdet.report.detail_files import write_details
-from mixdet.report.page import (
-    best_checkpoint,
-    breakable,
-    commands,
-    differing_facts,
-    format_boxes,
-    format_count,
-    format_duration,
-    unique_names,
-    write_comparison,
-    write_report,
-)
+from mixdet.report.page import best_checkpoint, commands, write_report
 from mixdet.report.run import read_training_run
 
 pytestmark = pytest.mark.slow
-
-VOID = {'meta', 'img', 'br', 'link', 'input'}
-
-
-class Page(HTMLParser):
-    """Text by section, attributes by tag, and whether every tag is closed in its turn."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.text, self.attributes, self.ids = [], {}, [], []
-        self.section = ''
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        if tag not in VOID:
-            self.open.append(tag)
-        self.attributes += [(tag, key, value) for key, value in attrs]
-        self.ids += [value for key, value in attrs if key == 'id']
-        if tag == 'section':
-            self.section = dict(attrs)['id']
-
-    def handle_startendtag(self, tag, attrs):
-        self.attributes += [(tag, key, value) for key, value in attrs]
-        self.ids += [value for key, value in attrs if key == 'id']
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag, (tag, self.getpos())
-
-    def handle_data(self, data):
-        self.text[self.section] = self.text.get(self.section, '') + f' {" ".join(data.split())}'
-
-
-def check_alone(page, text):
-    """Nothing is fetched: whatever the page refers to is in it."""
-    for tag, key, value in page.attributes:
-        if key in ('src', 'href', 'xlink:href', 'data', 'poster', 'srcset', 'action'):
-            assert value.startswith(('#', 'data:')), (tag, key, value[:80])
-            if value.startswith('#'):
-                assert value[1:] in page.ids
-        elif not key.startswith('xmlns'):
-            assert '//' not in (value or '') or key in ('alt', 'title'), (tag, key, value[:80])
-    assert '@import' not in text and not re.search(r'url\((?!#)', text)
-    assert 'link' not in {tag for tag, _, _ in page.attributes}
-    scripts = re.findall(r'<script>(.*?)</script>', text, re.DOTALL)
-    assert len(scripts) == 1 and 'http' not in scripts[0] and 'fetch' not in scripts[0]
 
 
 def test_the_page_is_complete_and_needs_no_other_file(work_dir):
@@ -79,10 +18,12 @@ def test_the_page_is_complete_and_needs_no_other_file(work_dir):
     text = path.read_text()
     page = Page(text)
     check_alone(page, text)
-    assert {'curves', 'results', 'classes', 'precision', 'confusion', 'pictures', 'card', 'use'} <= set(page.text)
-    figures = ('loss', 'ap', 'lr', 'precision_recall', 'iou', 'confusion')
-    assert {f'figure-{name}' for name in figures} <= set(page.ids) and text.count('<svg') == len(figures)
-    assert all((work_dir / f'report/{name}.png').read_bytes()[:4] == b'\x89PNG' for name in figures)
+    sections = {'curves', 'results', 'classes', 'precision', 'confusion', 'pictures', 'data', 'card', 'use'}
+    assert sections <= set(page.text)
+    figures = ('loss', 'ap', 'lr', 'precision_recall', 'iou', 'confusion', 'data-classes', 'data-sizes')
+    assert {f'figure-{name}' for name in figures} <= set(page.ids)
+    files = [work_dir / f'report/{name.replace("-", "_")}.png' for name in figures]
+    assert all(path.read_bytes()[:4] == b'\x89PNG' for path in files)
     assert (work_dir / 'results.csv').is_file()
 
 
@@ -103,15 +44,57 @@ def test_the_numbers_are_the_runs(work_dir):
 def test_pictures_are_in_the_page(work_dir):
     text = write_report(work_dir).read_text()
     page = Page(text)
-    pictures = [value for tag, key, value in page.attributes if (tag, key) == ('img', 'src')]
-    # two samples, the worst (the image that is gone is left out), and the best
-    assert len(pictures) == 2 + 1 + 2 and all(len(value) > 1000 for value in pictures)
+    pictures = [value for tag, key, value in page.attributes if (tag, key) == ('image', 'href')]
+    # two samples, the worst (the image that is gone is left out), the best, and the augmented one
+    assert len(pictures) == 2 + 1 + 2 + 1 and all(len(value) > 500 for value in pictures)
     assert page.text['pictures'].count('bad.png') == 3 and '1 missed' in page.text['pictures']
+    assert text.count('<em>ground truth</em>') == text.count('<em>detections</em>') == 5
+    # a box of 10..40 of 90 px wide and of 60 px high images, labelled by the page itself
+    assert re.search(r'style="left:11.11%;top:16.67%;width:33.33%;height:50.00%;--c:#19b98a" title="red &lt;', text)
+    assert '<b>red &lt;cell&gt; 0.90</b>' in text
+
+
+def test_statistics_and_augmented_images_of_the_training_set(work_dir):
+    page = Page(write_report(work_dir).read_text())
+    data = re.sub(r' +', ' ', page.text['data'])
+    assert '80 images, 150 boxes: 1.88 an image, at most 7; 2 images have none; 3 crowd boxes are not trained' in data
+    assert 'red <cell> 75 40 10 70 20 51.5 12.5' in data and 'a <b>.png' in data
+    assert '80 training images, 150 boxes' in re.sub(r' +', ' ', page.text[''])
+
+
+def test_what_a_data_set_does_not_give_out_is_said(work_dir):
+    change_state(work_dir, data=None, augmented=None, data_missing='KeyError: instances')
+    page = Page(write_report(work_dir).read_text())
+    assert 'data' not in page.text and 'KeyError: instances' in page.text['card']
+
+
+def change_state(work_dir, card=None, **values):
+    path = work_dir / 'report/run.json'
+    state = json.loads(path.read_text())
+    state.update({key: value for key, value in values.items() if value is not None})
+    for key in (key for key, value in values.items() if value is None):
+        del state[key]
+    state['card'].update(card or {})
+    path.write_text(json.dumps(state))
+
+
+def test_pictures_of_an_earlier_version_have_their_boxes_drawn_on_them(work_dir):
+    path = work_dir / 'report/details.json'
+    details = json.loads(path.read_text())
+    for records in details['pictures'].values():
+        for record in records:
+            for key in ('bare', 'size', 'truth', 'detections'):
+                del record[key]
+    path.write_text(json.dumps(details))
+    page = Page(write_report(work_dir).read_text())
+    pictures = [value for tag, key, value in page.attributes if (tag, key) == ('img', 'src')]
+    assert len(pictures) == 5 and '1 missed' in page.text['pictures']
 
 
 def test_a_training_that_has_just_begun(work_dir):
     for path in [*work_dir.glob('*/vis_data/scalars.json'), work_dir / 'report/details.json']:
         path.unlink()
+    change_state(work_dir, data=None, augmented=None)
     text = write_report(work_dir).read_text()
     page = Page(text)
     check_alone(page, text)
@@ -147,34 +130,6 @@ def test_commands_name_the_best_checkpoint(work_dir, monkeypatch):
     assert "'my net/net.py'" in dict(commands(read_training_run('my net')))['Evaluate']
 
 
-@pytest.fixture
-def other(work_dir, scalars):
-    other = work_dir.with_name('other')
-    scalars(other, '20260101_000000', 1, 2, 0.5)
-    return other
-
-
-def test_comparison(work_dir, other, tmp_path):
-    runs = [read_training_run(work_dir), read_training_run(other)]
-    text = write_comparison(runs, tmp_path / 'both.html').read_text()
-    page = Page(text)
-    check_alone(page, text)
-    assert 'AP IoU .50:.95 0.2800 0.5200' in re.sub(r' +', ' ', page.text['results'])
-    assert re.findall(r'class="win">([\d.]+)', text) == ['0.5200'] * 12 + ['0.5000']
-    assert 'red <cell> 0.2500 0.5000' in re.sub(r' +', ' ', page.text['classes'])
-    assert '1.23 M' in page.text['card'] and 'abcdef' in page.text['card']
-
-
-@pytest.fixture
-def mask_run(work_dir, details, scalars):
-    """The training of ``work_dir`` with masks."""
-    scalars(work_dir, '20260101_000000', 1, 3, 0.25, mask_ap=0.125)
-    for row, ap in zip(details.classes, (0.4567, -1.0)):
-        row['mask_AP'] = ap
-    write_details(details, work_dir / 'report')
-    return work_dir
-
-
 def test_masks_stand_beside_boxes(mask_run):
     text = write_report(mask_run).read_text()
     page = Page(text)
@@ -201,69 +156,65 @@ def test_masks_evaluated_from_the_second_part_on(work_dir, scalars):
     assert 'IoU .50:.95 0.1650 -' in re.sub(r' +', ' ', page.text['results'])
 
 
-def test_comparison_with_and_without_masks(mask_run, other, tmp_path):
-    runs = [read_training_run(mask_run), read_training_run(other)]
-    text = write_comparison(runs, tmp_path / 'both.html').read_text()
-    page = Page(text)
-    check_alone(page, text)
-    assert {'figure-ap', 'figure-mask_ap', 'figure-loss'} <= set(page.ids)
-    results, classes = (re.sub(r' +', ' ', page.text[section]) for section in ('results', 'classes'))
-    assert (
-        'box AP and AR AP IoU .50:.95 0.2800 0.5200' in results and 'mask AP and AR AP IoU .50:.95 0.1550 -' in results
-    )
-    assert 'red <cell> 0.2500 0.5000' in classes and 'red <cell> 0.1250 -' in classes
-
-
-def test_names_tell_runs_apart(work_dir, other):
-    run, second = read_training_run(work_dir), read_training_run(other)
-    assert unique_names([run, second]) == ['net', 'other']
-    second.name = 'net'
-    assert unique_names([run, second]) == ['net', 'other']  # folders
-    with pytest.raises(UserError, match='given twice'):
-        unique_names([run, run])
-
-
-def test_names_of_equal_folders_are_told_apart_by_those_above(work_dir, tmp_path):
-    for name in ('a', 'b'):
-        shutil.copytree(work_dir, tmp_path / name / 'work/net')
-    runs = [read_training_run(tmp_path / name / 'work/net') for name in ('a', 'b')]
-    assert unique_names(runs) == ['a/work/net', 'b/work/net']
-
-
-def test_only_sizes_and_differences_of_the_cards_are_compared(work_dir, other):
-    shutil.copytree(work_dir / 'report', other / 'report')
-    state = json.loads((other / 'report/run.json').read_text())
-    state['card'].update(seed=8, latency_ms=2.25)
-    (other / 'report/run.json').write_text(json.dumps(state))
-    assert differing_facts([read_training_run(work_dir), read_training_run(other)]) == [
-        ('parameters', ['1.23 M', '1.23 M']), ('MACs', ['0.765 G', '0.765 G']), ('latency', ['12.3 ms', '2.2 ms']),
-        ('seed', ['7', '8']),
-    ]  # fmt: skip
-    (other / 'report/run.json').unlink()
-    facts = dict(differing_facts([read_training_run(work_dir), read_training_run(other)]))
-    assert facts['latency'] == ['12.3 ms', '-'] and facts['input'] == ['320x256', '-'] and 'loaded from' not in facts
-
-
-def test_the_best_checkpoint_is_the_newest_best_or_the_last(work_dir):
+def test_the_best_checkpoint_is_the_latest_best_or_the_last(work_dir):
     run = read_training_run(work_dir)
     assert best_checkpoint(run) == work_dir / 'epoch_3.pth'
-    for i, name in enumerate(['best_a.pth', 'best_c.pth', 'best_b.pth']):
+    for name in ('best_AP_epoch_9.pth', 'best_AP_epoch_12.pth', 'best_AP_epoch_3.pth'):  # written in any order
         (work_dir / name).write_bytes(b'')
-        os.utime(work_dir / name, (i % 2, i % 2))
-    assert best_checkpoint(run) == work_dir / 'best_c.pth'
+    assert best_checkpoint(run) == work_dir / 'best_AP_epoch_12.pth'
     for path in work_dir.glob('*.pth'):
         path.unlink()
     assert best_checkpoint(run) is None
     assert 'CHECKPOINT' in dict(commands(run))['Evaluate']
 
 
-def test_words_for_readers():
-    assert [format_boxes(n, 'false alarm') for n in (1, 2)] == ['1 false alarm', '2 false alarms']
-    assert format_boxes(1, 'confused') == '1 wrong class' and format_boxes(0, 'missed') == '0 missed'
-    assert format_duration(3723.9) == '1:02:03'
-    assert str(breakable('data/<set>/a.json')) == 'data/<wbr>&lt;set&gt;/<wbr>a.json'
+def test_the_time_of_a_busy_machine_is_no_headline(work_dir):
+    change_state(work_dir, dict(latency_ms=3019.0, latency_quartiles_ms=[400.0, 4000.0], latency_cpu_ms=33.0))
+    text = write_report(work_dir).read_text()
+    page, tiles = Page(text), text[text.index('<div class="tiles">') : text.index('</header>')]
+    assert tiles.count('<b>') == 6 and '3019' not in tiles and ' ms' not in tiles
+    assert '3019.0 ms (quartiles 400.0 and 4000.0, 30 runs), CPU time 33.0 ms, unsteady' in page.text['card']
 
 
-def test_counts_for_readers():
-    counts = [format_count(value) for value in (4_351_234, 788_800_000, None)]
-    assert counts == ['4.35 M', '0.789 G', '-']
+def test_the_start_is_in_the_card(work_dir):
+    assert 'started from scratch' in re.sub(r' +', ' ', Page(write_report(work_dir).read_text()).text['card'])
+    start = [dict(part='backbone', file='a/<b>.pth', sha256='0123456789', source='tf.npz', kind='mobilenetv2')]
+    change_state(work_dir, dict(start=start))
+    card = Page(write_report(work_dir).read_text()).text['card']
+    assert 'backbone: a/ <b>.pth (converted from tf.npz, as mobilenetv2, sha256 01234567)' in card
+
+
+def test_a_state_file_that_was_cut_off_costs_the_card_alone(work_dir):
+    path = work_dir / 'report/run.json'
+    path.write_bytes(path.read_bytes()[:200])
+    page = Page(write_report(work_dir).read_text())
+    assert {'curves', 'results', 'classes', 'pictures', 'card', 'use'} <= set(page.text)
+    header = re.sub(r' +', ' ', page.text[''])
+    assert 'epoch 3 0:00:03 of training' in header and 'run.json is left out: it is cut off' in header
+    assert 'a = 1' in page.text['card'] and '0.2800' in page.text['results']
+
+
+NAMES = [
+    r'$\frac$', '<script>alert(1)</script>', '[/x]', '"><img src=x onerror=alert(1)>', 'a\nb', '_hidden', '\x1b[31m',
+    'x' * 300, '\u202egnp.exe', '\N{CJK UNIFIED IDEOGRAPH-72D7}', '{{ 7 * 7 }}', "'; --c: red", '${HOME}$', '\udce9',
+]  # fmt: skip
+
+
+def test_any_names_can_be_shown(work_dir, evaluation_details, image, recwarn):
+    """Of classes, the config and image files."""
+    details = evaluation_details(NAMES, [image._replace(truth=[box._replace(label=i) for i, box in enumerate(
+        image.truth * 6)])])  # fmt: skip
+    write_details(details, work_dir / 'report', samples=1)
+    path = work_dir / 'report/details.json'
+    content = json.loads(path.read_text())
+    content['pictures']['samples'][0]['image'] = 'data/\udce9t\udce9 <b>.jpg'
+    path.write_text(json.dumps(content))
+    data = json.loads((work_dir / 'report/run.json').read_text())['data']
+    data['classes'] = [dict(data['classes'][0], name=name) for name in NAMES]
+    change_state(work_dir, dict(name='[/] <b>$x$', classes=NAMES), data=data)
+    text = write_report(work_dir).read_text(encoding='utf-8')
+    page = Page(text)
+    check_alone(page, text)
+    assert 'alert(1)' in page.text['classes'] and '49' not in page.text['classes']
+    assert {tag for tag, _, _ in page.attributes} & {'script', 'b'} == set() and '<img src=x' not in text
+    assert not [warning for warning in recwarn if 'glyph' in str(warning.message).lower()]

@@ -2,6 +2,7 @@
 
 import html
 import json
+import os
 import re
 import shlex
 import shutil
@@ -70,8 +71,20 @@ def test_report_of_a_training(work):
         json.loads(line) for path in folder.glob('*/vis_data/scalars.json') for line in path.read_text().splitlines()
     ]
     assert f'data-number="bbox_mAP">{val[-1]["coco/bbox_mAP"]:.4f}<' in page
-    assert page.count('src="data:image/jpeg;base64,') >= 4 and 'tools/train.py work_dirs/tiny/tiny.py' in page
+    assert page.count(' href="data:image/jpeg;base64,') >= 4 and 'tools/train.py work_dirs/tiny/tiny.py' in page
     assert (folder / 'results.csv').read_text().startswith('kind,epoch,iter,lr,loss,loss_bbox,loss_cls,mAP,')
+
+
+def test_what_the_training_began_with_is_in_its_report(work):
+    written = state(work, 'tiny')
+    assert written['card']['start'] == [] and set(written['card']['losses']) == {
+        'bbox_head.loss_cls',
+        'bbox_head.loss_bbox',
+    }
+    assert written['data']['images'] == 8 and [row['name'] for row in written['data']['classes']] == list(CLASSES)
+    assert len(written['augmented']) == 8 and all(record['size'] == [160, 160] for record in written['augmented'])
+    (log,) = written['logs']
+    assert (work / 'work_dirs/tiny' / log / 'vis_data/scalars.json').is_file()
 
 
 def test_report_is_there_after_ctrl_c(work):
@@ -109,6 +122,26 @@ def test_report_of_a_moved_work_dir(work):
     for tool, arguments in commands.items():
         done = run_tool(tool, *arguments, cwd=work)
         assert done.returncode == 0 and expected[tool] in done.stdout, done.stderr
+
+
+def test_folders_of_any_name(work):
+    """One path, and one config, are markup to Rich; the other folder has a byte that is not UTF-8."""
+    folders = ['a[/]b', os.fsdecode(b'$\xe9t\xe9$')]
+    for folder in folders:
+        shutil.copytree(work / 'work_dirs/tiny', work / folder)
+    first, second = (work / folder / 'report/run.json' for folder in folders)
+    content = json.loads(first.read_text())
+    content['card']['name'] = '[/x] <b>'
+    first.write_text(json.dumps(content))
+    second.write_text(second.read_text()[:99])
+    done = run_tool('report.py', *folders, '--out', 'any.html', cwd=work)
+    assert done.returncode == 0 and '[/x] <b>' in done.stdout and 'Comparison: any.html' in done.stdout, done.stderr
+    assert '[/x] &lt;b&gt;' in (work / 'any.html').read_text()
+    (warning,) = done.stderr.splitlines()
+    assert warning.startswith('warning: $\\xe9t\\xe9$/report/run.json is left out: it is cut off')
+    done = run_tool('report.py', folders[1], cwd=work)
+    assert done.returncode == 0 and done.stdout == 'Report: $\\xe9t\\xe9$/report.html\n', done.stderr
+    assert 'data-number="bbox_mAP"' in (work / folders[1] / 'report.html').read_text()
 
 
 def test_bad_arguments_are_one_line(work):
