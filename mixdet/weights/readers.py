@@ -28,8 +28,10 @@ ENTRIES = (
     'model_state_dict',
     'model_state',
     'model',
+    'net',
+    'weights',
+    'params',
 )
-ENTRIES += ('net', 'weights', 'params')
 # what wrappers (data parallel, torch.compile, Lightning, averaging) put before all names
 WRAPPERS = ('module.', '_orig_mod.', 'model.', 'net.', 'network.', 'backbone.', 'encoder.')
 COUNT_OF_AVERAGES = 'n_averaged'  # of torch's AveragedModel
