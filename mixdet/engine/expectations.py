@@ -62,12 +62,10 @@ def _differences(
                 seen.add(key)
                 yield key, expected, actual
     preprocessor = getattr(detector, 'data_preprocessor', None)
-    if preprocessor is None:
-        return
-    for name in NORMALISATION:
-        wanted, present = expects.get(name), _normalisation(preprocessor, name)
-        if wanted is not None and not _same(wanted, present):
-            yield f'model.data_preprocessor.{name}', wanted, present
+    for name in NORMALISATION if isinstance(preprocessor, nn.Module) else ():
+        wanted, found = expects.get(name), _normalisation(preprocessor, name)
+        if wanted is not None and not _same(wanted, found):
+            yield f'model.data_preprocessor.{name}', wanted, found
 
 
 def _expectations(checkpoint: dict) -> Mapping[str, Any]:
@@ -97,7 +95,7 @@ def _eps(name: str, layer: nn.Module, names: set[str]) -> Optional[float]:
     return layer.eps if isinstance(layer, _BatchNorm) and f'{name}.running_mean' in names else None
 
 
-def _normalisation(preprocessor: nn.Module, name: str) -> object:
+def _normalisation(preprocessor: Any, name: str) -> object:
     if name == 'bgr_to_rgb':
         return bool(getattr(preprocessor, '_channel_conversion', False))
     value = getattr(preprocessor, name, None)

@@ -16,6 +16,7 @@ from mixdet.registry import MODELS
 Size = Union[int, Sequence[int]]  # a sequence is a pair (height, width)
 KernelSizes = Union[int, Sequence[Size]]
 Split = Union[str, Sequence[int]]
+is_scripting = torch.jit.is_scripting  # type: ignore[attr-defined]  # public, but missing in torch.jit's __all__
 
 if TYPE_CHECKING:
 
@@ -226,7 +227,7 @@ class MixConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C * m, H', W')."""
-        if torch.jit.is_scripting():  # type: ignore[attr-defined]  # public, but not in __all__
+        if is_scripting():
             return self._script(x)
         else:  # torch.jit.script leaves out an else branch, but not what follows an if
             return implementations.compute(self, x)

@@ -8,7 +8,7 @@ shift so that it computes the same with them, makes both agree.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ def folded_names(weights: Mapping[str, Any]) -> tuple[list[str], int]:
     names = [key[: -len(suffix)] for key in weights if key.endswith(suffix)]
     folded = []
     for name in names:
-        tensors = [value for part in PARTS if isinstance(value := weights.get(f'{name}.{part}'), Tensor)]
+        tensors = [tensor for part in PARTS if isinstance(tensor := weights.get(f'{name}.{part}'), Tensor)]
         if len(tensors) == len(PARTS) and _is_folded(*tensors):
             folded.append(name)
     return folded, len(names)
@@ -63,8 +63,8 @@ class _Moments:
 
     def __init__(self) -> None:
         self.count = 0
-        self.mean: Optional[Tensor] = None
-        self.var: Optional[Tensor] = None
+        self.mean = torch.empty(0)
+        self.var = torch.empty(0)
 
     def add(self, x: Tensor) -> None:
         """Take the values of ``x`` into account."""
@@ -73,7 +73,7 @@ class _Moments:
         if not count:
             return
         var, mean = (moment.cpu().double() for moment in torch.var_mean(values, dim=1, correction=0))
-        if self.mean is None or self.var is None:
+        if not self.count:
             self.count, self.mean, self.var = count, mean, var
             return
         total = self.count + count
@@ -109,19 +109,18 @@ def restore_statistics(model: nn.Module, run: Callable[[], Any]) -> list[str]:
     finally:
         for handle in handles:
             handle.remove()
-    changed = [name for name in norms if moments[name].mean is not None and _is_finite(moments[name])]
+    changed = [name for name in norms if moments[name].count and _is_finite(moments[name])]
     for name in changed:
         _set_statistics(norms[name], moments[name])
     return changed
 
 
 def _is_finite(moments: _Moments) -> bool:
-    return all(part is not None and bool(part.isfinite().all()) for part in (moments.mean, moments.var))
+    return all(bool(part.isfinite().all()) for part in (moments.mean, moments.var))
 
 
 def _set_statistics(norm: _BatchNorm, moments: _Moments) -> None:
     """Give ``norm`` these statistics, and the scale and shift with which it computes the same as before."""
-    assert moments.mean is not None and moments.var is not None  # they are finite, see the caller
     mean, var, weight, bias = (getattr(norm, part) for part in PARTS)
     scale = weight.detach().cpu().double() / (var.cpu().double() + norm.eps).sqrt()
     new_mean, new_var = moments.mean.to(mean.dtype), moments.var.to(var.dtype)  # as they are stored, rounded

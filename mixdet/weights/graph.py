@@ -88,9 +88,9 @@ class _Graph:
             return
         if following.op in BATCH_NORMS:
             constants = [self._constant(entry) for entry in following.input[1:5]]
-            arrays = [_array(constant) for constant in constants if constant is not None]
-            if len(arrays) == len(PARTS) and all(array.size for array in arrays):
-                yield from ((f'{scope}/BatchNorm/{part}', array) for part, array in zip(PARTS, arrays))
+            parts = {part: _array(node) for part, node in zip(PARTS, constants) if node is not None}
+            if len(parts) == len(PARTS) and all(value.size for value in parts.values()):
+                yield from ((f'{scope}/BatchNorm/{part}', value) for part, value in parts.items())
             return
         scale: Any = 1.0
         if following.op == 'Mul':  # what is left of a batch-norm whose constants were merged

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from mmengine.dist import broadcast
 from mmengine.hooks import Hook
-from mmengine.model import BaseModel, is_model_wrapper
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -76,7 +76,7 @@ class FoldedBatchNormHook(Hook):
                 "dict(folded_batch_norm=dict(type='mixdet.FoldedBatchNormHook')), or freeze them with norm_eval=True"
             )
 
-    def _pass_images(self, model: BaseModel, loader: DataLoader) -> None:
+    def _pass_images(self, model: Any, loader: DataLoader) -> None:
         samples = _samples(loader.dataset, self.num_images)
         while batch := list(islice(samples, loader.batch_size or 8)):
             data = model.data_preprocessor(loader.collate_fn(batch), True)
