@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 ACTIVATIONS = {'relu': nn.ReLU, 'relu6': nn.ReLU6}  # activations that the operators can apply to their result
 OPERATORS = {'native': 'mixconv2d', 'triton': 'mixconv2d_triton'}
 IMPLS = ('auto', 'split', 'padded', *OPERATORS)
+# in torch.nn.modules.module: hooks on all modules, before and after a call and its gradients
+HOOKS_ON_ALL = (
+    '_global_forward_pre_hooks',
+    '_global_forward_hooks',
+    '_global_backward_pre_hooks',
+    '_global_backward_hooks',
+)
 is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)  # missing in PyTorch 2.1
 _in_functorch = torch._C._are_functorch_transforms_active
 wrap('pad_same')  # torch.fx: one node, as the padding follows from sizes that are not known while tracing
@@ -126,7 +133,9 @@ def _is_observed() -> bool:
     """Whether something looks at each operator or module that runs: a TorchDispatchMode, or a hook on all modules."""
     if is_compiling():
         return False
-    return torch._C._len_torch_dispatch_stack() > 0 or torch.nn.modules.module._has_any_global_hook()
+    return torch._C._len_torch_dispatch_stack() > 0 or any(
+        getattr(torch.nn.modules.module, name) for name in HOOKS_ON_ALL
+    )
 
 
 def _is_channels_last(x: Tensor) -> bool:
