@@ -78,7 +78,10 @@ def test_an_editable_install_wins_over_a_clone_beside_the_script(source, tmp_pat
     zipfile.ZipFile(installed).extractall(tmp_path / 'site')
     assert (clone / 'mixdet/.mim/configs').resolve() == clone / 'configs'  # what mim and `mixdet::` bases look for
     (tmp_path / 'script.py').write_text(
-        f'import site\nsite.addsitedir({str(tmp_path / "site")!r})\n'
+        # without the mixdet that this environment has
+        'import site, sys\nfrom pathlib import Path\n'
+        'sys.path[:] = [path for path in sys.path if not Path(path, "mixdet/__init__.py").is_file()]\n'
+        f'site.addsitedir({str(tmp_path / "site")!r})\n'
         'from mixdet import Detector, compat\nimport mixdet\nprint(mixdet.__file__)\n'
     )
     environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}

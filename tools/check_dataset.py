@@ -96,7 +96,7 @@ def show(log: IssueLog, limit: int) -> None:
         listed[issue.kind] = listed.get(issue.kind, 0) + 1
         if not limit or listed[issue.kind] <= limit:
             print(f'{issue.severity}: {log.file}: {issue}')
-    table = Table(title=f'{log.file}: {log.images} images, {log.boxes} boxes', title_justify='left')
+    table = Table(title=f'{log.file}: {log.images} images, {log.boxes} boxes')
     for header in ('severity', 'issue', 'count', 'effect', 'with --fix'):
         table.add_column(header, justify='right' if header == 'count' else 'left')
     for name, count in log.counts().most_common():

@@ -9,6 +9,7 @@ from mmengine.config import Config
 
 from mixdet.cli.options import OptionAction, config_with_options
 from mixdet.errors import UserError
+from mixdet.text import print
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:

@@ -25,6 +25,7 @@ def test_our_hooks_replace_mmdetections_alone():
     assert cfg.val_evaluator == dict(type='mixdet.CocoMetric', metric='bbox') and cfg.test_evaluator == [metric]
     assert changes == [
         'default_hooks.checkpoint: mixdet.CheckpointHook',
+        'default_hooks.folded_batch_norm: mixdet.FoldedBatchNormHook',
         'default_hooks.interrupt: mixdet.InterruptHook',
         'default_hooks.nonfinite: mixdet.NonFiniteHook',
         'val_evaluator: mixdet.CocoMetric',
