@@ -249,6 +249,15 @@ def test_sizes_beyond_32_bits_are_refused(shape):
         triton_ops._weight_grad(x, x, [shape[1], 1, 1], [1, 1], [0, 0], [1, 1], False)
 
 
+def test_the_last_address_of_32_bits_is_allowed():
+    for stride in ((0, 2**31 - 1, 1, 1), (0, 1, 2**31 - 1, 1), (0, 1, 1, 2**31 - 1)):
+        shape = [1, *(2 if step > 1 else 1 for step in stride[1:])]
+        triton_ops._check_alike(torch.empty_strided(shape, stride, device='meta'))
+        beyond = torch.empty_strided(shape, [step + (step > 1) for step in stride], device='meta')
+        with pytest.raises(ValueError, match='2\\^31'):
+            triton_ops._check_alike(beyond)
+
+
 @needs_triton
 @pytest.mark.parametrize('dtype', ['fp32', 'bf16'])
 def test_kernels_compile_for_a_gpu(tmp_path, dtype):
