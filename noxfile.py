@@ -191,13 +191,13 @@ def oldest(session: nox.Session) -> None:
 
 @nox.session(python=['3.12'], tags=['torch'])
 def torch24(session: nox.Session) -> None:
-    """PyTorch 2.4, which does not load checkpoints safely and exports neither to ONNX nor by torch.export."""
+    """PyTorch 2.4, which does not load checkpoints safely and exports to TorchScript alone."""
     check_stack(session, ('torch==2.4.1', *UPSTREAM, 'setuptools<82'), TORCH_TESTS)
 
 
 @nox.session(python=['3.12'], tags=['torch'])
 def torch25(session: nox.Session) -> None:
-    """PyTorch 2.5, which does not export to ONNX."""
+    """PyTorch 2.5, the last that does not load checkpoints safely."""
     check_stack(
         session,
         ('torch==2.5.1', *UPSTREAM, 'setuptools<82'),

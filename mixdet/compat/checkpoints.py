@@ -25,8 +25,8 @@ from mixdet.compat.stack import is_at_least
 from mixdet.errors import UserError
 
 HISTORY_METHODS = ('min', 'max', 'mean', 'current')
-# torch 2.5 is the first version that can allow a type under another name; older ones load MMEngine's files unsafely
-SAFE_LOADING = is_at_least(torch.__version__, '2.5')
+# torch 2.6 is the first version that can allow a type under another name; older ones load MMEngine's files unsafely
+SAFE_LOADING = is_at_least(torch.__version__, '2.6')
 
 MapLocation = Union[str, torch.device, Callable, dict, None]  # of torch.load
 
@@ -40,7 +40,7 @@ def trust_files() -> None:
 
 
 def weights_only() -> bool:
-    """The ``weights_only`` argument for ``torch.load``: False after ``trust_files`` and with a torch before 2.5."""
+    """The ``weights_only`` argument for ``torch.load``: False after ``trust_files`` and with a torch before 2.6."""
     return SAFE_LOADING and not _trusted
 
 

@@ -25,7 +25,7 @@ from mixdet.version import __version__
 
 SUFFIXES = {'onnx': '.onnx', 'torchscript': '.torchscript', 'torch-export': '.pt2'}
 # the oldest PyTorch that can write the format, where that is not the oldest that mixdet supports
-MINIMUM_TORCH = {'onnx': '2.6', 'torch-export': '2.5'}
+MINIMUM_TORCH = {'onnx': '2.6', 'torch-export': '2.6'}
 MINIMUM_TORCH_HALF = '2.2'  # before, PyTorch has no convolution of float16 on CPUs
 OUTPUTS = {True: ('boxes', 'scores', 'labels'), False: ('boxes', 'scores')}
 METADATA = 'mixdet.json'  # the extra file that holds the metadata in PyTorch's formats

@@ -22,7 +22,7 @@ MAX_EXPANSION = 2  # of a file when it is unpacked: torch does not compress
 def read_checkpoint(path: Union[str, Path]) -> dict:
     """The checkpoint in ``path``, loaded to the CPU.
 
-    With torch 2.5 or later no code in it is executed, unless ``mixdet.compat.checkpoints.trust_files`` was called.
+    With torch 2.6 or later no code in it is executed, unless ``mixdet.compat.checkpoints.trust_files`` was called.
 
     Raises:
         UserError: if the file is missing, unreadable, damaged or not a checkpoint.

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Optional
 import torch
 from torch import Tensor
 
+from mixdet.compat.stack import is_at_least
 from mixdet.layers import registration
 from mixdet.layers.padding import same_padding
 
@@ -35,8 +36,8 @@ _LIBRARY: Optional[torch.library.Library] = None  # its registrations end with i
 def load() -> bool:
     """Register the operator and return whether that worked; if not, one line, once, gives the reason."""
     try:
-        if not hasattr(torch.library, 'register_autograd'):
-            raise ImportError(f'PyTorch 2.4 is needed, this is {torch.__version__}')
+        if not is_at_least(torch.__version__, '2.6'):  # with Triton 3.0 of 2.4 the interpreter writes no results
+            raise ImportError(f'PyTorch 2.6 is needed, this is {torch.__version__}')
         from mixdet.layers import triton_kernels
     except (ImportError, OSError, RuntimeError) as error:
         reason = str(error).strip().split('\n')[0]

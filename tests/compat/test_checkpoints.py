@@ -12,7 +12,7 @@ import mixdet  # noqa: F401
 from mixdet.compat.checkpoints import history_method, weights_only
 from mixdet.errors import UserError
 
-safe_loading = needs_torch('2.5')
+safe_loading = needs_torch('2.6')
 
 
 def test_message_hub_survives_a_safe_load(tmp_path):

@@ -158,7 +158,7 @@ def test_export_path(tiny, tmp_path):
 def test_formats_that_pytorch_is_too_old_for_are_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(torch, '__version__', '2.4.1+cu121')
     check_export_path(tmp_path / 'a.torchscript', 'torchscript')
-    for name, needed in (('onnx', '2.6'), ('torch-export', '2.5')):
+    for name, needed in (('onnx', '2.6'), ('torch-export', '2.6')):
         with pytest.raises(UserError, match=rf'--format {name} needs PyTorch {needed}, and 2\.4\.1'):
             check_export_path(tmp_path / f'a{SUFFIXES[name]}', name)
     monkeypatch.setattr(torch, '__version__', '2.1.2')

@@ -94,7 +94,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.skipif(not SAFE_LOADING, reason='torch before 2.5')
+@pytest.mark.skipif(not SAFE_LOADING, reason='torch before 2.6')
 @pytest.mark.parametrize('kind', HOSTILE)
 def test_hostile_files_are_refused_in_one_line(tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)

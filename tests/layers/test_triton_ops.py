@@ -34,8 +34,8 @@ from mixdet.layers import MixConv2d, implementations, set_mixconv_impl, triton_o
 pytestmark = pytest.mark.slow
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
-HAS_TRITON = importlib.util.find_spec('triton') is not None and is_at_least(torch.__version__, '2.4')
-needs_triton = pytest.mark.skipif(not HAS_TRITON, reason='needs Triton and PyTorch 2.4')
+HAS_TRITON = importlib.util.find_spec('triton') is not None and is_at_least(torch.__version__, '2.6')
+needs_triton = pytest.mark.skipif(not HAS_TRITON, reason='needs Triton and PyTorch 2.6')
 
 
 def tensor(*shape, **kwargs):
@@ -49,7 +49,7 @@ def weights(**kwargs):
 @pytest.fixture
 def operator():
     if not HAS_TRITON:
-        pytest.skip('needs Triton and PyTorch 2.4')
+        pytest.skip('needs Triton and PyTorch 2.6')
     assert triton_ops.available(DEVICE)
 
 
