@@ -73,6 +73,12 @@ def test_images_of_the_same_name_have_a_picture_each(run, tmp_path, capsys):
     assert abs(drawn[50, 20:40] - 128).max() > 50 and abs(drawn[30:, 60:] - 128).max() < 10
 
 
+def test_a_data_set_that_does_not_know_its_files(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(Data, 'get_data_info', lambda self, index: {})
+    run(PictureHook('pictures'), ['a/1.jpg', 'b/1.jpg'])
+    assert len(list((tmp_path / 'time/pictures').rglob('*.jpg'))) == 2
+
+
 def test_an_absolute_folder_is_taken_as_it_is(run, tmp_path):
     run(PictureHook(str(tmp_path / 'mine')), ['a.jpg'])
     run(PictureHook(str(tmp_path / 'mine')), ['a.jpg'])

@@ -1,6 +1,7 @@
 """What a resumed run says of a changed config, and which checkpoints it refuses."""
 
 import copy
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 
 from mixdet.compat.checkpoints import weights_only
 from mixdet.engine.checkpoint_hook import CheckpointHook
-from mixdet.engine.resumable import check_resumable, settle_changes
+from mixdet.engine.resumable import _replay, check_resumable, settle_changes
 from mixdet.errors import UserError
 from mixdet.registry import MODELS
 
@@ -74,6 +75,15 @@ def test_a_new_schedule_goes_on_as_if_it_had_been_there_from_the_start(tmp_path,
         'optimizer.momentum 0.0 -> 0.5, optimizer.lr 0.001 -> 0.002, param_scheduler.1.T_max 8 -> 16, '
         'param_scheduler.1.end 8 -> 16, param_scheduler.2.milestones [1] -> [3], param_scheduler.2.end 2 -> 4'
     ]
+
+
+def test_a_schedule_is_replayed_in_the_order_of_a_training():
+    calls = []
+    by_iteration, by_epoch = (
+        SimpleNamespace(by_epoch=name == 'epoch', step=partial(calls.append, name)) for name in ('iteration', 'epoch')
+    )
+    _replay([by_iteration, by_epoch], epochs=2, iterations=7, batches=3)
+    assert calls == [*['iteration'] * 3, 'epoch'] * 2 + ['iteration']
 
 
 def test_without_the_switch_the_checkpoint_goes_on_and_what_it_ignores_is_named(tmp_path, monkeypatch):

@@ -72,6 +72,13 @@ def test_schedules_of_several_optimizers():
     assert len(fit_schedule(cfg, 12)) == 4 and cfg.param_scheduler.b.T_max == 6
 
 
+def test_a_part_without_an_end_ends_with_the_training():
+    """MMEngine writes 1e9 for it."""
+    endless = dict(type='StepLR', step_size=3, begin=0, end=int(1e9))
+    cfg = Config(dict(train_cfg=dict(max_epochs=50), param_scheduler=[endless]))
+    assert misfits(cfg) == [] and fit_schedule(cfg, 100) == []
+
+
 def test_what_lies_after_the_end_is_named():
     cfg = Config(
         dict(
