@@ -172,6 +172,10 @@ def _export_onnx(network: nn.Module, example: Tensor, batch: Optional[tuple], me
         verbose=False,
     )
     model = program.model_proto
+    if batch and not model.graph.input[0].type.tensor_type.shape.dim[0].dim_param:
+        raise UserError(
+            f'--dynamic-batch: PyTorch {torch.__version__} fixes the number of images; use a newer one, or leave it out'
+        )
     onnx.helper.set_model_props(
         model,
         {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata._asdict().items()},

@@ -9,6 +9,7 @@ from helpers import needs_torch
 from mmengine.config import Config
 from torch import nn
 
+from mixdet.compat.stack import is_at_least
 from mixdet.deploy.export import (
     MINIMUM_TORCH,
     SUFFIXES,
@@ -47,6 +48,10 @@ def test_every_format_gives_the_same_alone_and_in_a_batch(tiny, tmp_path, demo_i
     if name == 'onnx':
         pytest.importorskip('onnxscript')
     path = tmp_path / f'a{SUFFIXES[name]}'
+    if name == 'onnx' and not is_at_least(torch.__version__, '2.7'):
+        with pytest.raises(UserError, match='fixes the number of images'):
+            write(tiny, path, name, dynamic_batch=True)
+        return
     run, metadata = write(tiny, path, name, dynamic_batch=True)
     assert metadata == export_metadata(Detector(*tiny), tiny[0], True)
     detector = Detector(*tiny)
@@ -61,6 +66,16 @@ def test_every_format_gives_the_same_alone_and_in_a_batch(tiny, tmp_path, demo_i
     for i, one in enumerate(alone):
         for ours, theirs in zip(one, batch):
             np.testing.assert_allclose(ours[0], theirs[i], atol=1e-2)
+
+
+@needs_torch(MINIMUM_TORCH['onnx'])
+def test_a_batch_that_pytorch_has_fixed_is_refused(tiny, tmp_path, monkeypatch):
+    pytest.importorskip('onnxscript')
+    whole = torch.onnx.export
+    monkeypatch.setattr(torch.onnx, 'export', lambda *args, dynamic_shapes, **options: whole(*args, **options))
+    with pytest.raises(UserError, match='fixes the number of images'):
+        write(tiny, tmp_path / 'a.onnx', 'onnx', dynamic_batch=True)
+    assert not list(tmp_path.glob('*.onnx'))
 
 
 @needs_torch(MINIMUM_TORCH['onnx'])
