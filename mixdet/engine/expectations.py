@@ -4,7 +4,6 @@ No tensor shows these, so weights load without an error into a network that comp
 ``tools/convert_weights.py`` notes them in a checkpoint's ``meta`` as ``expects``.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -71,11 +70,6 @@ def _differences(
 def _expectations(checkpoint: dict) -> Mapping[str, Any]:
     meta = checkpoint.get('meta')
     expects = meta.get(KEY) if isinstance(meta, Mapping) else None
-    if isinstance(expects, str):  # safetensors holds strings only
-        try:
-            expects = json.loads(expects)
-        except ValueError:
-            return {}
     return expects if isinstance(expects, Mapping) else {}
 
 

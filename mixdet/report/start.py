@@ -1,7 +1,6 @@
 """Where the weights came from that a training began with."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -83,12 +82,7 @@ def _origin(file: str) -> dict[str, Any]:
 
 
 def _length(value: Any) -> int:
-    """Entries of a list, which safetensors stores as JSON."""
-    try:
-        names = json.loads(value) if isinstance(value, str) else value
-    except ValueError:
-        return 0
-    return len(names) if isinstance(names, (list, tuple)) else 0
+    return len(value) if isinstance(value, (list, tuple)) else 0
 
 
 def _digest(file: Union[str, Path]) -> str:

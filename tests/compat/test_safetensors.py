@@ -7,15 +7,17 @@ from mixdet.errors import UserError
 
 safetensors = pytest.importorskip('safetensors.torch')
 
+METADATA = {'source': '7', 'other': '[not JSON', 'dataset_meta': '{"classes": ["a", "b"]}'}
+
 
 def test_mmengine_loads_them(tmp_path):
     tensors = {'a.weight': torch.randn(2, 3), 'a.count': torch.tensor(3)}
-    safetensors.save_file(tensors, tmp_path / 'a.safetensors', metadata={'source': 'x'})
+    safetensors.save_file(tensors, tmp_path / 'a.safetensors', metadata=METADATA)
     for checkpoint in (
         CheckpointLoader.load_checkpoint(str(tmp_path / 'a.safetensors'), map_location='cpu'),
         read_checkpoint(tmp_path / 'a.safetensors'),
     ):
-        assert checkpoint['meta'] == {'source': 'x'}
+        assert checkpoint['meta'] == {**METADATA, 'dataset_meta': {'classes': ['a', 'b']}}
         assert {name: value.tolist() for name, value in checkpoint['state_dict'].items()} == {
             name: value.tolist() for name, value in tensors.items()
         }
