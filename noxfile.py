@@ -174,7 +174,15 @@ def wheel(session: nox.Session) -> None:
 def resolver(session: nox.Session) -> None:
     """What installing would change, by dry runs: constraints.txt for each Python, and each extra over users' stacks."""
     session.install('pytest', 'uv', 'pip', 'setuptools>=77.0.3', 'wheel')
-    session.run('python', '-m', 'pytest', '-q', '--noconftest', 'tests/test_resolver.py', env={'MIXDET_RESOLVER': '1'})
+    session.run(
+        'python',
+        '-m',
+        'pytest',
+        '-q',
+        '--noconftest',
+        'tests/test_resolver.py',
+        env={'MIXDET_RESOLVER': '1', 'UV_PYTHON_DOWNLOADS': 'never'},
+    )
 
 
 @nox.session(python=['3.10'], tags=['torch'])

@@ -5,6 +5,7 @@ Run with MIXDET_RESOLVER=1, for it asks a package index; needs uv.
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def test_constraints_can_be_met(tmp_path, python):
 @pytest.fixture
 def stack(request, tmp_path):
     """An environment that says it has these packages; nothing of them is there but their names and versions."""
-    subprocess.run(['uv', 'venv', '-q', '--python', '3.10', str(tmp_path / 'venv')], check=True)
+    subprocess.run(['uv', 'venv', '-q', '--python', sys.executable, str(tmp_path / 'venv')], check=True)
     (site,) = (tmp_path / 'venv/lib').glob('*/site-packages')
     for name, version in request.param.items():
         folder = site / f'{name.replace("-", "_")}-{version}.dist-info'

@@ -153,7 +153,7 @@ def split(layer: 'MixConv2d', x: Tensor) -> Tensor:
 def _convolve(layer: 'MixConv2d', conv: nn.Conv2d, x: Tensor) -> Tensor:
     if layer.padding == 'same':
         x = pad_same(x, conv.kernel_size, conv.stride, conv.dilation)
-    if SLOW_GRADIENTS and _is_plain(conv):
+    if SLOW_GRADIENTS and _is_plain(conv) and not _is_observed():
         return _depthwise(x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
     return conv(x)
 
