@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import io
 import os
-from pathlib import Path
 from typing import Optional
 
 from mmdet.engine.hooks import NumClassCheckHook
@@ -16,7 +15,6 @@ from mmengine.runner import Runner as MMEngineRunner
 from mixdet.cli.main import user_input
 from mixdet.compat.distributed import prepare_launch
 from mixdet.datasets.preflight import check_datasets
-from mixdet.datasets.wrappers import wrapped_datasets
 from mixdet.engine.checkpoint import check_pretrained
 from mixdet.engine.runner import Runner
 from mixdet.engine.schedule import misfits
@@ -39,7 +37,6 @@ def build_runner(cfg: Config, args: argparse.Namespace, parts: tuple[str, ...]) 
         UserError: if the config, its data or its checkpoints are unusable.
     """
     with user_input(args.config):
-        _check_roots(cfg, parts)
         check_validation(cfg, parts)
         check_datasets(cfg, parts, decode=getattr(args, 'check_images', False))
         check_ground_truth(cfg, parts)
@@ -65,24 +62,6 @@ def build_runner(cfg: Config, args: argparse.Namespace, parts: tuple[str, ...]) 
                 what = f'after the end of the training: {", ".join(late)}'
                 runner.logger.warning(f'{what}; the schedule is cut off there, set these keys to what fits')
     return runner
-
-
-def _check_roots(cfg: Config, parts: tuple[str, ...]) -> None:
-    """Raise UserError if an evaluator's file is ``data_root`` and a name with no slash between them."""
-    for part in parts:
-        evaluator = cfg.get(f'{part}_evaluator') or []
-        dataset = (cfg.get(f'{part}_dataloader') or {}).get('dataset')
-        roots = (
-            {inner.get('data_root') for _, inner in wrapped_datasets(dataset)} if isinstance(dataset, dict) else set()
-        )
-        for metric in evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]:
-            file = str(metric.get('ann_file') or '') if isinstance(metric, dict) else ''
-            for root in roots if file and not Path(file).exists() else ():
-                if root and not root.endswith('/') and file.startswith(root) and not file.startswith(f'{root}/'):
-                    raise UserError(
-                        f'{part}_evaluator.ann_file: {file} does not exist; data_root={root!r} needs a slash at its '
-                        'end, because the config puts it before the names of files'
-                    )
 
 
 def _build_loop(runner: MMEngineRunner, part: str) -> Optional[BaseLoop]:

@@ -1,6 +1,7 @@
 """Checks that a training can validate, before it begins; and training without a validation."""
 
 import re
+from pathlib import Path
 from typing import Any, Optional
 
 from mmdet.datasets import XMLDataset
@@ -27,7 +28,8 @@ def check_validation(cfg: Config, parts: tuple[str, ...]) -> None:
     """Check that what belongs together is given together, and ``check_evaluators``.
 
     Raises:
-        UserError: if only some of dataloader, loop and evaluator are given, and as ``check_evaluators`` does.
+        UserError: if only some of dataloader, loop and evaluator are given, if ``data_root`` lacks the slash that an
+            evaluator's file needs, and as ``check_evaluators`` does.
     """
     for part in ('val', 'test'):  # MMEngine refuses half of one whichever runs
         keys = [f'{part}_dataloader', f'{part}_cfg', f'{part}_evaluator']
@@ -39,6 +41,7 @@ def check_validation(cfg: Config, parts: tuple[str, ...]) -> None:
             raise UserError(
                 f'{" and ".join(missing)} {verbs[0]} None, but {" and ".join(given)} {verbs[1]} not; {cure}'
             )
+    _check_roots(cfg, parts)
     check_evaluators(cfg, parts)
 
 
@@ -71,6 +74,24 @@ def _metrics(evaluator: Any) -> list[tuple[Any, Optional[type]]]:
                 cls = registry.get(cls)
         found.append((metric, cls if isinstance(cls, type) else None))
     return found
+
+
+def _check_roots(cfg: Config, parts: tuple[str, ...]) -> None:
+    """Raise UserError if an evaluator's file is ``data_root`` and a name with no slash between them."""
+    for part in parts:
+        evaluator = cfg.get(f'{part}_evaluator') or []
+        dataset = (cfg.get(f'{part}_dataloader') or {}).get('dataset')
+        roots = (
+            {inner.get('data_root') for _, inner in wrapped_datasets(dataset)} if isinstance(dataset, dict) else set()
+        )
+        for metric in evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]:
+            file = str(metric.get('ann_file') or '') if isinstance(metric, dict) else ''
+            for root in roots if file and not Path(file).exists() else ():
+                if root and not root.endswith('/') and file.startswith(root) and not file.startswith(f'{root}/'):
+                    raise UserError(
+                        f'{part}_evaluator.ann_file: {file} does not exist; data_root={root!r} needs a slash at its '
+                        'end, because the config puts it before the names of files'
+                    )
 
 
 def _check_files(cfg: Config, part: str) -> None:

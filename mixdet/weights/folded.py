@@ -7,7 +7,7 @@ weights are worth little. Measuring the mean and variance of what such a layer i
 shift so that it computes the same with them, makes both agree.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -30,18 +30,6 @@ def folded_norms(model: nn.Module) -> dict[str, _BatchNorm]:
         and all(getattr(module, part) is not None for part in PARTS)
         and _is_folded(*(getattr(module, part).detach() for part in PARTS))
     }
-
-
-def folded_names(weights: Mapping[str, Any]) -> tuple[list[str], int]:
-    """The names of the folded batch-norms among ``weights`` (tensors by name), and how many batch-norms there are."""
-    suffix = f'.{PARTS[0]}'
-    names = [key[: -len(suffix)] for key in weights if key.endswith(suffix)]
-    folded = []
-    for name in names:
-        tensors = [tensor for part in PARTS if isinstance(tensor := weights.get(f'{name}.{part}'), Tensor)]
-        if len(tensors) == len(PARTS) and _is_folded(*tensors):
-            folded.append(name)
-    return folded, len(names)
 
 
 def _is_folded(mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor) -> bool:
