@@ -47,8 +47,8 @@ def read_image(path: Union[str, Path]) -> np.ndarray:
 def read_reduced(path: Path, max_pixels: Optional[int] = None) -> tuple[np.ndarray, tuple[int, int]]:
     """The image as ``read_image`` reads it, and its width and height in px.
 
-    One of more than ``max_pixels`` (by default ``MAX_PIXELS``) is reduced to a half, a quarter or an eighth of its sides;
-    of a JPEG no more is decoded than that. Raises as ``read_image``.
+    One of more than ``max_pixels``, by default ``MAX_PIXELS``, is reduced to a half, a quarter or an eighth of its
+    sides; of a JPEG no more is decoded than that. Raises as ``read_image``.
     """
     content, max_pixels = _content(path), max_pixels or MAX_PIXELS
     if content.startswith(JPEG_START):

@@ -110,7 +110,7 @@ class PredictionGridHook(Hook):
         _, content = cv2.imencode('.jpg', np.ascontiguousarray(grid[..., ::-1]))
         try:
             with atomic_path(out_file) as partial:
-                partial.write_bytes(content)
+                partial.write_bytes(content.tobytes())
         except OSError as error:  # it is no reason to end a training
             runner.logger.warning(f'{out_file} was not written: {error.strerror or error}')
             return

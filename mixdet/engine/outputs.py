@@ -86,7 +86,7 @@ class OutputFolder:
             file, path = self._open(relative, suffixes)
             try:
                 with file:
-                    write_all(file, content)
+                    write_all(file, content.tobytes())
             except BaseException:
                 with suppress(OSError):
                     path.unlink()

@@ -47,7 +47,9 @@ def test_custom_imports_are_imported_unless_it_is_declined(tmp_path, monkeypatch
 def test_braces_mean_themselves(tmp_path, name):
     """MMEngine would replace them, wherever they stand in the file."""
     path = tmp_path / 'c.py'
-    values = dict(classes=(name, f'\\{name}'), nested=dict(data_root=f'/data/{name}/', keys={name: 1}))
+    values = dict(
+        classes=(name, f'\\{name}'), nested=dict(data_root=f'/data/{name}/', keys={name.replace("'", ''): 1})
+    )  # MMEngine does not quote keys
     text = config_text(Config(values), f'# {name}\n')
     assert '{{' not in text
     path.write_text(text)

@@ -62,6 +62,9 @@ def dumped(tmp_path, source, **values):
     """The runner of a config read from ``source``, and the file that it writes into ``tmp_path``."""
     runner = object.__new__(Runner)
     runner._rank, runner._work_dir, runner._timestamp = 0, str(tmp_path), 'now'
+    if not source.exists():
+        source.parent.mkdir()
+        source.touch()
     runner.cfg = Config(values, filename=str(source))
     runner.dump_config(replace=True)
     return tmp_path / source.name
