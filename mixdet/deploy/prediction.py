@@ -63,7 +63,8 @@ class Predictor:
         images (int): number of images and frames that were predicted.
 
     Raises:
-        UserError: if ``out`` contains predictions already and ``overwrite`` is not set.
+        UserError: if ``out`` contains predictions already and ``overwrite`` is not set, or a link in the place of
+            ``pictures`` that leads out of it.
     """
 
     def __init__(self, detector: Detector, out: Path, batch_size: int = 1, overwrite: bool = False) -> None:
@@ -73,6 +74,8 @@ class Predictor:
                     f'{out / name} exists already; give another --out or remove it, or replace the predictions in '
                     f'{out} with --overwrite'
                 )
+        if not real_path(out / PICTURES).is_relative_to(real_path(out)):
+            raise UserError(f'{out / PICTURES} is a link that leads out of {out}; remove it or give another --out')
         self.detector = detector
         self.out = out
         self.batch_size = batch_size

@@ -247,6 +247,17 @@ def test_overwriting_replaces_what_a_run_wrote_and_nothing_else(tmp_path):
     assert sorted(path.name for path in (out / PICTURES).iterdir()) == ['a.jpg', 'a_2.jpg', 'c.jpg']
 
 
+def test_a_link_in_the_place_of_the_pictures_is_refused(tmp_path):
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / PICTURES).symlink_to(tmp_path / 'mine')
+    with pytest.raises(UserError, match='out/pictures is a link that leads out of .*out; remove it'):
+        Predictor(FixedDetector(), tmp_path / 'out')
+    (tmp_path / 'other').symlink_to(tmp_path / 'mine')  # which the user asks for
+    Predictor(FixedDetector(), tmp_path / 'other').run([write_image(tmp_path / 'a.jpg')])
+    assert (tmp_path / 'mine/pictures/a.jpg').exists()
+
+
 def test_a_list_of_pictures_reaches_no_other_file(tmp_path):
     (tmp_path / 'out/pictures').mkdir(parents=True)
     (tmp_path / 'out/pictures/link').symlink_to(tmp_path)
