@@ -21,8 +21,6 @@ IMAGES = (
     '.pcx', '.ico', '.heic', '.heif', '.jxl', '.dds', '.sgi', '.psd',
 )  # fmt: skip
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
-
-
 MAX_PIXELS = 64_000_000  # of an image that is decoded in its own size
 REDUCED = {
     1: cv2.IMREAD_COLOR,

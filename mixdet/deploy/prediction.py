@@ -128,7 +128,7 @@ class Predictor:
             try:
                 still = _Still(path, *read_reduced(path))
             except (UserError, MemoryError) as error:
-                self.skipped.append(str(error) or f'{path}: not enough memory')
+                self.skipped.append(str(error) if isinstance(error, UserError) else f'{path}: not enough memory')
                 progress.advance(task)
                 continue
             if still.is_reduced:
@@ -172,6 +172,10 @@ class Predictor:
                 if video is not None:
                     raise
                 self.skipped.append(str(error))
+            except (MemoryError, RuntimeError, cv2.error) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                self.skipped.append(f'{path}: not enough memory for its frames; those before are kept')
 
     def _video(self, path: Path, frame: np.ndarray) -> VideoFile:
         file = self._folder.create(relative_path(path, self._root), (SUFFIX,))

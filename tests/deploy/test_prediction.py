@@ -17,6 +17,7 @@ from pycocotools.coco import COCO
 
 from mixdet.deploy.inference import Detection
 from mixdet.deploy.prediction import CSV, IMAGES, JSON, PICTURES, Predictor, earlier_pictures
+from mixdet.deploy.videos import read_frames
 from mixdet.errors import UserError
 
 FOUND = [Detection('disc', 0, 0.875, (4.0, 8.0, 20.0, 16.0)), Detection('star', 3, 0.5, (100.0, 70.0, 140.0, 110.5))]
@@ -340,6 +341,22 @@ def test_images_for_which_there_is_no_memory_leave_the_rest_of_their_batch(tmp_p
     predictor = Predictor(Small(), tmp_path / 'out', batch_size=4)
     predictor.run(paths)
     assert predictor.images == 3 and predictor.skipped == [f'{paths[1]}: not enough memory for 300x120 px']
+
+
+def test_a_video_for_which_there_is_no_more_memory_is_whole(tmp_path):
+    class Small(FixedDetector):
+        def predict_samples(self, arrays):
+            if len(self.batches) == 2:
+                self.batches.append(0)
+                raise MemoryError
+            return super().predict_samples(arrays)
+
+    film, image = write_video(tmp_path / 'a.mp4', 5), write_video(tmp_path / 'b.mp4', 1)
+    predictor = Predictor(Small(), tmp_path / 'out')
+    predictor.run([film, image])
+    assert predictor.skipped == [f'{film}: not enough memory for its frames; those before are kept']
+    assert [len(list(read_frames(tmp_path / f'out/pictures/{name}.mp4'))) for name in 'ab'] == [2, 1]
+    assert predictor.images == 3
 
 
 def test_other_errors_of_the_network_are_not_hidden(tmp_path):
