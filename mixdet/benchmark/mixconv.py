@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mixdet.benchmark.machine import environment
 from mixdet.benchmark.timing import Timer, Timing, time_in_turns, wall_and_cpu_time
-from mixdet.engine.atomic import new_file
+from mixdet.engine.atomic import atomic_path
 from mixdet.errors import UserError
 from mixdet.layers import MixConv2d
 
@@ -215,7 +215,7 @@ def layer_table(results: Sequence[CaseTimings], direction: str, floors: Iterable
 
 
 def plot_mixconv(results: Sequence[CaseTimings], path: Path) -> None:
-    """Draw the ratios of all layers into a new PNG."""
+    """Draw the ratios of all layers into a PNG."""
     figure = Figure(figsize=(12, 8), layout='constrained')
     axes = figure.subplots(2, 1, sharex=True)
     for axis, (direction, title) in zip(axes, DIRECTIONS.items()):
@@ -228,5 +228,5 @@ def plot_mixconv(results: Sequence[CaseTimings], path: Path) -> None:
     axes[0].legend(ncols=3)
     axes[1].set_xticks(range(len(results)), [str(result.case) for result in results], rotation=90, fontsize=6)
     figure.suptitle(environment(), fontsize=9)
-    with new_file(path) as partial:
+    with atomic_path(path) as partial:
         figure.savefig(partial, dpi=110)

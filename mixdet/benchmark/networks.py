@@ -14,7 +14,7 @@ from mixdet.benchmark.machine import environment
 from mixdet.benchmark.memory import peak_memory
 from mixdet.benchmark.peers import Peer, network_outputs
 from mixdet.benchmark.timing import Timing, time_in_turns
-from mixdet.engine.atomic import new_file
+from mixdet.engine.atomic import atomic_path
 
 MIB = 2**20
 WARMUP = 3  # rounds until the process has allocated all the memory that it needs
@@ -151,7 +151,7 @@ def networks_markdown(timings: Timings, memory: Memory, errors: dict[str, float]
 
 
 def plot_networks(timings: Timings, path: Path) -> None:
-    """Draw the times and their quartiles into a new PNG: one panel for each inference and training step."""
+    """Draw the times and their quartiles into a PNG: one panel for each inference and training step."""
     bars = [len(results) for results in timings.values()]
     figure = Figure(figsize=(9, 1.2 + 0.4 * sum(bars) + 0.6 * len(bars)), layout='constrained')
     axes = figure.subplots(len(timings), 1, height_ratios=bars, squeeze=False)[:, 0]
@@ -163,5 +163,5 @@ def plot_networks(timings: Timings, path: Path) -> None:
         axis.set(title=work, xlabel='ms')
         axis.grid(axis='x', alpha=0.3)
     figure.suptitle(environment(), fontsize=8)
-    with new_file(path) as partial:
+    with atomic_path(path) as partial:
         figure.savefig(partial, dpi=110)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from mixdet.backbones.variants import BASELINE, NETWORKS, SWEEP, variants
 from mixdet.benchmark.complexity import count_complexity
 from mixdet.benchmark.latency import measure_latency
-from mixdet.engine.atomic import new_file
+from mixdet.engine.atomic import atomic_path
 from mixdet.registry import MODELS
 
 
@@ -66,15 +66,15 @@ def variant_costs(
 
 
 def write_costs_csv(costs: Sequence[VariantCost], path: Path) -> None:
-    """Write a header and one line per variant to a new file."""
-    with new_file(path) as partial, partial.open('w', newline='', encoding='utf-8') as file:
+    """Write a header and one line per variant."""
+    with atomic_path(path) as partial, partial.open('w', newline='', encoding='utf-8') as file:
         writer = csv.writer(file)
         writer.writerow(VariantCost._fields)
         writer.writerows(costs)
 
 
 def plot_costs(costs: Sequence[VariantCost], network: str, figure: int, path: Path) -> None:
-    """Draw multiply-adds, latency and AP, where all are known, against kernel size or layer into a new PNG."""
+    """Draw multiply-adds, latency and AP, where all are known, against kernel size or layer into a PNG."""
     panels = [('macs', 'multiply-adds, G', 1e-9), ('latency_ms', 'latency, ms', 1.0), ('ap', 'AP', 1.0)]
     panels = [panel for panel in panels if all(getattr(cost, panel[0]) is not None for cost in costs)]
     drawing = Figure(figsize=(5.5 * len(panels), 4), layout='constrained')
@@ -91,7 +91,7 @@ def plot_costs(costs: Sequence[VariantCost], network: str, figure: int, path: Pa
         axes.grid(alpha=0.3)
         axes.legend()
     drawing.suptitle(f"{network}, variants of the paper's figure {figure}")
-    with new_file(path) as partial:
+    with atomic_path(path) as partial:
         drawing.savefig(partial, dpi=120)
 
 

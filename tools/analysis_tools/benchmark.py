@@ -10,7 +10,7 @@ from mixdet.benchmark import peers
 from mixdet.benchmark.networks import measure_networks, networks_markdown, plot_networks
 from mixdet.benchmark.operators import operators_markdown
 from mixdet.cli.main import run_tool, user_input
-from mixdet.engine.atomic import check_new, write_new_text
+from mixdet.engine.atomic import check_new, write_new_text, writing
 from mixdet.engine.config import load_config
 from mixdet.errors import UserError
 
@@ -73,7 +73,8 @@ def main() -> None:
     else:
         print(page)
     if args.plot:
-        plot_networks(timings, args.plot)
+        with writing(args.plot):
+            plot_networks(timings, args.plot)
     if args.profile:
         write_new_text(args.profile, operators_markdown(compared, size, args.batches, args.train_batch))
 

@@ -125,7 +125,8 @@ def _finish(page: str, results: list[CaseTimings], args: argparse.Namespace) -> 
     if not args.out:
         print(page)
     if args.plot:
-        plot_mixconv(results, args.plot)
+        with writing(args.plot):
+            plot_mixconv(results, args.plot)
 
 
 if __name__ == '__main__':

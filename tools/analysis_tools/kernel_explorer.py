@@ -11,7 +11,7 @@ from rich.table import Table
 
 from mixdet.backbones.variants import FIGURES, NETWORKS
 from mixdet.cli.main import run_tool
-from mixdet.engine.atomic import check_new, make_folder
+from mixdet.engine.atomic import check_new, make_folder, writing
 from mixdet.errors import UserError
 from mixdet.reproduction.ablations import VariantCost, plot_costs, variant_costs, write_costs_csv
 
@@ -38,8 +38,9 @@ def main() -> None:
     costs = variant_costs(args.network, args.figure, args.size, args.rounds, _read_results(args.results))
     Console(width=None if sys.stdout.isatty() else 120).print(_costs_table(costs))
     if args.out:
-        write_costs_csv(costs, stem.with_suffix('.csv'))
-        plot_costs(costs, args.network, args.figure, stem.with_suffix('.png'))
+        with writing(stem):
+            write_costs_csv(costs, stem.with_suffix('.csv'))
+            plot_costs(costs, args.network, args.figure, stem.with_suffix('.png'))
         print(f'wrote {stem}.csv and {stem}.png')
 
 

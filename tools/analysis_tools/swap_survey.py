@@ -33,7 +33,7 @@ def main() -> None:
     paths = [path for path in paths if not {'_base_', 'common'} & set(path.parts)]
     if not paths:
         raise UserError(f'{folder} contains no config {args.only}')
-    results, out = Path(args.results).resolve(), args.markdown and Path(args.markdown).resolve()
+    results, out = Path(args.results).absolute(), args.markdown and Path(args.markdown).absolute()
     if out:
         check_new(out, '--markdown')
     with tempfile.TemporaryDirectory() as scratch:
