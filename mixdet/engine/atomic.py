@@ -58,7 +58,9 @@ def new_file(path: Path) -> Iterator[Path]:
 def check_new(path: Path, option: str = '') -> None:
     """Raise UserError if ``path``, the value of ``option``, exists already, even as a link to nothing."""
     if os.path.lexists(path):
-        raise UserError(f'{option} {path} exists already; choose another name or remove it'.lstrip())
+        raise UserError(
+            f'{option} {path} exists already; nothing is overwritten, choose another name or remove it'.lstrip()
+        )
 
 
 def check_ours(path: Path, mark: str) -> None:
@@ -151,7 +153,7 @@ def _move_to_new(partial: Path, path: Path) -> None:
             path.open('xb').close()
             os.replace(partial, path)
     except FileExistsError as error:
-        raise UserError(f'{path} exists already; choose another name or remove it') from error
+        raise UserError(f'{path} exists already; nothing is overwritten, choose another name or remove it') from error
 
 
 def _sync(path: Path) -> None:

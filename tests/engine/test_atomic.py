@@ -193,7 +193,7 @@ def test_what_killed_runs_left(tmp_path):
 def test_checks_before_the_work(tmp_path):
     check_new(tmp_path / 'a', '--out')
     (tmp_path / 'a').symlink_to('nowhere')
-    with pytest.raises(UserError, match=f'^--out {tmp_path}/a exists already; choose another name'):
+    with pytest.raises(UserError, match=f'^--out {tmp_path}/a exists already; nothing is overwritten'):
         check_new(tmp_path / 'a', '--out')
     make_folder(tmp_path / 'b/c')
     make_folder(tmp_path / 'b/c')
