@@ -30,6 +30,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         OSError: if it cannot be written, or ``path`` is neither a file nor a link to one.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, 'it is a folder', str(path))
     if path.exists() and not path.is_file():  # root could replace /dev/null
         raise FileExistsError(errno.EEXIST, 'it is no ordinary file', str(path))
     with _beside(path) as partial:
@@ -65,7 +67,7 @@ def check_new(path: Path, option: str = '') -> None:
 
 def check_ours(path: Path, mark: str) -> None:
     """Raise UserError if there is a file at ``path`` without ``mark`` near its beginning: mixdet did not write it."""
-    if os.path.lexists(path):
+    if os.path.lexists(path) and not path.is_dir():  # a folder cannot be replaced
         with writing(path):
             ours = path.is_file() and mark.encode() in path.read_bytes()[:2000]
         if not ours:
