@@ -1,15 +1,18 @@
 """What several tests use."""
 
 import atexit
+import contextlib
 import functools
 import importlib
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -36,6 +39,17 @@ def shared_path(*parts: str) -> Path:
     path = Path(root, *parts)
     assert path.exists(), f'MIXDET_SHARED is set but {path} is not there'
     return path
+
+
+@contextlib.contextmanager
+def little_room(size: int) -> Iterator[None]:
+    """Inside, this process can write no file longer than ``size`` bytes, as on a full disk: OSError 27."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def start_tool(name: str, *args, cwd: Path, **env: str) -> subprocess.CompletedProcess:

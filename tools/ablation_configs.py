@@ -1,10 +1,12 @@
 """Training configs for the paper's ablations: python tools/ablation_configs.py FOLDER --figure 5."""
 
 import argparse
+import os
 from pathlib import Path
 
 from mixdet.backbones.variants import FIGURES, NETWORKS, variants
 from mixdet.cli.main import run_tool
+from mixdet.engine.atomic import make_folder, write_new_text
 from mixdet.errors import UserError
 from mixdet.text import print
 
@@ -32,12 +34,13 @@ def main() -> None:
         )
         for name, options in variants(args.network, args.figure).items()
     }
-    taken = [path for path, text in configs.items() if path.exists() and path.read_text() != text]
-    if taken:
-        raise UserError(f'{taken[0]} already exists with other contents; choose another folder')
-    folder.mkdir(parents=True, exist_ok=True)
-    for path, text in configs.items():
-        path.write_text(text)
+    missing = [path for path, text in configs.items() if not (path.is_file() and path.read_bytes() == text.encode())]
+    for path in missing:
+        if os.path.lexists(path):
+            raise UserError(f'{path} already exists with other contents; choose another folder')
+    make_folder(folder)
+    for path in missing:
+        write_new_text(path, configs[path])
     print(f'wrote {len(configs)} configs to {folder}')
 
 

@@ -14,7 +14,7 @@ from mixdet.datasets.annotations import Repair
 from mixdet.datasets.files import CocoFile, coco_files
 from mixdet.datasets.issues import ERROR, ISSUE_KINDS, IssueLog
 from mixdet.datasets.preflight import examine
-from mixdet.engine.atomic import write_text
+from mixdet.engine.atomic import check_new, write_new_text
 from mixdet.engine.config import load_config
 from mixdet.engine.validation import check_evaluators
 from mixdet.errors import UserError
@@ -46,8 +46,8 @@ def main() -> None:
         raise UserError('--images and --fix are for an annotation file; a config names its own images')
     if (args.crowds_to_objects or args.classes) and not args.fix:
         raise UserError('--crowds-to-objects and --classes change a copy: give its name with --fix OUT.json')
-    if args.fix and Path(args.fix).exists():
-        raise UserError(f'--fix {args.fix} exists already; nothing is overwritten, choose another name')
+    if args.fix:
+        check_new(Path(args.fix), '--fix')
     if args.images and not Path(args.images).is_dir():
         raise UserError(f'--images {args.images}: the folder does not exist')
 
@@ -83,7 +83,7 @@ def write_copy(path: Path, fixed: dict, log: IssueLog, classes: Iterable[str]) -
         raise UserError(f'--fix: no image of {log.file} can be used, {path} is not written; see the issues above')
     if not fixed['annotations'] and (log.boxes or log.counts()['invalid section']):
         raise UserError(f'--fix: no box of {log.file} can be kept, {path} is not written; see the issues above')
-    write_text(path, json.dumps(fixed))
+    write_new_text(path, json.dumps(fixed))
     print(f'repaired copy: {path}, {len(fixed["images"])} images, {len(fixed["annotations"])} boxes')
 
 

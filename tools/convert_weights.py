@@ -10,6 +10,7 @@ from mmengine.config import DictAction
 from mixdet.cli.main import run_tool, user_input
 from mixdet.compat.safetensors import SUFFIX as SAFETENSORS
 from mixdet.deploy.images import find_inputs, is_video, read_image
+from mixdet.engine.atomic import check_new, make_folder
 from mixdet.errors import UserError
 from mixdet.text import print
 from mixdet.weights.conversions import CONVERSIONS, convert, save_checkpoint
@@ -39,8 +40,7 @@ def main() -> None:
     out = Path(args.out)
     if out.suffix not in ('.pth', SAFETENSORS):
         raise UserError(f'{out}: the checkpoint must end in .pth or {SAFETENSORS}')
-    if out.exists():
-        raise UserError(f'{out} exists already; choose another name or remove it')
+    check_new(out)
 
     images = _some_images(args.images) if args.images else []
     kernel_sizes = DictAction._parse_iterable(args.kernel_sizes) if args.kernel_sizes else None
@@ -48,7 +48,7 @@ def main() -> None:
     with user_input(args.source):
         checkpoint = convert(args.source, args.kind, kernel_sizes, args.keep_ids, args.allow, images, class_names)
     checkpoint['meta']['licence'] = args.licence or 'not stated'
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     save_checkpoint(checkpoint, out)
     meta = checkpoint['meta']
     print(f'{out}: {len(checkpoint["state_dict"])} tensors; left out: {", ".join(meta["skipped"]) or "nothing"}')

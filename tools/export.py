@@ -10,7 +10,7 @@ from mixdet.deploy.exported import ExportedDetector, load_exported
 from mixdet.deploy.images import find_inputs, read_image
 from mixdet.deploy.inference import Detector
 from mixdet.deploy.parity import LARGE_SHARE, DetectionDifference, compare_detections, detection_arrays
-from mixdet.engine.atomic import new_file
+from mixdet.engine.atomic import make_folder, new_file
 from mixdet.errors import UserError
 from mixdet.text import print
 
@@ -38,7 +38,7 @@ def main() -> None:
     paths = find_inputs(args.images)[:8] if args.images else verification_images(detector.cfg)
     images = [read_image(path) for path in paths]
     originals = [detection_arrays(detector.predict_samples([image])[0]) for image in images]
-    args.out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(args.out.parent)
     with new_file(args.out) as part:  # what fails, also in the quantisation, leaves no file of that name
         export(detector, metadata, part, args.format, args.dynamic_batch, args.half)
         if args.int8:

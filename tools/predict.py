@@ -41,7 +41,7 @@ def main() -> None:
     predictor = Predictor(detector, args.out, args.batch_size, args.overwrite)
     try:
         predictor.run(paths)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         print(f'stopped after {predictor.images} images; their results are in {args.out}', file=sys.stderr)
         raise
     finally:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from mixdet.cli.main import run_tool
+from mixdet.engine.atomic import make_folder, writing
 from mixdet.errors import UserError
 from mixdet.evaluation.numbers import IOU_TYPES, format_number
 from mixdet.report.comparison import comparison_tables, unique_names, write_comparison
@@ -25,15 +26,17 @@ def main() -> None:
     for note in (note for run in runs for note in run.notes):
         print(f'warning: {note}', file=sys.stderr)
     if len(runs) == 1:
-        print(f'Report: {write_report(args.work_dirs[0])}')
+        with writing(args.work_dirs[0]):
+            print(f'Report: {write_report(args.work_dirs[0])}')
         return
     for iou_type, (stats, _) in comparison_tables(runs).items():
         table = Table(f'best validation, {IOU_TYPES[iou_type]}', *unique_names(runs))
         for title, values in stats:
             table.add_row(title, *(format_number(value, 4) for value in values))
         Console(160).print(table)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    print(f'Comparison: {write_comparison(runs, args.out)}')
+    make_folder(args.out.parent)
+    with writing(args.out):
+        print(f'Comparison: {write_comparison(runs, args.out)}')
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ from mmengine.registry import init_default_scope
 
 from mixdet.cli.hooks import add_hooks
 from mixdet.cli.main import run_tool, user_input
+from mixdet.engine.atomic import check_new
 from mixdet.errors import UserError
 from mixdet.swap import load_config_leniently, named_backbone, swap_backbone, write_config
 from mixdet.text import print
@@ -25,8 +26,7 @@ def main() -> None:
     out = Path(args.out)
     if out.suffix != '.py':
         raise UserError(f'{out}: the config must end in .py')
-    if out.exists():
-        raise UserError(f'{out} exists already; choose another name or remove it')
+    check_new(out)
     if not out.absolute().parent.is_dir():
         raise UserError(f'{out}: the folder {out.absolute().parent} does not exist')
     backbone = named_backbone(args.backbone)

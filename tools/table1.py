@@ -7,6 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mixdet.cli.main import run_tool, user_input
+from mixdet.engine.atomic import check_new, check_ours, make_folder, write_text, writing
 from mixdet.errors import UserError
 from mixdet.evaluation.results import read_results
 from mixdet.reproduction.protocol import DatasetPaths, ShortSchedule, protocol_config, train_and_test
@@ -25,10 +26,12 @@ from mixdet.text import Console, Table, print
 
 TOOLS = Path(__file__).resolve().parent
 CONFIGS = TOOLS.parent / 'configs'
+MARKS = {'table1.md': '| config | params (paper) |', 'table1.csv': 'config,params,macs,'}  # how the files begin
 
 
 def main() -> None:
     args = _parse_arguments()
+    _check_files(args.work_dir)
     init_default_scope('mmdet')
     paths = [find_config(CONFIGS, name) for name in args.rows]
     if args.train:
@@ -89,13 +92,23 @@ def _show(rows: list[Table1Row]) -> None:
     Console(160).print(table)
 
 
+def _check_files(folder: Path) -> None:
+    """Raise UserError if a file that is to be written is there already, and not of an earlier run of this tool."""
+    for name, mark in MARKS.items():
+        check_ours(folder / name, mark)
+    if not (folder / 'table1.md').exists():
+        check_new(folder / 'table1.png')
+
+
 def _write(rows: list[Table1Row], folder: Path) -> None:
     from mixdet.reproduction.table1_plot import plot_table1  # matplotlib is slow to import
 
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'table1.md').write_text(markdown_table(*table_cells(rows)))
-    (folder / 'table1.csv').write_text(table1_csv(rows))
-    plot_table1(rows, folder / 'table1.png')
+    _check_files(folder)
+    make_folder(folder)
+    with writing(folder):
+        write_text(folder / 'table1.md', markdown_table(*table_cells(rows)))
+        write_text(folder / 'table1.csv', table1_csv(rows))
+        plot_table1(rows, folder / 'table1.png')
     print(f'Files: {folder}/table1.md, .csv, .png')
 
 

@@ -8,7 +8,9 @@ from mixdet.cli.main import run_tool, user_input
 from mixdet.cli.runner import build_runner
 from mixdet.compat.checkpoints import trust_files
 from mixdet.deploy.exported import format_of
+from mixdet.engine.atomic import check_new, make_folder, writing
 from mixdet.engine.checkpoint import check_fits, read_checkpoint
+from mixdet.engine.dump import DumpPredictions
 from mixdet.errors import UserError
 from mixdet.evaluation.results import write_result
 from mixdet.evaluation.tta import mirror_in_test
@@ -34,8 +36,8 @@ def main() -> None:
         '--no-fuse', action='store_true', help='do not fuse the network for speed on a CPU; run it as it was trained'
     )
     args = parser.parse_args()
-    if args.out and not args.out.endswith(('.pkl', '.pickle')):
-        raise UserError(f'--out {args.out}: must end in .pkl or .pickle')
+    if args.out:
+        _check_out(Path(args.out))
 
     if args.unsafe_load:
         trust_files()
@@ -53,7 +55,7 @@ def main() -> None:
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), picture_hook]
     if args.out:
         metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-        cfg.test_evaluator = [*metrics, dict(type='DumpDetResults', out_file_path=args.out)]
+        cfg.test_evaluator = [*metrics, dict(type='mixdet.DumpPredictions', out_file_path=args.out)]
 
     if not args.no_fuse:
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='mixdet.FuseHook')]
@@ -68,12 +70,32 @@ def main() -> None:
         images = len(runner.test_loop.dataloader.dataset)
         path = write_result(cfg, Path(args.config).stem, checkpoint or {}, args.checkpoint, images, metrics, args.tta)
         print(f'Results: {path}')
-        for metric in runner.test_evaluator.metrics:
-            if getattr(metric, 'details', None):
-                from mixdet.report.detail_files import write_details  # matplotlib is slow to import
+        _write_details(runner.test_evaluator.metrics, path.with_suffix(''))
+    _check_dumped(runner.test_evaluator.metrics)
 
-                write_details(metric.details, path.with_suffix(''))
-                print(f'Details: {path.with_suffix("")}')
+
+def _check_dumped(metrics: list) -> None:
+    """Raise what kept ``--out`` from being written."""
+    for metric in metrics:
+        if isinstance(metric, DumpPredictions) and metric.failure:
+            raise metric.failure
+
+
+def _check_out(path: Path) -> None:
+    if path.suffix not in ('.pkl', '.pickle'):
+        raise UserError(f'--out {path}: must end in .pkl or .pickle')
+    check_new(path, '--out')
+    make_folder(path.parent)
+
+
+def _write_details(metrics: list, folder: Path) -> None:
+    for metric in metrics:
+        if getattr(metric, 'details', None):
+            from mixdet.report.detail_files import write_details  # matplotlib is slow to import
+
+            with writing(folder):
+                write_details(metric.details, folder)
+            print(f'Details: {folder}')
 
 
 if __name__ == '__main__':

@@ -16,6 +16,7 @@ from mmengine.utils import get_installed_path
 
 from mixdet.benchmark.machine import environment
 from mixdet.benchmark.peers import build_detector, calibrate_norms, mmdet_ssdlite_config
+from mixdet.engine.config import config_text
 from mixdet.errors import UserError
 
 # MMDetection's own tool; mixdet is imported for mmcv's operators, which mmcv-lite lacks
@@ -77,7 +78,7 @@ def write_evaluation(
     for indices in (None, few):
         loader.dataset.indices = indices
         path = folder / f'{name}{"" if indices is None else "-few"}.py'
-        cfg.dump(path)
+        path.write_text(config_text(cfg), encoding='utf-8')
         commands.append([*tool, str(path), str(checkpoint), '--work-dir', str(folder / 'work_dirs' / path.stem)])
     return Evaluation(name, *commands)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mixdet.benchmark.machine import environment
 from mixdet.benchmark.timing import Timer, Timing, time_in_turns, wall_and_cpu_time
+from mixdet.engine.atomic import atomic_path
 from mixdet.errors import UserError
 from mixdet.layers import MixConv2d
 
@@ -227,4 +228,5 @@ def plot_mixconv(results: Sequence[CaseTimings], path: Path) -> None:
     axes[0].legend(ncols=3)
     axes[1].set_xticks(range(len(results)), [str(result.case) for result in results], rotation=90, fontsize=6)
     figure.suptitle(environment(), fontsize=9)
-    figure.savefig(path, dpi=110)
+    with atomic_path(path) as partial:
+        figure.savefig(partial, dpi=110)

@@ -14,6 +14,7 @@ from mixdet.benchmark.machine import environment
 from mixdet.benchmark.memory import peak_memory
 from mixdet.benchmark.peers import Peer, network_outputs
 from mixdet.benchmark.timing import Timing, time_in_turns
+from mixdet.engine.atomic import atomic_path
 
 MIB = 2**20
 WARMUP = 3  # rounds until the process has allocated all the memory that it needs
@@ -162,4 +163,5 @@ def plot_networks(timings: Timings, path: Path) -> None:
         axis.set(title=work, xlabel='ms')
         axis.grid(axis='x', alpha=0.3)
     figure.suptitle(environment(), fontsize=8)
-    figure.savefig(path, dpi=110)
+    with atomic_path(path) as partial:
+        figure.savefig(partial, dpi=110)

@@ -19,7 +19,7 @@ from mixdet.datasets.wrappers import unwrap_dataset
 from mixdet.deploy.exportable import NMS_ONNX, NMS_STEPS, ExportableSSDLite, nms_mask_in_onnx, nms_mask_operator
 from mixdet.deploy.fusing import fuse
 from mixdet.deploy.inference import Detector, inference_transforms
-from mixdet.engine.atomic import new_file
+from mixdet.engine.atomic import check_new, new_file
 from mixdet.errors import UserError
 from mixdet.version import __version__
 
@@ -77,8 +77,7 @@ def check_export_path(path: Path, file_format: str, half: bool = False) -> None:
         require_torch(MINIMUM_TORCH_HALF, '--half')
     if path.suffix != SUFFIXES[file_format]:
         raise UserError(f'{path}: a file in format {file_format} must end in {SUFFIXES[file_format]}')
-    if path.exists():
-        raise UserError(f'{path} exists already; choose another name or remove it')
+    check_new(path)
 
 
 def export_metadata(detector: Detector, config: str, nms: bool) -> Metadata:
@@ -143,13 +142,17 @@ def export(
     example = torch.zeros(2 if dynamic_batch else 1, 3, *metadata.input_size)
     # PyTorch 2.1 has no Dim, and TorchScript needs none
     batch = ({0: torch.export.Dim('batch', min=1)},) if dynamic_batch and file_format in MINIMUM_TORCH else None
+    extra, content = {METADATA: json.dumps(metadata._asdict())}, io.BytesIO()
     with new_file(path) as part, torch.no_grad(), quiet():
+        # PyTorch's own writing to a full disk ends the process
         if file_format == 'torchscript':
             program = torch.jit.trace(network, example, check_trace=False)
-            torch.jit.save(program, str(part), _extra_files={METADATA: json.dumps(metadata._asdict())})
+            torch.jit.save(program, content, _extra_files=extra)
+            part.write_bytes(content.getbuffer())
         elif file_format == 'torch-export':
             program = torch.export.export(network, (example,), dynamic_shapes=batch, strict=False)
-            torch.export.save(program, part, extra_files={METADATA: json.dumps(metadata._asdict())})
+            torch.export.save(program, content, extra_files=extra)
+            part.write_bytes(content.getbuffer())
         else:
             _export_onnx(network, example, batch, metadata, part)
 

@@ -6,8 +6,10 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 
+from mixdet.engine.outputs import write_all
 from mixdet.errors import UserError
 from mixdet.text import csv_cell
 
@@ -27,12 +29,17 @@ class GrowingFile:
     def __init__(self, path: Path, head: str = '', tail: str = '') -> None:
         self.path = path
         self._tail = tail.encode()
+        self._end = 0  # of the entries
         try:
-            self._file = path.open('xb', buffering=0)
+            self._file = FileIO(path, 'xb')
         except OSError as error:
             raise self._error(error) from error
-        self._end = 0  # of the entries
-        self.append(head)
+        try:
+            self.append(head)
+        except BaseException:  # nothing that a second try would take for another run's
+            self._file.close()
+            path.unlink()
+            raise
 
     def append(self, text: str) -> None:
         """Write ``text`` after the entries."""
@@ -40,9 +47,9 @@ class GrowingFile:
         try:
             self._write(content + self._tail)
         except BaseException as error:
-            with suppress(OSError):  # the tail was there before, so that there is room for it
-                self._file.truncate(self._end)
+            with suppress(OSError):  # written over what was there, so that there is room for it
                 self._write(self._tail)
+                self._file.truncate(self._end + len(self._tail))
             if isinstance(error, OSError):
                 raise self._error(error) from error
             raise
@@ -58,9 +65,7 @@ class GrowingFile:
 
     def _write(self, content: bytes) -> None:
         self._file.seek(self._end)
-        rest = memoryview(content)
-        while rest:
-            rest = rest[self._file.write(rest) :]
+        write_all(self._file, content)
 
     def _error(self, error: OSError) -> UserError:
         return UserError(f'{self.path} cannot be written: {error.strerror or error}')

@@ -40,7 +40,7 @@ def frame_rate(path: Path) -> float:
 
 
 class VideoFile:
-    """A video that is written, in a context: it is whole when the context is left, also by an error.
+    """A video that is written, in a context: it is whole when the context is left, also by an error, or removed.
 
     Args:
         path: an existing file, which is replaced, ``.mp4``.
@@ -80,8 +80,11 @@ class VideoFile:
     ) -> None:
         self._writer.release()
         self._alias.close()
-        if kind is None and not self._is_whole():  # OpenCV does not say so
-            raise UserError(f'{self.path} could not be written in full; is the disk full?')
+        if not self._is_whole():  # OpenCV does not say so
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+            if kind is None:
+                raise UserError(f'{self.path} could not be written in full; is the disk full?')
 
     def _is_whole(self) -> bool:
         with _capture(self.path) as capture:

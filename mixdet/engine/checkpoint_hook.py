@@ -10,7 +10,7 @@ from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner
 
-from mixdet.engine.atomic import PARTIAL, atomic_path, write_text
+from mixdet.engine.atomic import atomic_path, remove_leftovers, write_text
 from mixdet.engine.checkpoint import find_checkpoint, read_checkpoint
 from mixdet.engine.resumable import check_resumable
 from mixdet.engine.resume import ExactResumeHook
@@ -97,8 +97,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         folder = Path(self.out_dir)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for leftover in folder.glob(f'.*{PARTIAL}'):
-                leftover.unlink()
+            remove_leftovers(folder)
             write_text(folder / '.writable', '')
             (folder / '.writable').unlink()
         except OSError as error:
@@ -203,7 +202,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         with _user_error(path):
             if isinstance(self.file_backend, LocalBackend):
                 with atomic_path(Path(path)) as partial:
-                    runner.save_checkpoint(self.out_dir, partial.name, **options)
+                    runner.save_checkpoint(str(partial.parent), partial.name, **options)
             else:
                 runner.save_checkpoint(self.out_dir, name, **options)
         return path

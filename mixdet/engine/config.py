@@ -7,6 +7,20 @@ from mmengine.config import Config
 from mixdet.errors import UserError, first_line
 
 
+def config_text(cfg: Config, heading: str = '') -> str:
+    """The text of a config file that MMEngine reads back as ``cfg``, beginning with ``heading``."""
+    return literal_braces(heading + cfg.pretty_text)
+
+
+def literal_braces(text: str) -> str:
+    r"""``text``, of a Python file, with ``{\x7b`` for ``{{``.
+
+    In a config MMEngine replaces ``{{$HOME:x}}``, ``{{ fileDirname }}`` and ``{{_base_.x}}``, wherever they stand; in
+    the name of a class or a folder they mean themselves.
+    """
+    return text.replace('{{', r'{\x7b')
+
+
 def load_config(path: str, import_custom_modules: bool = True) -> Config:
     """The config in ``path``; without ``import_custom_modules`` its ``custom_imports`` are read, but not imported.
 

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
+import cv2
 import mmcv
 import numpy as np
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mixdet.engine.atomic import atomic_path
 from mixdet.engine.drawing import literal_names
 from mixdet.errors import check_fraction
 from mixdet.layers import set_mixconv_impl
@@ -105,5 +107,11 @@ class PredictionGridHook(Hook):
             top, left = i // self.columns * height, i % self.columns * width
             grid[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
         out_file = Path(runner.work_dir) / 'predictions.jpg'
-        mmcv.imwrite(grid[..., ::-1], str(out_file))
+        _, content = cv2.imencode('.jpg', np.ascontiguousarray(grid[..., ::-1]))
+        try:
+            with atomic_path(out_file) as partial:
+                partial.write_bytes(content.tobytes())
+        except OSError as error:  # it is no reason to end a training
+            runner.logger.warning(f'{out_file} was not written: {error.strerror or error}')
+            return
         print(f'Ground truth (left) and predictions (right) of {len(tiles)} images: {out_file}')

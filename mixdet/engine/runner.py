@@ -4,12 +4,14 @@ import logging
 from pathlib import Path
 from typing import Any, Optional, Union
 
+from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 
+from mixdet.engine.atomic import atomic_path, writing
 from mixdet.engine.batch_norm import (
     SingleImageHook,
     has_single_images,
@@ -17,6 +19,7 @@ from mixdet.engine.batch_norm import (
     single_value_explained,
     trains_batch_norm,
 )
+from mixdet.engine.config import literal_braces
 from mixdet.engine.console import ConsoleHook
 from mixdet.registry import RUNNERS
 
@@ -63,15 +66,22 @@ class Runner(MMEngineRunner):
             self.register_hook(SingleImageHook())
         return built
 
+    @master_only
     def dump_config(self, replace: bool = False) -> None:
         """Write the config into the work dir, unless one of its name is there and not to be replaced.
 
         MMEngine replaces it whenever a Runner is built. A test with other options, or with test-time augmentation,
-        would leave a config that the training in this work dir cannot resume with.
+        would leave a config that the training in this work dir cannot resume with. The file that the config was read
+        from is never replaced.
         """
-        name = Path(self.cfg.filename).name if self.cfg.filename else f'{self.timestamp}.py'
-        if replace or not Path(self.work_dir, name).exists():
-            super().dump_config()
+        read = Path(self.cfg.filename or f'{self.timestamp}.py')
+        path = Path(self.work_dir, read.name)
+        if path.exists() and (not replace or (read.exists() and path.samefile(read))):
+            return
+        with writing(path), atomic_path(path) as partial:
+            self.cfg.dump(partial)
+            if path.suffix == '.py':
+                partial.write_text(literal_braces(partial.read_text(encoding='utf-8')), encoding='utf-8')
 
     def load_or_resume(self) -> None:
         """Load or resume as MMEngine does; then the config replaces the one of an earlier training in the work dir."""

@@ -1,6 +1,7 @@
 """The results file that an evaluation leaves for tables and reports."""
 
 import json
+import tempfile
 from pathlib import Path
 from typing import NamedTuple, Union
 
@@ -49,6 +50,8 @@ def write_result(
         images: images evaluated.
         metrics: what the evaluator returned; only COCO's numbers are written.
         tta: whether test-time augmentation was on; the folder is then ``results_tta``, which tables leave out.
+
+    Raises UserError if it cannot be written; the results of an earlier evaluation stay then.
     """
     numbers = CocoNumbers.from_metrics(metrics)
     evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
@@ -66,8 +69,7 @@ def write_result(
         content.update({stats_key: of_type.stats, classes_key: of_type.per_class})
     content['versions'] = dict(mixdet=__version__, torch=torch.__version__)
     out = result_path(cfg.work_dir, path, tta)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(content, indent=1) + '\n')
+    _write(out, json.dumps(content, indent=1) + '\n')
     return out
 
 
@@ -95,6 +97,18 @@ def _read(path: Path) -> EvaluationResult:
         raise UserError(
             f'{path} is not a results file of tools/test.py ({type(error).__name__}: {error}); remove it'
         ) from error
+
+
+def _write(path: Path, text: str) -> None:
+    """Write ``text`` whole or not at all; what the engine writes with lies below this room."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix='.', suffix='.partial', dir=path.parent) as folder:
+            partial = Path(folder, path.name)
+            partial.write_text(text)
+            partial.replace(path)
+    except OSError as error:
+        raise UserError(f'results file {path} cannot be written: {error.strerror or error}') from error
 
 
 def _floats(numbers: dict) -> dict[str, float]:

@@ -8,7 +8,7 @@ from typing import Union
 import numpy as np
 from matplotlib.figure import Figure
 
-from mixdet.engine.atomic import write_text
+from mixdet.engine.atomic import atomic_path, write_text
 from mixdet.evaluation.details import Details
 from mixdet.report.figures import confusion_figure, iou_figure, precision_recall_figure, save_png
 from mixdet.report.pictures import save_pictures
@@ -37,7 +37,8 @@ def write_details(details: Details, folder: Union[str, Path], samples: int = 0) 
         pictures={group: save_pictures(images, details.names, folder, group) for group, images in groups.items()},
     )
     write_text(folder / DETAILS_FILE, json.dumps(content) + '\n')
-    with (folder / 'per_class.csv').open('w', newline='', encoding='utf-8') as file:
+    table = folder / 'per_class.csv'
+    with atomic_path(table) as partial, partial.open('w', newline='', encoding='utf-8') as file:
         writer = csv.DictWriter(file, details.classes[0], lineterminator='\n')
         writer.writeheader()
         writer.writerows({key: csv_cell(value) for key, value in row.items()} for row in details.classes)

@@ -10,7 +10,7 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from mixdet.engine.atomic import write_text
+from mixdet.engine.atomic import remove_leftovers, write_text
 from mixdet.errors import first_line
 from mixdet.evaluation.details import Details
 from mixdet.registry import HOOKS
@@ -78,6 +78,7 @@ class ReportHook(Hook):
 
         folder = Path(runner.work_dir, REPORT_FOLDER)
         folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
         earlier = read_state(runner.work_dir) if runner.iter else {}
         if not runner.iter:
             (folder / DETAILS_FILE).unlink(missing_ok=True)  # of an earlier training

@@ -10,6 +10,7 @@ import mmcv
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from mixdet.engine.atomic import atomic_path
 from mixdet.evaluation.details import CONFUSED, FALSE_ALARM, FOUND, MISSED, Box, ImageErrors
 from mixdet.report.figures import SERIES, short_name
 
@@ -57,7 +58,7 @@ def save_pictures(images: Sequence[ImageErrors], classes: Sequence[str], folder:
         except (OSError, ValueError):
             continue
         name = f'{prefix}_{len(records) + 1}.jpg'
-        _side_by_side(picture, image, classes).save(folder / name, quality=85)
+        _save(_side_by_side(picture, image, classes), folder / name)
         counts = {state: image.count(state) for state in COLORS}
         records.append(
             dict(
@@ -78,14 +79,15 @@ def save_bare(picture: Image.Image, folder: Path, name: str) -> dict:
     (folder / BARE_FOLDER).mkdir(parents=True, exist_ok=True)
     bare = picture.copy()
     bare.thumbnail((BARE_SIDE, BARE_SIDE), Image.Resampling.LANCZOS)
-    bare.save(folder / BARE_FOLDER / name, quality=85)
+    _save(bare, folder / BARE_FOLDER / name)
     return dict(bare=f'{BARE_FOLDER}/{name}', size=list(picture.size))
 
 
 def remove_pictures(folder: Path, prefix: str) -> None:
     """Remove the pictures that an earlier ``save_pictures`` left."""
     for old in (*folder.glob(f'{prefix}_*.jpg'), *folder.glob(f'{BARE_FOLDER}/{prefix}_*.jpg')):
-        old.unlink()
+        if old.stem.removeprefix(f'{prefix}_').isdigit():  # not one that only begins alike
+            old.unlink()
 
 
 def box_records(boxes: Iterable[Box], classes: Sequence[str]) -> list[dict]:
@@ -113,6 +115,11 @@ def box_text(name: str, score: Optional[float]) -> str:
     """What a box is labelled with."""
     shown = short_name(name)
     return shown if score is None else f'{shown} {score:.2f}'
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    with atomic_path(path) as partial:
+        picture.save(partial, quality=85)
 
 
 def _read(path: str) -> Image.Image:

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from mixdet.engine.atomic import write_text
+from mixdet.engine.atomic import check_ours, write_text
 from mixdet.evaluation.details import CONFUSED, FALSE_ALARM, FOUND, MISSED
 from mixdet.evaluation.numbers import IOU_TYPES, STAT_TITLES, ap_title, format_number
 from mixdet.report.card import describe_latency
@@ -21,11 +21,16 @@ from mixdet.text import printable
 
 STATES = {FOUND: 'found', CONFUSED: 'wrong class', MISSED: 'missed', FALSE_ALARM: 'false alarms'}
 JPEG = b'\xff\xd8\xff'  # how such a file begins
+GENERATOR = '<meta name="generator" content="mixdet">'  # in the head of every page
 NARROW = 12  # per cent of the image's width; the name of a narrower ground truth box is only shown when enlarged
 
 
 def write_page(template: str, path: Path, **values: object) -> Path:
-    """Fill ``template`` with ``values`` and write it to ``path``, whole at any time: a reader may reload it."""
+    """Fill ``template`` with ``values`` and write it to ``path``, whole at any time: a reader may reload it.
+
+    Raises UserError if there is a page that mixdet did not write.
+    """
+    check_ours(path, GENERATOR)
     write_text(path, _environment().get_template(template).render(**values))
     return path
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional, Union
 
-from mixdet.engine.atomic import atomic_path
+from mixdet.engine.atomic import atomic_path, check_ours
 from mixdet.errors import UserError
 from mixdet.evaluation.numbers import CocoNumbers
 from mixdet.evaluation.results import RESULTS_FOLDER
@@ -125,7 +125,11 @@ def read_state(work_dir: Union[str, Path]) -> dict:
 
 
 def write_results_csv(run: TrainingRun, path: Path) -> None:
-    """A line per log interval and one per validation, in the order of training."""
+    """A line per log interval and one per validation, in the order of training.
+
+    Raises UserError if ``path`` is a file that mixdet did not write.
+    """
+    check_ours(path, 'kind,epoch,iter,')
     losses = run.loss_names
     validations = [(step, _csv_columns(numbers)) for step, numbers in run.val]
     metrics = list(dict.fromkeys(key for _, columns in validations for key in columns))

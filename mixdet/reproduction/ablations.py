@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from mixdet.backbones.variants import BASELINE, NETWORKS, SWEEP, variants
 from mixdet.benchmark.complexity import count_complexity
 from mixdet.benchmark.latency import measure_latency
+from mixdet.engine.atomic import atomic_path
 from mixdet.registry import MODELS
 
 
@@ -66,7 +67,7 @@ def variant_costs(
 
 def write_costs_csv(costs: Sequence[VariantCost], path: Path) -> None:
     """Write a header and one line per variant."""
-    with path.open('w', newline='') as file:
+    with atomic_path(path) as partial, partial.open('w', newline='', encoding='utf-8') as file:
         writer = csv.writer(file)
         writer.writerow(VariantCost._fields)
         writer.writerows(costs)
@@ -90,7 +91,8 @@ def plot_costs(costs: Sequence[VariantCost], network: str, figure: int, path: Pa
         axes.grid(alpha=0.3)
         axes.legend()
     drawing.suptitle(f"{network}, variants of the paper's figure {figure}")
-    drawing.savefig(path, dpi=120)
+    with atomic_path(path) as partial:
+        drawing.savefig(partial, dpi=120)
 
 
 def _series(costs: Sequence[VariantCost], figure: int) -> dict[str, dict[int, VariantCost]]:

@@ -8,6 +8,7 @@ from typing import Any, Union
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mixdet.engine.atomic import atomic_path
 from mixdet.reproduction.table1 import Table1Row
 
 PANELS = {'MobileNetV1': 'mobilenetv1', 'MobileNetV2': 'mobilenetv2'}
@@ -48,7 +49,8 @@ def plot_table1(rows: Sequence[Table1Row], path: Union[str, Path]) -> None:
             axes.legend(handles=handles, loc='best', fontsize=8)
         axes.grid(alpha=0.3)
         axes.margins(x=0.2, y=0.1)  # room for the names
-    figure.savefig(path, dpi=150)
+    with atomic_path(Path(path)) as partial:
+        figure.savefig(partial, dpi=150)
 
 
 def _scatter(axes: Axes, points: Sequence[tuple[float, float, str]], **style: Any) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple, Optional
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mixdet.errors import UserError
+from mixdet.errors import UserError, first_line
 from mixdet.swap.isolation import BUILDS, CLASSIFIERS, FAILS, RUNS, run_isolated, shorten_reason
 from mixdet.swap.offline import without_downloads
 from mixdet.swap.outputs import backbone_outputs
@@ -69,9 +69,15 @@ def survey(
         results: file of one JSON line for each config; configs that it holds already are not tried again.
         seconds: time limit for one config.
         language_model: folder of a BERT to use instead of the one that GLIP and Grounding DINO download.
+
+    Raises:
+        UserError: if ``results`` is another file.
     """
-    results.touch()
-    stored = [Attempt(**json.loads(line)) for line in results.read_text().splitlines()]
+    try:
+        results.touch()
+        stored = [Attempt(**json.loads(line)) for line in results.read_text().splitlines()]
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f'{results} is not a file of this survey ({first_line(error)}); give another name') from error
     done = {attempt.config: attempt._replace(strides=tuple(attempt.strides)) for attempt in stored}
     outcomes: dict[str, tuple[str, str]] = {}
 

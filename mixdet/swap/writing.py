@@ -9,9 +9,10 @@ from typing import Any, Optional
 import mmdet
 from mmengine.config import Config
 
-from mixdet.engine.atomic import write_text
-from mixdet.engine.config import load_config
+from mixdet.engine.atomic import write_new_text, write_text
+from mixdet.engine.config import config_text, load_config
 from mixdet.errors import UserError
+from mixdet.text import printable
 
 
 def write_config(path: Path, cfg: Config, base: Path, original: Config, comments: Sequence[str]) -> bool:
@@ -19,13 +20,15 @@ def write_config(path: Path, cfg: Config, base: Path, original: Config, comments
 
     Returns:
         Whether that was possible; if not, all of ``cfg`` was written.
+
+    Raises:
+        UserError: if ``path`` exists or cannot be written.
     """
-    heading = ''.join(f'# {comment}\n' for comment in comments)
+    heading = ''.join(f'# {printable(comment)}\n' for comment in comments)
+    whole = config_text(cfg, heading)
     changes = difference(original.to_dict(), cfg.to_dict())
     if changes is not None:
-        reference = _reference(base, path)
-        text = Config(changes).pretty_text
-        write_text(path, f'{heading}_base_ = {reference!r}\n{text}')
+        write_new_text(path, config_text(Config(changes), f'{heading}_base_ = {_reference(base, path)!r}\n'))
         try:
             if _without_scopes(load_config(str(path), import_custom_modules=False).to_dict()) == _without_scopes(
                 cfg.to_dict()
@@ -33,7 +36,9 @@ def write_config(path: Path, cfg: Config, base: Path, original: Config, comments
                 return True
         except UserError:  # such as a base in the lazy style, from which no classic config can inherit
             pass
-    write_text(path, heading + cfg.pretty_text)
+        write_text(path, whole)
+    else:
+        write_new_text(path, whole)
     return False
 
 

@@ -1,5 +1,6 @@
 """The kinds of weights that can be converted, each with the network that it fills."""
 
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from mixdet.compat.safetensors import SUFFIX as SAFETENSORS
+from mixdet.engine.atomic import new_file
 from mixdet.errors import UserError
 from mixdet.layers.mixconv import KernelSizes
 from mixdet.registry import MODELS
@@ -189,16 +191,21 @@ def save_checkpoint(checkpoint: dict, path: Path) -> None:
     """Write a checkpoint as .pth or .safetensors; the latter stores the values of ``meta`` as strings.
 
     Raises:
-        UserError: if the file is to be of another type, or safetensors is not installed.
+        UserError: if the file exists, cannot be written or is to be of another type, or safetensors is not installed.
     """
     if path.suffix == '.pth':
-        torch.save(checkpoint, path)
+        content = io.BytesIO()  # PyTorch's own writing to a full disk ends the process
+        torch.save(checkpoint, content)
+        with new_file(path) as partial:
+            partial.write_bytes(content.getbuffer())
         return
     if path.suffix != SAFETENSORS:
         raise UserError(f'{path}: the checkpoint must end in .pth or {SAFETENSORS}')
     try:
-        from safetensors.torch import save_file
+        from safetensors.torch import save
     except ImportError as error:
         raise UserError(f'{path} needs safetensors: pip install safetensors') from error
     meta = {key: value if isinstance(value, str) else json.dumps(value) for key, value in checkpoint['meta'].items()}
-    save_file({name: tensor.contiguous() for name, tensor in checkpoint['state_dict'].items()}, path, metadata=meta)
+    tensors = {name: tensor.contiguous() for name, tensor in checkpoint['state_dict'].items()}
+    with new_file(path) as partial:
+        partial.write_bytes(save(tensors, metadata=meta))

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from helpers import needs_torch
+from helpers import little_room, needs_torch
 from mmengine.config import Config
 from torch import nn
 
@@ -215,3 +215,11 @@ def test_torch_formats_need_no_onnx(tiny, tmp_path, monkeypatch):
     with torch.no_grad():
         run, metadata = write(tiny, tmp_path / 'a.torchscript', 'torchscript', nms=False)
     assert metadata.classes == CLASSES and len(run(np.zeros((1, 3, 160, 160), np.float32))) == 2
+
+
+@pytest.mark.parametrize('name', ['torchscript', pytest.param('torch-export', marks=needs_torch('2.6'))])
+def test_a_full_disk_is_named(tiny, tmp_path, name):
+    """PyTorch's own writing would end the process."""
+    with little_room(10_000), pytest.raises(UserError, match='cannot be written: File too large'):
+        write(tiny, tmp_path / f'a{SUFFIXES[name]}', name)
+    assert not list(tmp_path.iterdir())

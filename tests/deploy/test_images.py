@@ -6,7 +6,7 @@ import pytest
 from odd_images import scene, write_odd_images
 from PIL import Image
 
-from mixdet.deploy.images import IMAGES, find_inputs, is_video, read_image
+from mixdet.deploy.images import IMAGES, find_inputs, is_video, read_image, read_reduced
 from mixdet.errors import UserError
 
 
@@ -81,3 +81,40 @@ def test_every_kind_of_image_is_predicted_or_named(tmp_path):
 
 def test_kinds_of_files():
     assert is_video(Path('a.AVI')) and not is_video(Path('a.jpg'))
+
+
+def test_huge_images_are_reduced(tmp_path):
+    write_odd_images(tmp_path)  # of 48x32 px
+    half = scene(24, 16)[..., ::-1].astype(int)
+    for name in ('plain.png', 'plain.bmp', 'plain.jpg', 'deep.png', 'grey.jpg'):
+        image, size = read_reduced(tmp_path / name, 24 * 16)
+        assert size == (48, 32) and image.shape == (16, 24, 3) and image.dtype == np.uint8, name
+        assert name == 'grey.jpg' or abs(image[:, [0, -1]].astype(int) - half[:, [0, -1]]).max() < 8, name
+        image, size = read_reduced(tmp_path / name, 24 * 16 - 1)
+        assert size == (48, 32) and image.shape == (8, 12, 3), name
+        whole, size = read_reduced(tmp_path / name, 48 * 32)
+        assert size == (48, 32) and np.array_equal(whole, read_image(tmp_path / name)), name
+    for orientation in range(1, 9):
+        image, size = read_reduced(tmp_path / f'exif{orientation}.jpg', 24 * 16)
+        assert size == ((48, 32) if orientation <= 4 else (32, 48)) and image.shape[1::-1] == (
+            size[0] // 2,
+            size[1] // 2,
+        )
+    assert read_reduced(tmp_path / 'row.png', 10)[0].shape == (1, 700 // 8, 3)
+    for name in ('empty.jpg', 'text.jpg', 'head_only.jpg', 'gone.jpg'):
+        with pytest.raises(UserError, match=name):
+            read_reduced(tmp_path / name)
+
+
+def test_a_stated_size_of_any_number_of_pixels(tmp_path, monkeypatch):
+    """Pillow refuses to open an image of more than twice its limit, which is the process's and stays as it was."""
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
+    cv2.imwrite(str(tmp_path / 'a.jpg'), scene(100, 60))
+    image, size = read_reduced(tmp_path / 'a.jpg', 50 * 30)
+    assert size == (100, 60) and image.shape == (30, 50, 3) and Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_links_that_lead_to_themselves(tmp_path):
+    (tmp_path / 'loop.jpg').symlink_to('loop.jpg')
+    (tmp_path / 'a.jpg').touch()
+    assert tmp_path / 'a.jpg' in find_inputs([str(tmp_path)], tmp_path / 'out')

@@ -3,18 +3,21 @@ import csv
 import io
 import json
 import os
+import signal
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from helpers import little_room
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from pycocotools.coco import COCO
 
 from mixdet.deploy.inference import Detection
 from mixdet.deploy.prediction import CSV, IMAGES, JSON, PICTURES, Predictor, earlier_pictures
+from mixdet.deploy.videos import read_frames
 from mixdet.errors import UserError
 
 FOUND = [Detection('disc', 0, 0.875, (4.0, 8.0, 20.0, 16.0)), Detection('star', 3, 0.5, (100.0, 70.0, 140.0, 110.5))]
@@ -245,6 +248,17 @@ def test_overwriting_replaces_what_a_run_wrote_and_nothing_else(tmp_path):
     assert sorted(path.name for path in (out / PICTURES).iterdir()) == ['a.jpg', 'a_2.jpg', 'c.jpg']
 
 
+def test_a_link_in_the_place_of_the_pictures_is_refused(tmp_path):
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / PICTURES).symlink_to(tmp_path / 'mine')
+    with pytest.raises(UserError, match='out/pictures is a link that leads out of .*out; remove it'):
+        Predictor(FixedDetector(), tmp_path / 'out')
+    (tmp_path / 'other').symlink_to(tmp_path / 'mine')  # which the user asks for
+    Predictor(FixedDetector(), tmp_path / 'other').run([write_image(tmp_path / 'a.jpg')])
+    assert (tmp_path / 'mine/pictures/a.jpg').exists()
+
+
 def test_a_list_of_pictures_reaches_no_other_file(tmp_path):
     (tmp_path / 'out/pictures').mkdir(parents=True)
     (tmp_path / 'out/pictures/link').symlink_to(tmp_path)
@@ -263,3 +277,115 @@ def test_a_list_of_pictures_reaches_no_other_file(tmp_path):
     assert earlier_pictures(tmp_path / 'out') == [tmp_path / 'out/pictures/ours.jpg']
     (tmp_path / 'out' / IMAGES).write_text('no JSON')
     assert earlier_pictures(tmp_path / 'out') == []
+
+
+class Signalled(FixedDetector):
+    """Gets SIGTERM, as from a cluster, while it is at its second batch."""
+
+    def predict_samples(self, arrays):
+        samples = super().predict_samples(arrays)
+        if len(self.batches) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return samples
+
+
+@pytest.mark.parametrize('name', ['film.mp4', ''])
+def test_a_signal_stops_between_two_images(tmp_path, name):
+    """All files agree, and a video can be played."""
+    paths = [write_video(tmp_path / name, 6)] if name else [write_image(tmp_path / f'{i}.jpg') for i in range(6)]
+    predictor = Predictor(Signalled(), tmp_path / 'out', batch_size=2)
+    with pytest.raises(SystemExit) as stopped:
+        predictor.run(paths)
+    assert stopped.value.code == 143 and predictor.images == 4
+    images = json.loads((tmp_path / 'out' / IMAGES).read_text())['images']
+    assert sum(image['detections'] for image in images) == len(json.loads((tmp_path / 'out' / JSON).read_text())) == 8
+    assert len(read_csv(tmp_path / 'out' / CSV)) == 8
+    assert all((tmp_path / 'out' / image['picture']).exists() for image in images)
+    if name:
+        video = cv2.VideoCapture(str(tmp_path / 'out/pictures/film.mp4'))
+        assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 4
+
+
+@pytest.mark.parametrize('room', [0, 30, 200, 700, 900])
+def test_a_full_disk_ends_the_run_with_its_reason(tmp_path, room):
+    """No room for the first byte, for the head of a file, for a picture, for another record."""
+    paths = [write_image(tmp_path / f'{i}.png') for i in range(9)]
+    predictor = Predictor(FixedDetector(), tmp_path / 'out')
+    with little_room(room), pytest.raises(UserError, match='out/.* cannot be written: File too large'):
+        predictor.run(paths)
+    for name in (JSON, IMAGES):
+        if (tmp_path / 'out' / name).exists():
+            json.loads((tmp_path / 'out' / name).read_text())
+    for picture in (tmp_path / 'out').glob(f'{PICTURES}/*'):
+        assert cv2.imread(str(picture)) is not None
+    if room == 0:
+        assert not list((tmp_path / 'out').iterdir())  # so that the next run is not refused
+
+
+@pytest.mark.parametrize(
+    'error',
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8589934592 bytes"),
+        torch.cuda.OutOfMemoryError('CUDA out of memory'),
+    ],
+)
+def test_images_for_which_there_is_no_memory_leave_the_rest_of_their_batch(tmp_path, error):
+    class Small(FixedDetector):
+        def predict_samples(self, arrays):
+            if len(arrays) > 1 or arrays[0].shape[1] > 200:
+                raise error
+            return super().predict_samples(arrays)
+
+    paths = [write_image(tmp_path / f'{i}.jpg', (300 if i == 1 else 160, 120)) for i in range(4)]
+    predictor = Predictor(Small(), tmp_path / 'out', batch_size=4)
+    predictor.run(paths)
+    assert predictor.images == 3 and predictor.skipped == [f'{paths[1]}: not enough memory for 300x120 px']
+
+
+def test_a_video_for_which_there_is_no_more_memory_is_whole(tmp_path):
+    class Small(FixedDetector):
+        def predict_samples(self, arrays):
+            if len(self.batches) == 2:
+                self.batches.append(0)
+                raise MemoryError
+            return super().predict_samples(arrays)
+
+    film, image = write_video(tmp_path / 'a.mp4', 5), write_video(tmp_path / 'b.mp4', 1)
+    predictor = Predictor(Small(), tmp_path / 'out')
+    predictor.run([film, image])
+    assert predictor.skipped == [f'{film}: not enough memory for its frames; those before are kept']
+    assert [len(list(read_frames(tmp_path / f'out/pictures/{name}.mp4'))) for name in 'ab'] == [2, 1]
+    assert predictor.images == 3
+
+
+def test_other_errors_of_the_network_are_not_hidden(tmp_path):
+    class Broken(FixedDetector):
+        def predict_samples(self, arrays):
+            raise RuntimeError('shapes do not match')
+
+    with pytest.raises(RuntimeError, match='shapes do not match'):
+        Predictor(Broken(), tmp_path / 'out').run([write_image(tmp_path / 'a.jpg')])
+
+
+@pytest.mark.parametrize('suffix', ['jpg', 'png'])
+def test_boxes_of_a_huge_image_are_in_its_own_pixels(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr('mixdet.deploy.images.MAX_PIXELS', 100 * 80)
+    seen = []
+
+    class Seeing(FixedDetector):
+        def predict_samples(self, arrays):
+            seen.append(arrays[0].shape)
+            return super().predict_samples(arrays)
+
+    paths = [write_image(tmp_path / f'huge.{suffix}', (400, 200)), write_image(tmp_path / 'b.jpg', (100, 80))]
+    predictor = Predictor(Seeing(), tmp_path / 'out')
+    predictor.run(paths)
+    assert seen == [(50, 100, 3), (80, 100, 3)]
+    records = json.loads((tmp_path / 'out' / JSON).read_text())
+    assert records[0]['bbox'] == [16, 32, 64, 32] and records[2]['bbox'] == [4, 8, 16, 8]
+    images = json.loads((tmp_path / 'out' / IMAGES).read_text())['images']
+    assert [(image['width'], image['height']) for image in images] == [(400, 200), (100, 80)]
+    assert predictor.notes == [
+        f'{paths[0]}: 400x200 px, reduced to 100x50 for the network and the picture; the boxes are in px of the file'
+    ]

@@ -3,6 +3,7 @@ import json
 import os
 
 import pytest
+from helpers import little_room
 
 from mixdet.deploy.result_files import CsvFile, JsonFile
 from mixdet.errors import UserError
@@ -60,3 +61,19 @@ def test_a_full_disk_leaves_what_was_written(tmp_path):
     file.extend([dict(a=2)])
     assert json.loads((tmp_path / 'a.json').read_text()) == [dict(a=1), dict(a=2)]
     file._file.close()
+
+
+def test_a_file_that_cannot_be_begun_leaves_none(tmp_path):
+    with little_room(5), pytest.raises(UserError, match='a.json cannot be written: File too large'):
+        JsonFile(tmp_path / 'a.json', '{"categories": [1, 2, 3], "images": [', ']}')
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_tail_is_put_back_without_room(tmp_path):
+    """Over what was there: another program may take any room that is given up."""
+    file = JsonFile(tmp_path / 'a.json')
+    file.extend([dict(a=1)])
+    with little_room((tmp_path / 'a.json').stat().st_size), pytest.raises(UserError, match='File too large'):
+        file.extend([dict(a='x' * 20)])
+    file.close()
+    assert json.loads((tmp_path / 'a.json').read_text()) == [dict(a=1)]

@@ -65,6 +65,8 @@ def test_a_video_that_was_cut_off_is_named(tmp_path):
     with pytest.raises(UserError, match='a.mp4 could not be written in full'), video:
         video.write(np.ascontiguousarray(scene()))
         video._frames = 5
+    assert not (tmp_path / 'a.mp4').exists()  # nothing that cannot be played
+    (tmp_path / 'a.mp4').touch()
     with pytest.raises(KeyError), VideoFile(tmp_path / 'a.mp4', 12, (48, 32)) as video:
         video.write(np.ascontiguousarray(scene()))
         raise KeyError

@@ -1,8 +1,9 @@
 import sys
 
 import pytest
+from mmengine.config import Config
 
-from mixdet.engine.config import load_config
+from mixdet.engine.config import config_text, load_config
 from mixdet.errors import UserError
 
 
@@ -38,3 +39,18 @@ def test_custom_imports_are_imported_unless_it_is_declined(tmp_path, monkeypatch
     assert 'imported_by_a_config' not in sys.modules
     assert load_config(str(path)).seed == 3
     assert sys.modules.pop('imported_by_a_config').__file__ == str(tmp_path / 'imported_by_a_config.py')
+
+
+@pytest.mark.parametrize(
+    'name', ['{{$HOME:x}}', "{{'$HOME:x'}}", '{{ fileDirname }}', '{{_base_.a}}', '{{{{', '{{{$GONE:}}}']
+)
+def test_braces_mean_themselves(tmp_path, name):
+    """MMEngine would replace them, wherever they stand in the file."""
+    path = tmp_path / 'c.py'
+    values = dict(
+        classes=(name, f'\\{name}'), nested=dict(data_root=f'/data/{name}/', keys={name.replace("'", ''): 1})
+    )  # MMEngine does not quote keys
+    text = config_text(Config(values), f'# {name}\n')
+    assert '{{' not in text
+    path.write_text(text)
+    assert Config.fromfile(path).to_dict() == values

@@ -1,4 +1,5 @@
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import mmcv
 import numpy as np
@@ -73,3 +74,11 @@ def test_nothing_is_drawn_before_the_end_nor_by_other_processes(finished, option
 
 def test_an_iteration_based_training_has_an_end_too(finished):
     assert finished(PredictionGridHook(), epoch=0, max_epochs=1) is not None
+
+
+def test_a_full_disk_does_not_end_a_training(finished, monkeypatch):
+    logger = Mock()
+    full = Mock(side_effect=OSError(28, 'No space left on device'))
+    monkeypatch.setattr('mixdet.engine.hooks.atomic_path', full)
+    assert finished(PredictionGridHook(), logger=logger) is None
+    assert 'predictions.jpg was not written: No space left on device' in logger.warning.call_args.args[0]

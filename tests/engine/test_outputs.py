@@ -5,6 +5,7 @@ from pathlib import Path
 import mmcv
 import numpy as np
 import pytest
+from helpers import little_room
 
 from mixdet.engine.outputs import JPEG, OutputFolder, common_folder, relative_path
 from mixdet.errors import UserError
@@ -70,20 +71,51 @@ def test_large_images_are_png(tmp_path):
     assert path.name == 'wide.jpg.png' and mmcv.imread(str(path)).shape == (1, 70_000, 3)
 
 
-def test_a_failure_is_named_and_leaves_no_file(tmp_path, monkeypatch):
+def test_a_failure_is_named_and_leaves_no_file(tmp_path):
     (tmp_path / 'file').touch()
     with pytest.raises(UserError, match='file/a.jpg cannot be written: '):
         OutputFolder(tmp_path / 'file').write_image(Path('a.jpg'), IMAGE)
-
-    def full(path, content):
-        raise OSError(28, 'No space left on device')
-
-    monkeypatch.setattr(Path, 'write_bytes', full)
-    with pytest.raises(UserError, match='b.jpg cannot be written: No space left on device'):
+    with little_room(100), pytest.raises(UserError, match='b.jpg cannot be written: File too large'):
         OutputFolder(tmp_path).write_image(Path('b.jpg'), IMAGE)
     with pytest.raises(UserError, match='c.jpg cannot be written'):
         OutputFolder(tmp_path).write_image(Path('c.jpg'), np.zeros((0, 5, 3), np.uint8))
     assert [path.name for path in tmp_path.iterdir()] == ['file']
+
+
+def test_names_that_another_system_takes_for_one(tmp_path):
+    """Case, and letters composed in another way: the files can be copied to Windows and macOS."""
+    (tmp_path / 'Mine.JPG').write_text('mine')
+    (tmp_path / 'Folder').mkdir()
+    (tmp_path / 'Folder/Mine.jpg').write_text('mine')
+    folder = OutputFolder(tmp_path)
+    names = {
+        'a.jpg': 'a.jpg',
+        'A.jpg': 'A_2.jpg',
+        'a.JPG': 'a_3.JPG',
+        'caf\u00e9.jpg': 'caf\u00e9.jpg',
+        'cafe\u0301.jpg': 'cafe\u0301_2.jpg',
+        'CAF\u00c9.jpg': 'CAF\u00c9_3.jpg',
+        'stra\u00dfe.jpg': 'stra\u00dfe.jpg',
+        'STRASSE.jpg': 'STRASSE_2.jpg',
+        'mine.jpg': 'mine_2.jpg',
+        'folder/mine.jpg': 'folder/mine_2.jpg',
+        'A.JPG/b.jpg': 'A.JPG_b.jpg',  # elsewhere the folder would be a file
+        'b.jpg/c.jpg': 'b.jpg/c.jpg',
+        'B.jpg': 'B_2.jpg',  # and the file a folder
+    }
+    for name, expected in names.items():
+        assert str(folder.write_image(Path(name), IMAGE).relative_to(tmp_path)) == expected
+    assert (tmp_path / 'Mine.JPG').read_text() == (tmp_path / 'Folder/Mine.jpg').read_text() == 'mine'
+
+
+def test_a_name_many_times_and_links_without_end(tmp_path):
+    (tmp_path / 'loop').symlink_to('loop')
+    (tmp_path / 'nowhere.jpg').symlink_to(tmp_path / 'gone.jpg')
+    folder = OutputFolder(tmp_path)
+    files = [folder.create(Path('a.jpg'), JPEG) for _ in range(3000)]  # slow if each looked for its number
+    assert len(set(files)) == 3000 and files[-1].name == 'a_3000.jpg'
+    assert folder.create(Path('loop/a.jpg'), JPEG).name == 'loop_a.jpg'
+    assert folder.create(Path('nowhere.jpg'), JPEG).name == 'nowhere_2.jpg' and not (tmp_path / 'gone.jpg').exists()
 
 
 def test_folders():
@@ -92,3 +124,12 @@ def test_folders():
     assert relative_path(Path('/a/b/../d/e.jpg'), Path('/a')) == Path('d/e.jpg')
     assert relative_path(Path('/a/b.jpg'), Path('/c')) == relative_path(Path('/a/b.jpg'), None) == Path('b.jpg')
     assert JPEG[0] == '.jpg'
+
+
+def test_the_folder_above_behind_a_link(tmp_path):
+    (tmp_path / 'data/deep').mkdir(parents=True)
+    (tmp_path / 'link').symlink_to(tmp_path / 'data/deep')
+    above = tmp_path / 'link/../a.jpg'  # data/a.jpg
+    assert common_folder([above, tmp_path / 'data/b.jpg']) == tmp_path / 'data'
+    assert relative_path(above, tmp_path) == Path('data/a.jpg')
+    assert relative_path(tmp_path / 'link/a.jpg', tmp_path) == Path('link/a.jpg')  # as the user names it

@@ -1,11 +1,13 @@
 from unittest.mock import Mock
 
 import pytest
+from helpers import little_room
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
 from mixdet.engine.console import ConsoleHook
 from mixdet.engine.runner import BUILT_IN, Runner
+from mixdet.errors import UserError
 
 
 class Breaking:
@@ -54,3 +56,42 @@ def test_only_a_training_replaces_the_config_of_a_work_dir(tmp_path):
         runner.cfg = Config.fromfile(tmp_path / 'source/c.py')
         runner.dump_config(replace)
         assert Config.fromfile(tmp_path / 'c.py').options == kept
+
+
+def dumped(tmp_path, source, **values):
+    """The runner of a config read from ``source``, and the file that it writes into ``tmp_path``."""
+    runner = object.__new__(Runner)
+    runner._rank, runner._work_dir, runner._timestamp = 0, str(tmp_path), 'now'
+    if not source.exists():
+        source.parent.mkdir()
+        source.touch()
+    runner.cfg = Config(values, filename=str(source))
+    runner.dump_config(replace=True)
+    return tmp_path / source.name
+
+
+def test_the_file_that_was_read_is_not_replaced(tmp_path):
+    """A config that lies in its own work dir, there or through a link."""
+    for folder in ('a', 'b'):
+        (tmp_path / folder).mkdir()
+    mine = tmp_path / 'a/c.py'
+    mine.write_text('# mine\n')
+    (tmp_path / 'b/c.py').symlink_to(mine)
+    for folder in ('a', 'b'):
+        dumped(tmp_path / folder, mine, a=1)
+        assert mine.read_text() == '# mine\n'
+    other = tmp_path / 'other.py'
+    other.write_text('# mine\n')
+    (tmp_path / 'b/other2.py').symlink_to(other)
+    path = dumped(tmp_path / 'b', tmp_path / 'elsewhere/other2.py', a=1)
+    assert other.read_text() == '# mine\n' and Config.fromfile(path).a == 1
+
+
+def test_names_in_a_dumped_config_mean_themselves(tmp_path):
+    path = dumped(tmp_path, tmp_path / 'elsewhere/c.py', classes=('{{$HOME:x}}', '{{ fileBasename }}'))
+    assert Config.fromfile(path).classes == ('{{$HOME:x}}', '{{ fileBasename }}')
+
+
+def test_a_config_that_cannot_be_written_is_named(tmp_path):
+    with little_room(0), pytest.raises(UserError, match='c.py cannot be written: File too large'):
+        dumped(tmp_path, tmp_path / 'elsewhere/c.py', a=1)

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from helpers import little_room
 from mmengine.config import Config
 
 from mixdet.errors import UserError
@@ -81,3 +82,11 @@ def test_evaluations_with_tta_stay_out_of_tables(tmp_path):
     cfg = Config(dict(work_dir=str(tmp_path / 'w'), test_evaluator=dict(ann_file='a.json')))
     path = write_result(cfg, 'net', {}, 'a/epoch_2.pth', 1, {'coco/bbox_mAP': 0.5}, tta=True)
     assert path == tmp_path / 'w/results_tta/epoch_2.json' and read_results(tmp_path) == []
+
+
+def test_results_that_cannot_be_written_leave_the_earlier_ones(tmp_path):
+    path = write(tmp_path)
+    before = path.read_text()
+    with little_room(20), pytest.raises(UserError, match='epoch_2.json cannot be written: File too large'):
+        write(tmp_path, ap=0.5)
+    assert path.read_text() == before and [file.name for file in path.parent.iterdir()] == ['epoch_2.json']

@@ -48,7 +48,9 @@ def state(work_dir):
 
 def test_report_from_beginning_to_end(runner, work_dir, capsys):
     hook = HOOKS.build(dict(type='mixdet.ReportHook', samples=1))
+    (work_dir / 'report/.run.json.abcd1234.partial').mkdir()  # a kill left it
     hook.before_train(runner)
+    assert not list((work_dir / 'report').glob('.*'))
     assert state(work_dir)['status'] == 'running' and (work_dir / 'report.html').is_file()
     assert not (work_dir / 'report/details.json').exists()  # those of the earlier training
     runner.epoch, runner.iter = 1, 10

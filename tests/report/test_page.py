@@ -4,6 +4,7 @@ import re
 import pytest
 from web_page import Page, check_alone
 
+from mixdet.errors import UserError
 from mixdet.evaluation.numbers import STATS
 from mixdet.report.detail_files import write_details
 from mixdet.report.page import best_checkpoint, commands, write_report
@@ -218,3 +219,12 @@ def test_any_names_can_be_shown(work_dir, evaluation_details, image, recwarn):
     assert 'alert(1)' in page.text['classes'] and '49' not in page.text['classes']
     assert {tag for tag, _, _ in page.attributes} & {'script', 'b'} == set() and '<img src=x' not in text
     assert not [warning for warning in recwarn if 'glyph' in str(warning.message).lower()]
+
+
+def test_a_page_of_the_users_stays(work_dir):
+    page = work_dir / 'report.html'
+    assert write_report(work_dir) == write_report(work_dir) == page
+    page.write_text('<html>mine</html>')
+    with pytest.raises(UserError, match='report.html is there already and not a file that mixdet wrote; move it'):
+        write_report(work_dir)
+    assert page.read_text() == '<html>mine</html>'

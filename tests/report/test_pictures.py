@@ -4,7 +4,18 @@ import pytest
 from PIL import Image
 
 from mixdet.evaluation.details import FALSE_ALARM, FOUND, MISSED, Box
-from mixdet.report.pictures import COLORS, FONT, GAP, IGNORED, SIDE, box_color, draw_boxes, draw_errors, save_pictures
+from mixdet.report.pictures import (
+    COLORS,
+    FONT,
+    GAP,
+    IGNORED,
+    SIDE,
+    box_color,
+    draw_boxes,
+    draw_errors,
+    remove_pictures,
+    save_pictures,
+)
 
 
 def near(pixels, color):
@@ -72,3 +83,11 @@ def test_bare_pictures_are_kept_for_the_page(image, tmp_path):
     assert sizes == [(50, 100, 3), (480, 960, 3)]  # not enlarged: the page does that
     assert [box['score'] for box in first['detections']] == [0.4, 0.9]  # the most confident is drawn last
     assert save_pictures([], [], tmp_path, 'best') == [] and not list(tmp_path.glob('**/best_*'))
+
+
+def test_only_its_own_pictures_are_removed(tmp_path):
+    (tmp_path / 'images').mkdir()
+    for name in ('worst_1.jpg', 'worst_12.jpg', 'worst_case.jpg', 'best_1.jpg', 'images/worst_1.jpg'):
+        (tmp_path / name).touch()
+    remove_pictures(tmp_path, 'worst')
+    assert sorted(path.name for path in tmp_path.rglob('*.jpg')) == ['best_1.jpg', 'worst_case.jpg']

@@ -154,3 +154,13 @@ def test_the_newest_of_several_evaluations_is_taken(work_dir):
     shutil.rmtree(work_dir / 'report')
     run = read_training_run(work_dir)
     assert run.evaluated == 'Evaluation of epoch_2 by tools/test.py' and run.pictures.name == 'epoch_2'
+
+
+def test_a_table_of_the_users_stays(work_dir, tmp_path):
+    run = read_training_run(work_dir)
+    (tmp_path / 'a.csv').write_text('kind,mine\n')
+    with pytest.raises(UserError, match='a.csv is there already and not a file that mixdet wrote'):
+        write_results_csv(run, tmp_path / 'a.csv')
+    assert (tmp_path / 'a.csv').read_text() == 'kind,mine\n'
+    for _ in range(2):  # its own is brought up to date
+        write_results_csv(run, tmp_path / 'b.csv')

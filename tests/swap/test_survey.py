@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from mixdet.errors import UserError
 from mixdet.swap.survey import Attempt, survey, survey_tables
 
 RETINANET = "_base_ = 'mmdet::_base_/models/retinanet_r50_fpn.py'\nmodel = dict(backbone=dict(depth={depth}))\n{more}"
@@ -44,6 +45,14 @@ def test_every_outcome_and_going_on(folder, tmp_path, monkeypatch):
     table = survey_tables(attempts)
     assert '| detectors on a pyramid of stride 4-32 | 4 | 2 | 0 | 1 | 1 |' in table
     assert '| a | 3 | 2 | 0 | 1 | 0 |' in table and '- refused, 1: cannot be wired' in table
+
+
+@pytest.mark.parametrize('content', ['mine\n', '{"mine": 1}\n', '[]\n'])
+def test_another_file_is_not_added_to(tmp_path, content):
+    (tmp_path / 'r.jsonl').write_text(content)
+    with pytest.raises(UserError, match='r.jsonl is not a file of this survey'):
+        next(survey(tmp_path, [tmp_path / 'c.py'], 'mixnet-s', tmp_path / 'r.jsonl'))
+    assert (tmp_path / 'r.jsonl').read_text() == content
 
 
 def test_a_classifier_is_no_detector():

@@ -1,6 +1,7 @@
 import pytest
 from mmengine.config import Config
 
+from mixdet.errors import UserError
 from mixdet.swap import write_config
 from mixdet.swap.writing import difference
 
@@ -54,3 +55,25 @@ def test_a_base_in_the_lazy_style_is_written_out(swapped):
     out, inherits = swapped('from mmengine.dataset import DefaultSampler\n' + BASE)
     assert not inherits and '_base_' not in out.read_text()
     assert Config.fromfile(out).model.backbone.type == 'mixdet.MixNet'
+
+
+@pytest.mark.parametrize('name', ['{{$HOME:x}}.py', '{{ fileDirname }}.py', 'two\nlines.py'])
+def test_names_with_braces_or_lines(tmp_path, name):
+    """Of the base's file, its classes and in the comments, whichever way it is written."""
+    folder = tmp_path / name.removesuffix('.py')
+    folder.mkdir()
+    (folder / 'base.py').write_text(BASE)
+    original = Config.fromfile(folder / 'base.py')
+    for number, base in enumerate((folder / 'base.py', tmp_path / 'gone.py')):
+        out = tmp_path / f'out{number}.py'
+        cfg = Config(dict(original.to_dict(), classes=(name,)))
+        assert write_config(out, cfg, base, original, [f'{name} with mixnet-s']) == (number == 0)
+        assert Config.fromfile(out).classes == (name,) and Config.fromfile(out).epochs == 3
+
+
+def test_no_file_is_replaced(tmp_path):
+    (tmp_path / 'out.py').write_text('mine')
+    for base, original in ((tmp_path / 'base.py', Config(dict(a=1))), (tmp_path / 'base.py', Config(dict(b=1)))):
+        with pytest.raises(UserError, match='out.py exists already'):
+            write_config(tmp_path / 'out.py', Config(dict(a=2)), base, original, [])
+    assert (tmp_path / 'out.py').read_text() == 'mine'

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import import_timm, shared_path
+from helpers import import_timm, little_room, shared_path
 
 from mixdet.engine.checkpoint import read_checkpoint
 from mixdet.errors import UserError
@@ -98,3 +98,16 @@ def test_a_label_map_may_leave_ids_out(tmp_path):
 def test_names_are_for_detectors():
     with pytest.raises(UserError, match='class names are for SSDLite detectors; mobilenetv1 has no classes'):
         convert(torch.nn.Module(), 'mobilenetv1', names=['a'])
+
+
+@pytest.mark.parametrize('name', ['a.pth', 'a.safetensors'])
+def test_no_file_is_replaced_and_none_is_half_written(tmp_path, name):
+    pytest.importorskip('safetensors')
+    checkpoint = dict(state_dict={'a': torch.zeros(5000)}, meta=dict(kind='x'))
+    with little_room(1000), pytest.raises(UserError, match=f'{name} cannot be written: File too large'):
+        save_checkpoint(checkpoint, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / name).write_text('mine')
+    with pytest.raises(UserError, match=f'{name} exists already'):
+        save_checkpoint(checkpoint, tmp_path / name)
+    assert (tmp_path / name).read_text() == 'mine'

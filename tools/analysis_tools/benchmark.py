@@ -10,6 +10,7 @@ from mixdet.benchmark import peers
 from mixdet.benchmark.networks import measure_networks, networks_markdown, plot_networks
 from mixdet.benchmark.operators import operators_markdown
 from mixdet.cli.main import run_tool, user_input
+from mixdet.engine.atomic import check_new, write_new_text, writing
 from mixdet.engine.config import load_config
 from mixdet.errors import UserError
 
@@ -51,6 +52,8 @@ def main() -> None:
     for path in (args.out, args.plot, args.profile):
         if path and not path.parent.is_dir():
             raise UserError(f'{path}: the folder {path.parent} does not exist')
+        if path:
+            check_new(path)
 
     torch.set_num_threads(args.threads)
     size = tuple(args.shape)
@@ -66,13 +69,14 @@ def main() -> None:
     reference = next((peer for peer in others if peer.model is not None), ours)
     page = networks_markdown(timings, memory, errors, reference.name)
     if args.out:
-        args.out.write_text(page)
+        write_new_text(args.out, page)
     else:
         print(page)
     if args.plot:
-        plot_networks(timings, args.plot)
+        with writing(args.plot):
+            plot_networks(timings, args.plot)
     if args.profile:
-        args.profile.write_text(operators_markdown(compared, size, args.batches, args.train_batch))
+        write_new_text(args.profile, operators_markdown(compared, size, args.batches, args.train_batch))
 
 
 def _peers(

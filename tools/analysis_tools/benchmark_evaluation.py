@@ -12,6 +12,7 @@ from mmengine.registry import init_default_scope
 
 from mixdet.benchmark.evaluations import evaluations_markdown, mmdet_evaluation, time_evaluations, write_evaluation
 from mixdet.cli.main import run_tool, user_input
+from mixdet.engine.atomic import check_new, write_new_text
 from mixdet.engine.config import load_config
 from mixdet.errors import UserError
 
@@ -33,6 +34,8 @@ def main() -> None:
         raise UserError('--rounds, --batch and --threads must be at least 1')
     if args.out and not args.out.parent.is_dir():
         raise UserError(f'{args.out}: the folder {args.out.parent} does not exist')
+    if args.out:
+        check_new(args.out)
     if not args.images.is_dir():
         raise UserError(f'--images {args.images}: there is no such folder')
     try:
@@ -58,7 +61,7 @@ def main() -> None:
         times = time_evaluations(evaluations, folder, args.rounds, args.threads, report)
     page = evaluations_markdown(times, count, args.batch)
     if args.out:
-        args.out.write_text(page)
+        write_new_text(args.out, page)
     else:
         print(page)
 

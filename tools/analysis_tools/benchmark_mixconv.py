@@ -20,6 +20,7 @@ from mixdet.benchmark.mixconv import (
     time_mixconv,
 )
 from mixdet.cli.main import run_tool
+from mixdet.engine.atomic import check_new, write_text, writing
 from mixdet.errors import UserError
 from mixdet.layers import native, triton_ops
 
@@ -63,6 +64,8 @@ def _check(args: argparse.Namespace) -> None:
     for path in (args.out, args.plot):
         if path and not path.parent.is_dir():
             raise UserError(f'{path}: the folder {path.parent} does not exist')
+        if path:
+            check_new(path)
     if args.device == 'cuda' and not torch.cuda.is_available():
         raise UserError('--device cuda: PyTorch finds no CUDA GPU on this machine; use --device cpu')
     if args.device == 'cpu' and args.dtype:
@@ -114,14 +117,16 @@ def _print_timings(result: CaseTimings, dtype: str) -> None:
 
 def _write(page: str, out: Optional[Path]) -> None:
     if out:
-        out.write_text(page)
+        with writing(out):
+            write_text(out, page)
 
 
 def _finish(page: str, results: list[CaseTimings], args: argparse.Namespace) -> None:
     if not args.out:
         print(page)
     if args.plot:
-        plot_mixconv(results, args.plot)
+        with writing(args.plot):
+            plot_mixconv(results, args.plot)
 
 
 if __name__ == '__main__':

@@ -5,6 +5,7 @@ import contextlib
 import io
 from pathlib import Path
 
+import numpy as np
 from mmdet.registry import DATASETS
 from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
@@ -12,7 +13,9 @@ from mmengine.registry import init_default_scope
 from mixdet.cli.main import run_tool, user_input
 from mixdet.cli.options import merge_options
 from mixdet.datasets.preflight import check_datasets
+from mixdet.engine.atomic import make_folder
 from mixdet.engine.config import load_config
+from mixdet.engine.outputs import OutputFolder
 from mixdet.errors import UserError
 from mixdet.report.pictures import draw_boxes
 from mixdet.report.samples import augmented_samples, class_names
@@ -44,13 +47,12 @@ def main() -> None:
         with contextlib.redirect_stdout(io.StringIO()):  # CocoDataset prints its progress
             dataset = DATASETS.build(cfg.train_dataloader.dataset)
         names = class_names(dataset)
-        args.out.mkdir(parents=True, exist_ok=True)
-        drawn = 0
+        make_folder(args.out)
+        folder, drawn = OutputFolder(args.out), 0
         for sample in augmented_samples(dataset, args.number or len(dataset), args.seed):
             stem = printable(Path(sample.path).stem)[:100]
-            draw_boxes(sample.picture, sample.boxes, names).save(
-                args.out / f'{sample.data_index:06d}_{stem}.jpg', quality=90
-            )
+            picture = np.asarray(draw_boxes(sample.picture, sample.boxes, names))
+            folder.write_image(Path(f'{sample.data_index:06d}_{stem}.jpg'), np.ascontiguousarray(picture[..., ::-1]))
             drawn += 1
     print(f'{drawn} of {len(dataset)} training images: {args.out}')
 

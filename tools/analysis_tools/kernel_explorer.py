@@ -11,6 +11,7 @@ from rich.table import Table
 
 from mixdet.backbones.variants import FIGURES, NETWORKS
 from mixdet.cli.main import run_tool
+from mixdet.engine.atomic import check_new, make_folder, writing
 from mixdet.errors import UserError
 from mixdet.reproduction.ablations import VariantCost, plot_costs, variant_costs, write_costs_csv
 
@@ -28,14 +29,18 @@ def main() -> None:
     if args.size < 1 or args.rounds < 0:
         raise UserError('--size must be at least 1, --rounds at least 0')
 
+    stem = Path(args.out or '', f'{args.network}_figure{args.figure}')
+    if args.out:
+        make_folder(stem.parent)
+        check_new(stem.with_suffix('.csv'))
+        check_new(stem.with_suffix('.png'))
+
     costs = variant_costs(args.network, args.figure, args.size, args.rounds, _read_results(args.results))
     Console(width=None if sys.stdout.isatty() else 120).print(_costs_table(costs))
     if args.out:
-        folder = Path(args.out)
-        folder.mkdir(parents=True, exist_ok=True)
-        stem = folder / f'{args.network}_figure{args.figure}'
-        write_costs_csv(costs, stem.with_suffix('.csv'))
-        plot_costs(costs, args.network, args.figure, stem.with_suffix('.png'))
+        with writing(stem):
+            write_costs_csv(costs, stem.with_suffix('.csv'))
+            plot_costs(costs, args.network, args.figure, stem.with_suffix('.png'))
         print(f'wrote {stem}.csv and {stem}.png')
 
 

@@ -55,7 +55,7 @@ OPTIONS = {
     'val_dataloader.dataset.pipeline.1.scale': (96, 96),
 }
 TIMES = ('time', 'data_time')  # entries of the log that no two runs agree on
-BEING_WRITTEN = '.*.pth.partial'
+BEING_WRITTEN = '.*.pth.*.partial'
 FORK = multiprocessing.get_context('fork')
 
 

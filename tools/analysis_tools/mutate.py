@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from mixdet.cli.main import run_tool
+from mixdet.engine.atomic import check_new, write_text
 from mixdet.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -215,6 +216,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.out and not args.out.absolute().parent.is_dir():
         raise UserError(f'--out {args.out}: the folder {args.out.parent} does not exist')
+    if args.out:
+        check_new(args.out, '--out')
 
     import importlib
 
@@ -246,7 +249,7 @@ def main() -> None:
                 flush=True,
             )
             if args.out:
-                args.out.write_text(json.dumps(results, indent=1) + '\n')
+                write_text(args.out, json.dumps(results, indent=1) + '\n')
 
 
 def _files(target: str) -> list[Path]:

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mixdet.cli.main import run_tool
+from mixdet.engine.atomic import check_new, write_new_text
 from mixdet.errors import UserError
 from mixdet.swap.offline import write_language_model
 from mixdet.swap.survey import survey, survey_tables
@@ -32,7 +33,9 @@ def main() -> None:
     paths = [path for path in paths if not {'_base_', 'common'} & set(path.parts)]
     if not paths:
         raise UserError(f'{folder} contains no config {args.only}')
-    results, out = Path(args.results).resolve(), args.markdown and Path(args.markdown).resolve()
+    results, out = Path(args.results).absolute(), args.markdown and Path(args.markdown).absolute()
+    if out:
+        check_new(out, '--markdown')
     with tempfile.TemporaryDirectory() as scratch:
         language_model = args.language_model
         if not language_model:
@@ -47,7 +50,7 @@ def main() -> None:
             print(f'{len(attempts)}/{len(paths)}  {attempt.status}  {attempt.config}  {attempt.reason}', flush=True)
     table = survey_tables(attempts)
     if out:
-        out.write_text(f'# {args.backbone} in {len(attempts)} configs\n\n{table}')
+        write_new_text(out, f'# {args.backbone} in {len(attempts)} configs\n\n{table}')
     print(table.partition('\n\n')[0])
 
 
