@@ -91,8 +91,9 @@ def timed_transforms(dataset: Any) -> Iterator[dict[str, float]]:
 def transform_times(datasets: Mapping[str, Any], images: int = 64, rounds: int = 5) -> dict[str, dict[str, float]]:
     """CPU milliseconds per image of each transform of each data set, ``REST`` and ``WHOLE``; medians of the rounds.
 
-    The data sets take turns image by image, in this process. Every round draws other augmentations, the same in each
-    run; one more round beforehand fills caches.
+    The data sets take turns round by round, in this process: image by image one would find the processor's caches full
+    of another's pixels. Every round draws other augmentations, the same in each run; one more round beforehand fills
+    caches.
 
     Args:
         datasets: what is timed, by name.
@@ -107,17 +108,15 @@ def transform_times(datasets: Mapping[str, Any], images: int = 64, rounds: int =
             raise UserError(f'{name}: train_dataloader.dataset is empty; check its paths and filter_cfg')
     found: dict[str, list[dict[str, float]]] = {name: [] for name in datasets}
     for turn in range(rounds + 1):
-        with contextlib.ExitStack() as stack:
-            spent = {name: stack.enter_context(timed_transforms(dataset)) for name, dataset in datasets.items()}
-            for number in range(images):
-                for name, dataset in datasets.items():
+        for name, dataset in datasets.items():
+            with timed_transforms(dataset) as spent:
+                for number in range(images):
                     with seeded(turn, number):
                         start = time.process_time()
                         dataset[number * len(dataset) // images]
-                        spent[name][WHOLE] += time.process_time() - start
+                        spent[WHOLE] += time.process_time() - start
             if turn:
-                for name in datasets:
-                    found[name].append(spent[name])
+                found[name].append(spent)
     return {name: _medians(each, images) for name, each in found.items()}
 
 

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.config import ConfigDict
-from mmengine.hooks.priority import get_priority
 from mmengine.registry import DATASETS
+from mmengine.runner import get_priority
 
 from mixdet.datasets import ImageCacheHook
 from mixdet.engine import CheckpointHook
