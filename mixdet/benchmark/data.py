@@ -28,6 +28,7 @@ class TimedTransform:
         self._transform, self._name, self._spent = transform, name, spent
 
     def __call__(self, results: Any) -> Any:
+        """What ``transform`` returns."""
         start = time.process_time()
         try:
             return self._transform(results)

@@ -137,7 +137,7 @@ def step_times(cfgs: Mapping[str, Config], datasets: Mapping[str, Any], seconds:
 def data_report(
     transforms: dict[str, dict[str, float]], loaders: dict[str, dict[int, Rate]], steps: Mapping[str, Timing]
 ) -> dict[str, Any]:
-    """All figures, per image, as JSON has them; arguments: see ``transform_times``, ``loader_rates``, ``step_times``."""
+    """All figures, per image, as JSON has them, from ``transform_times``, ``loader_rates`` and ``step_times``."""
     return dict(
         environment=environment(),
         transforms_cpu_ms=transforms,

@@ -102,11 +102,8 @@ def assign(assigner: MaxIoUAssigner, priors: Tensor, boxes: Sequence[Tensor]) ->
     if assigner.match_low_quality and len(image):
         # every box gets its best anchors; of several boxes with the same the last one does
         most, at = overlaps.max(1, keepdim=True)
-        if assigner.gt_max_assign_all:
-            is_most = overlaps == most
-        else:
-            is_most = torch.zeros_like(is_best).scatter(1, at, True)
-        is_most &= most >= assigner.min_pos_iou
+        one = torch.zeros_like(is_best).scatter(1, at, True)
+        is_most = (overlaps == most if assigner.gt_max_assign_all else one) & (most >= assigner.min_pos_iou)
         forced = torch.full_like(assigned, -1)
         forced = forced.scatter_reduce(0, target, torch.where(is_most, number, -1), 'amax')
         assigned = forced.where(forced >= 0, assigned)

@@ -68,12 +68,13 @@ def test_time_of_each_transform(clock):
     """Also of one that stands twice in a pipeline, and of data sets inside others."""
     parts = Load(clock, 0.004), Spend(clock, 0.002), Spend(clock, 0.003)
     plain = Images(*parts)
-    wrapped = RepeatDataset(ConcatDataset([plain, Images(Load(clock, 0.008))]), times=3)
-    times = transform_times({'plain': plain, 'wrapped': wrapped}, images=8, rounds=3)
+    joined = ConcatDataset([plain, Images(Load(clock, 0.008))])
+    datasets = {'plain': RepeatDataset(plain, times=3), 'joined': joined}
+    times = transform_times(datasets, images=8, rounds=3)
     assert list(times['plain']) == ['Load', 'Spend', 'Spend 2', REST, WHOLE]
     assert list(times['plain'].values()) == pytest.approx([4, 2, 3, 1, 10])
     # half of the images are of each data set
-    assert list(times['wrapped'].values()) == pytest.approx([6, 1, 1.5, 1, 9.5])
+    assert list(times['joined'].values()) == pytest.approx([6, 1, 1.5, 1, 9.5])
     assert plain.pipeline.transforms == list(parts)
 
 

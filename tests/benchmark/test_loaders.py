@@ -23,7 +23,9 @@ class Numbers(torch.utils.data.Dataset):
 
 
 def config(**loader):
-    return Config(dict(train_dataloader=dict(dict(batch_size=2, num_workers=1, sampler=dict(type='DefaultSampler')), **loader)))
+    return Config(
+        dict(train_dataloader=dict(dict(batch_size=2, num_workers=1, sampler=dict(type='DefaultSampler')), **loader))
+    )
 
 
 @pytest.mark.parametrize('workers', [0, 2])
@@ -90,7 +92,9 @@ def test_loaders_take_turns(monkeypatch):
 
 def report(steps):
     transforms = dict(a=dict(Load=2.0, all=2.5), b=dict(Load=4.0, Crop=6.0, all=10.0))
-    return data_report(transforms, dict(a={0: Rate(400, 2.5), 2: Rate(800, 3)}, b={0: Rate(100, 10), 2: Rate(200, 12)}), steps)
+    return data_report(
+        transforms, dict(a={0: Rate(400, 2.5), 2: Rate(800, 3)}, b={0: Rate(100, 10), 2: Rate(200, 12)}), steps
+    )
 
 
 def test_tables():

@@ -48,7 +48,7 @@ def test_loads_what_mmdetection_loads(tmp_path, picture):
         load = LoadCachedImage(cache=str(tmp_path / f'cache{number}'), **options)
         for path in (picture, deep):
             wanted = expected(dict(img_path=path, instances=[]))
-            for attempt in range(2):
+            for _attempt in range(2):
                 found = load(dict(img_path=path, instances=[]))
                 assert set(found) == set(wanted)
                 assert found['img'].dtype == wanted['img'].dtype and (found['img'] == wanted['img']).all(), options
@@ -102,7 +102,8 @@ def test_a_damaged_file_is_never_read(tmp_path_factory, data):
     broken = {
         'cut': content[:at],
         'longer': content + b'0',
-        'header': data.draw(st.sampled_from([b'', b'{}', b'[]', b'\xff', b'{"source": 1}'])).ljust(HEADER) + content[HEADER:],
+        'header': data.draw(st.sampled_from([b'', b'{}', b'[]', b'\xff', b'{"source": 1}'])).ljust(HEADER)
+        + content[HEADER:],
     }
     entry.write_bytes(broken[damage])
     assert (load(dict(img_path=picture))['img'] == expected).all()

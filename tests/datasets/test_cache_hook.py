@@ -24,7 +24,9 @@ def data(tmp_path):
         cv2.imwrite(str(tmp_path / f'images/{i}.png'), rng.integers(0, 256, (40, 60, 3), dtype=np.uint8))
         images.append(dict(id=i, file_name=f'{i}.png', height=40, width=60))
         outline = [[5, 5, 25, 5, 25, 35]]
-        boxes.append(dict(id=i, image_id=i, category_id=1, bbox=[5, 5, 20, 30], area=600, iscrowd=0, segmentation=outline))
+        boxes.append(
+            dict(id=i, image_id=i, category_id=1, bbox=[5, 5, 20, 30], area=600, iscrowd=0, segmentation=outline)
+        )
     content = dict(images=images, annotations=boxes, categories=[dict(id=1, name='a')])
     (tmp_path / 'a.json').write_text(json.dumps(content))
     return tmp_path

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmdet.models.dense_heads import AnchorHead
 from mmdet.models.task_modules import MaxIoUAssigner
-from mmdet.registry import MODELS
 from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
@@ -19,7 +18,9 @@ METAS = [dict(batch_input_shape=(96, 96), img_shape=(96, 96))] * 3
 ASSIGNER = dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.0, gt_max_assign_all=False)
 # whole pixels on a coarse grid: equal boxes, and boxes that overlap an anchor equally, are then frequent
 CORNERS = st.integers(0, 8).map(lambda n: 12.0 * n)
-BOXES = st.lists(st.tuples(CORNERS, CORNERS, CORNERS, CORNERS).map(lambda b: (min(b[0], b[2]), min(b[1], b[3]), max(b[0], b[2]), max(b[1], b[3]))), max_size=5)
+SIDES = st.tuples(CORNERS, CORNERS).map(sorted)
+BOXES = st.lists(st.tuples(SIDES, SIDES).map(lambda sides: tuple(zip(*sides))), max_size=5)
+BOXES = BOXES.map(lambda boxes: [(*low, *high) for low, high in boxes])
 
 
 def head_with(decoded=False, **train_cfg):
@@ -105,13 +106,12 @@ class OtherHead(SSDLiteHead):
         return super().get_targets(*args, **kwargs)
 
 
-class OtherAssigner(MaxIoUAssigner):
-    pass
-
-
 @pytest.mark.parametrize('change', [
-    dict(allowed_border=0), dict(assigner=dict(ASSIGNER, ignore_iof_thr=0.5)), dict(assigner=dict(ASSIGNER, gpu_assign_thr=1)),
-    dict(assigner=dict(ASSIGNER, iou_calculator=dict(type='BboxOverlaps2D_GLIP'))), dict(assigner=dict(type='ATSSAssigner', topk=9)),
+    dict(allowed_border=0),
+    dict(assigner=dict(ASSIGNER, ignore_iof_thr=0.5)),
+    dict(assigner=dict(ASSIGNER, gpu_assign_thr=1)),
+    dict(assigner=dict(ASSIGNER, iou_calculator=dict(type='BboxOverlaps2D_GLIP'))),
+    dict(assigner=dict(type='ATSSAssigner', topk=9)),
     dict(sampler=dict(type='RandomSampler', num=8, pos_fraction=0.5)),
 ])  # fmt: skip
 def test_goes_image_by_image_where_it_must(change):
@@ -120,23 +120,19 @@ def test_goes_image_by_image_where_it_must(change):
     assert not can_batch(head, instances, 186)
 
 
-def test_other_ways_to_go_image_by_image(monkeypatch):
+def test_image_by_image_with_very_many_objects(monkeypatch):
     instances, priors = instances_of(BOX), priors_of(HEAD)
+    expected = image_by_image(HEAD, instances)
     assert can_batch(HEAD, instances, 186)
-    calls = []
-
-    def get_targets(*args):
-        calls.append(args)
-        return image_by_image_levels
-
-    *levels, matched = AnchorHead.get_targets(HEAD, [priors] * 2, [[torch.ones(len(p), dtype=torch.bool) for p in priors]] * 2, instances, METAS[:2])
-    image_by_image_levels = (*levels, matched)
     monkeypatch.setattr(targets, 'MAX_OVERLAPS', 3 * 186 - 1)
-    monkeypatch.setattr(HEAD, 'get_targets', get_targets)
-    assert_equal(find_targets(HEAD, priors, instances, METAS[:2], None), Targets(*(torch.cat(t, 1) for t in levels), matched))
-    assert len(calls) == 1
-    other = OtherHead(3, (8, 8, 8), anchor_generator=dict(type='mixdet.SSDLiteAnchorGenerator', num_levels=3), train_cfg=HEAD.train_cfg)
-    assert not can_batch(other, instances, 186)
+    monkeypatch.setattr(targets, 'batch_targets', None)
+    assert_equal(find_targets(HEAD, priors, instances, METAS[:2], None), expected)
+
+
+def test_image_by_image_for_a_head_or_boxes_of_another_kind():
+    generator = dict(type='mixdet.SSDLiteAnchorGenerator', num_levels=3)
+    other = OtherHead(3, (8, 8, 8), anchor_generator=generator, train_cfg=HEAD.train_cfg)
+    instances = instances_of(BOX)
+    assert can_batch(HEAD, instances, 186) and not can_batch(other, instances, 186)
     instances[0].bboxes = HorizontalBoxes(instances[0].bboxes)
-    monkeypatch.undo()
     assert not can_batch(HEAD, instances, 186)
