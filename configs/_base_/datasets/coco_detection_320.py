@@ -6,7 +6,7 @@ backend_args = None
 
 train_pipeline = [
     dict(type='LoadImageFromFile', backend_args=backend_args),
-    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='LoadAnnotations', with_bbox=True, box_type=None),  # boxes stay NumPy arrays, which is faster
     dict(
         type='mixdet.SSDCrop',  # Expand, MinIoURandomCrop, Resize and RandomFlip
         scale=(input_size, input_size),
