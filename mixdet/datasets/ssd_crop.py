@@ -1,5 +1,6 @@
 """SSD's random expansion, crop, resizing and flip in one transform, which reads each pixel once."""
 
+import bisect
 from collections.abc import Sequence
 from typing import NamedTuple, Optional, Union
 
@@ -93,7 +94,11 @@ class SSDCrop(BaseTransform):
         self.modes = np.array([] if min_ious is None else [1, *min_ious, 0], float)
         self.min_crop_size = min_crop_size
         self.bbox_clip_border = bbox_clip_border
-        self.flip = RandomFlip(prob, direction)
+        RandomFlip(prob, direction)  # checks them
+        directions = [direction] if isinstance(direction, str) else direction
+        chances = prob if isinstance(prob, list) else [prob / len(directions)] * len(directions)
+        self.directions = [*directions, None]
+        self.chances = np.cumsum(chances).tolist()
 
     def transform(self, results: dict) -> dict:
         """Transform ``img`` (H, W, C) and the boxes, labels, ignore flags and masks that belong to it."""
@@ -121,13 +126,14 @@ class SSDCrop(BaseTransform):
             top = int(np.random.uniform(0, height * ratio - height))
             height, width = int(height * ratio), int(width * ratio)
         patch = self._draw_patch(height, width, _moved(boxes, left, top))
-        direction = self.flip._choose_direction()
+        direction = self.directions[bisect.bisect(self.chances, np.random.random_sample())]
         return Geometry((left, top), (width, height), patch or (0, 0, width, height), patch is not None, direction)
 
     def _draw_patch(self, height: int, width: int, boxes: np.ndarray) -> Optional[Rectangle]:
         """The crop of a canvas with ``boxes`` (N, 4), or None for all of it."""
         random, smallest = np.random.random_sample, self.min_crop_size
         low_width, low_height = smallest * width, smallest * height
+        more_width, more_height = width - low_width, height - low_height
         areas = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).tolist()
         while len(self.modes):
             min_iou = float(np.random.choice(self.modes))
@@ -136,17 +142,19 @@ class SSDCrop(BaseTransform):
             # no crop outside these areas can overlap each box so much; most tries end here
             least, most = _possible_areas(areas, min_iou)
             for _ in range(TRIES):
-                crop_width = low_width + (width - low_width) * random()
-                crop_height = low_height + (height - low_height) * random()
+                crop_width, crop_height = low_width + more_width * random(), low_height + more_height * random()
                 if not 0.5 <= crop_height / crop_width <= 2:
+                    continue
+                x, y = random(), random()
+                area = crop_width * crop_height
+                if area + crop_width + crop_height + 1 < least or area - crop_width - crop_height > most:
                     continue
                 # MMDetection draws from uniform(low=width - crop_width), whose high is 1
                 left, top = width - crop_width, height - crop_height
-                left += (1 - left) * random()
-                top += (1 - top) * random()
+                left += (1 - left) * x
+                top += (1 - top) * y
                 patch = int(left), int(top), int(left + crop_width), int(top + crop_height)
-                columns, rows = _size(patch)
-                if columns and rows and least <= columns * rows <= most and _acceptable(patch, boxes, min_iou):
+                if all(_size(patch)) and _acceptable(patch, boxes, min_iou):
                     return patch
         return None
 
@@ -188,7 +196,7 @@ class SSDCrop(BaseTransform):
         boxes = _moved(boxes[kept], -patch[0], -patch[1])
         if self.bbox_clip_border and geometry.cropped:
             boxes = _clipped(boxes, *_size(patch))
-        boxes *= np.tile(np.float32(results['scale_factor']), 2)
+        boxes *= np.array(results['scale_factor'] * 2, np.float32)
         if self.bbox_clip_border:
             boxes = _clipped(boxes, width, height)
         if direction in ('horizontal', 'diagonal'):
@@ -216,7 +224,7 @@ class SSDCrop(BaseTransform):
         return masks if geometry.direction is None else masks.flip(geometry.direction)
 
     def __repr__(self) -> str:
-        names = ('scale', 'ratio_range', 'expand_prob', 'mean', 'modes', 'min_crop_size', 'bbox_clip_border', 'flip')
+        names = ('scale', 'ratio_range', 'expand_prob', 'mean', 'modes', 'min_crop_size', 'bbox_clip_border', 'directions', 'chances')
         return f'{type(self).__name__}({", ".join(f"{name}={getattr(self, name)}" for name in names)})'
 
 
@@ -226,7 +234,7 @@ def _corners(boxes: Union[None, np.ndarray, HorizontalBoxes]) -> np.ndarray:
         return np.zeros((0, 4), np.float32)
     if not isinstance(boxes, (np.ndarray, HorizontalBoxes)):
         raise UserError(f'SSDCrop: gt_bboxes are {type(boxes).__name__}; only horizontal boxes can be cropped')
-    return np.array(boxes if isinstance(boxes, np.ndarray) else boxes.tensor, np.float32).reshape(-1, 4)
+    return (boxes if isinstance(boxes, np.ndarray) else boxes.tensor.numpy()).astype(np.float32).reshape(-1, 4)
 
 
 def _size(rectangle: Sequence[int]) -> tuple[int, int]:

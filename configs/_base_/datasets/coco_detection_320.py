@@ -10,7 +10,7 @@ train_pipeline = [
     dict(type='mixdet.LoadCachedImage', cache=cache, min_side=534, backend_args=backend_args)
     if cache
     else dict(type='LoadImageFromFile', backend_args=backend_args),
-    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='LoadAnnotations', with_bbox=True, box_type=None),  # boxes stay NumPy arrays, which is faster
     dict(
         type='mixdet.SSDCrop',  # Expand, MinIoURandomCrop, Resize and RandomFlip
         scale=(input_size, input_size),

@@ -5,7 +5,7 @@ input_size = 160
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='LoadAnnotations', with_bbox=True, box_type=None),  # boxes stay NumPy arrays, which is faster
     dict(
         type='mixdet.SSDCrop',
         scale=(input_size, input_size),
