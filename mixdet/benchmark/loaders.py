@@ -131,7 +131,11 @@ def step_times(cfgs: Mapping[str, Config], datasets: Mapping[str, Any], seconds:
         batch, sizes[name], _, _ = next(iter(clocked_loader(cfg, datasets[name], 0)))
         steps[name] = training_step(cfg, batch)
     times = time_in_turns(steps, seconds, rounds=3, warmup=2)
-    return {name: Timing(*(value / sizes[name] for value in t[:4]), t.rounds) for name, t in times.items()}
+    return {
+        name: Timing(t.wall / size, t.low / size, t.high / size, t.cpu / size, t.rounds)
+        for name, size in sizes.items()
+        for t in [times[name]]
+    }
 
 
 def data_report(

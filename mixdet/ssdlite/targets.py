@@ -126,4 +126,5 @@ def find_targets(
     valid = [prior.new_ones(len(prior), dtype=torch.bool) for prior in priors]
     images = len(metas)
     *found, matched = head.get_targets([priors] * images, [valid] * images, instances, metas, ignored)
-    return Targets(*(torch.cat(target, dim=1) for target in found), matched)
+    labels, label_weights, boxes, box_weights = (torch.cat(target, dim=1) for target in found)
+    return Targets(labels, label_weights, boxes, box_weights, matched)

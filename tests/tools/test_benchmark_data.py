@@ -8,11 +8,10 @@ from mixdet.datasets import make_demo_data
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def config(tmp_path):
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
     """A config of the demo set with a small network."""
-    make_demo_data(str(tmp_path / 'demo'))
-    path = tmp_path / 'tiny.py'
+    path = tmp_path_factory.mktemp('data') / 'tiny.py'
     path.write_text(
         f"_base_ = '{ROOT}/configs/demo/ssdlite_mixnet-s_1xb8-12e_demo.py'\n"
         "model = dict(backbone=dict(_delete_=True, type='mixdet.MobileNetV2', widen_factor=0.25,\n"
@@ -22,6 +21,7 @@ def config(tmp_path):
 
 
 def test_times_a_config_against_another(config):
+    make_demo_data(str(config.parent / 'demo'))
     done = run_tool(
         'benchmark_data.py', 'tiny.py', '--against', 'tiny.py', '--cfg-options', 'data_root=demo/',
         'train_dataloader.batch_size=2', '--first-options', 'train_dataloader.prefetch_factor=4', '--images', 2,
@@ -47,7 +47,7 @@ def test_times_a_config_against_another(config):
     (['tiny.py', '--against', 'tiny.py'], 'is the config itself'),
     (['gone.py'], 'gone.py does not exist'),
     (['tiny.py', '--cfg-options', 'data_rot=x'], "unknown key 'data_rot'"),
-    (['tiny.py', '--cfg-options', 'data_root=demo/', 'train_dataloader.dataset.ann_file=gone.json'], 'gone.json'),
+    (['tiny.py', '--cfg-options', 'data_root=gone/', 'train_dataloader.dataset.type=CocoDataset'], 'gone/annotations'),
     (['tiny.py', '--cfg-options', 'train_dataloader=None'], 'no train_dataloader'),
 ])  # fmt: skip
 def test_refuses_what_it_cannot_do(config, arguments, message):
