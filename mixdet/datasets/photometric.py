@@ -1,6 +1,6 @@
 """SSD's photometric distortion with an 8-bit result."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import mmdet.datasets.transforms as upstream
@@ -41,7 +41,7 @@ class PhotoMetricDistortion(upstream.PhotoMetricDistortion):
         kwargs: ``brightness_delta``, ``contrast_range``, ``saturation_range`` and ``hue_delta``.
     """
 
-    def __init__(self, *args, saturate: bool = True, **kwargs) -> None:
+    def __init__(self, *args: Any, saturate: bool = True, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.saturate = saturate
 

@@ -12,7 +12,7 @@ from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
 from mmdet.datasets.transforms import RandomFlip
 from mmdet.structures.bbox import HorizontalBoxes
-from mmdet.structures.mask import PolygonMasks
+from mmdet.structures.mask import BitmapMasks, PolygonMasks
 
 from mixdet.errors import UserError
 from mixdet.registry import TRANSFORMS
@@ -28,6 +28,7 @@ WANTED = {
     'min_ious': 'overlaps from 0 to 1',
     'min_crop_size': 'a part of the side, more than 0 and at most 1',
 }
+Masks = Union[BitmapMasks, PolygonMasks]
 Rectangle = tuple[int, int, int, int]  # x1, y1, x2, y2
 
 
@@ -140,7 +141,7 @@ class SSDCrop(BaseTransform):
         """Draw for an image with ``boxes`` (N, 4), in the order of MMDetection's transforms."""
         left = top = 0
         if self.ratio_range and np.random.uniform(0, 1) <= self.expand_prob:
-            ratio = np.random.uniform(*self.ratio_range)
+            ratio = np.random.uniform(self.ratio_range[0], self.ratio_range[1])
             left = int(np.random.uniform(0, width * ratio - width))
             top = int(np.random.uniform(0, height * ratio - height))
             height, width = int(height * ratio), int(width * ratio)
@@ -195,16 +196,14 @@ class SSDCrop(BaseTransform):
         if not view.size:
             return cv2.resize(np.full((1, 1, *image.shape[2:]), fill, image.dtype), self.scale)
         # a pixel of the colour around the image, which is then repeated as the crop's own borders are
-        around = [int(side) for side in (y1 < 0, y2 > height, x1 < 0, x2 > width)]
-        view = cv2.copyMakeBorder(view, *around, cv2.BORDER_CONSTANT, value=fill)
+        view = _bordered(view, y1 < 0, y2 > height, x1 < 0, x2 > width, fill)
         left, right, column, step_x = _target(x1, x2, width, self.scale[0])
         top, bottom, row, step_y = _target(y1, y2, height, self.scale[1])
         warped = cv2.warpAffine(
             view, np.array([[step_x, 0, column], [0, step_y, row]]), (right - left, bottom - top),
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
         )  # fmt: skip
-        around = top, self.scale[1] - bottom, left, self.scale[0] - right
-        return cv2.copyMakeBorder(warped, *around, cv2.BORDER_CONSTANT, value=fill)
+        return _bordered(warped, top, self.scale[1] - bottom, left, self.scale[0] - right, fill)
 
     def _matrix(self, geometry: Geometry, scale_x: float, scale_y: float) -> np.ndarray:
         """What maps a point (x, y, 1) of the image to the result, (3, 3) float32."""
@@ -239,7 +238,7 @@ class SSDCrop(BaseTransform):
         if results.get('gt_masks') is not None:
             results['gt_masks'] = self._masks(results['gt_masks'][np.flatnonzero(kept)], geometry)
 
-    def _masks(self, masks, geometry: Geometry):
+    def _masks(self, masks: Masks, geometry: Geometry) -> Masks:
         """Instance masks of MMDetection, transformed by their own methods."""
         if self.ratio_range:
             if isinstance(masks, PolygonMasks):
@@ -268,6 +267,11 @@ def _corners(boxes: Union[np.ndarray, HorizontalBoxes, None]) -> np.ndarray:
     if not isinstance(boxes, (np.ndarray, HorizontalBoxes)):
         raise UserError(f'SSDCrop: gt_bboxes are {type(boxes).__name__}; only horizontal boxes can be cropped')
     return (boxes if isinstance(boxes, np.ndarray) else boxes.tensor.numpy()).astype(np.float32).reshape(-1, 4)
+
+
+def _bordered(image: np.ndarray, top: int, bottom: int, left: int, right: int, fill: Sequence[float]) -> np.ndarray:
+    """``image`` with so many rows and columns of the colour ``fill`` around it."""
+    return cv2.copyMakeBorder(image, int(top), int(bottom), int(left), int(right), cv2.BORDER_CONSTANT, value=fill)
 
 
 def _size(rectangle: Sequence[int]) -> tuple[int, int]:
