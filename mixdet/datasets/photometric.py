@@ -1,6 +1,6 @@
 """SSD's photometric distortion with an 8-bit result."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import mmdet.datasets.transforms as upstream
@@ -8,7 +8,6 @@ import numpy as np
 
 from mixdet.errors import UserError
 from mixdet.registry import TRANSFORMS
-
 
 STRIP = 2**16  # pixels that are worked on at a time: larger buffers go back to the system, which clears them anew
 
@@ -42,7 +41,7 @@ class PhotoMetricDistortion(upstream.PhotoMetricDistortion):
         kwargs: ``brightness_delta``, ``contrast_range``, ``saturation_range`` and ``hue_delta``.
     """
 
-    def __init__(self, *args, saturate: bool = True, **kwargs) -> None:
+    def __init__(self, *args: Any, saturate: bool = True, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.saturate = saturate
 
@@ -55,8 +54,8 @@ class PhotoMetricDistortion(upstream.PhotoMetricDistortion):
         image = results['img']
         if image.ndim != 3 or image.shape[2] != 3:
             raise UserError(
-                f"PhotoMetricDistortion: {results.get('img_path', 'an image')} has the shape {image.shape} and no three "
-                "channels; load it with color_type='color', or leave the transform out"
+                f'PhotoMetricDistortion: {results.get("img_path", "an image")} has the shape {image.shape}, '
+                "not three channels; load it with color_type='color', or leave the transform out"
             )
         if image.dtype != np.uint8:
             return super().transform(results)

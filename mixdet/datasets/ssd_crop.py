@@ -1,6 +1,7 @@
 """SSD's random expansion, crop, resizing and flip in one transform, which reads each pixel once."""
 
 import bisect
+import math
 from collections.abc import Sequence
 from typing import NamedTuple, Optional, Union
 
@@ -11,7 +12,7 @@ from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
 from mmdet.datasets.transforms import RandomFlip
 from mmdet.structures.bbox import HorizontalBoxes
-from mmdet.structures.mask import PolygonMasks
+from mmdet.structures.mask import BitmapMasks, PolygonMasks
 
 from mixdet.errors import UserError
 from mixdet.registry import TRANSFORMS
@@ -21,6 +22,13 @@ REFUSED = ('gt_seg_map', 'gt_keypoints', 'gt_instances_ids', 'proposals')
 FLIPS = {'horizontal': 1, 'vertical': 0, 'diagonal': -1}  # OpenCV's codes
 
 
+WANTED = {
+    'scale': '(width, height) in pixels',
+    'ratio_range': 'two numbers of 1 or more, the smaller first',
+    'min_ious': 'overlaps from 0 to 1',
+    'min_crop_size': 'a part of the side, more than 0 and at most 1',
+}
+Masks = Union[BitmapMasks, PolygonMasks]
 Rectangle = tuple[int, int, int, int]  # x1, y1, x2, y2
 
 
@@ -64,7 +72,8 @@ class SSDCrop(BaseTransform):
 
     Raises:
         UserError: if a parameter is out of range, or a sample has what cannot be transformed: segmentation maps,
-            keypoints, proposals, boxes that are not horizontal, polygons as masks that ``Expand`` would move.
+            keypoints, proposals, boxes that are not horizontal, polygons (with ``ratio_range``), channels without a
+            ``mean``.
     """
 
     def __init__(
@@ -81,12 +90,10 @@ class SSDCrop(BaseTransform):
         direction: Union[str, list[str]] = 'horizontal',
     ) -> None:
         size = (scale, scale) if isinstance(scale, int) else tuple(scale)
-        if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-            raise UserError(f'SSDCrop: scale is {scale!r}; give (width, height) in pixels')
-        if ratio_range is not None and not 1 <= ratio_range[0] <= ratio_range[1]:
-            raise UserError(f'SSDCrop: ratio_range is {ratio_range!r}; give two numbers of 1 or more, the smaller first')
-        if not 0 < min_crop_size <= 1:
-            raise UserError(f'SSDCrop: min_crop_size is {min_crop_size!r}; give a part of the side, up to 1')
+        _require(len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size), scale=scale)
+        _require(ratio_range is None or 1 <= ratio_range[0] <= ratio_range[1], ratio_range=ratio_range)
+        _require(min_ious is None or all(0 <= overlap <= 1 for overlap in min_ious), min_ious=min_ious)
+        _require(0 < min_crop_size <= 1, min_crop_size=min_crop_size)
         self.scale = size
         self.ratio_range = ratio_range
         self.expand_prob = expand_prob
@@ -102,26 +109,39 @@ class SSDCrop(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Transform ``img`` (H, W, C) and the boxes, labels, ignore flags and masks that belong to it."""
-        refused = [key for key in REFUSED if results.get(key) is not None]
-        if refused:
-            raise UserError(f'SSDCrop does not transform {", ".join(refused)}; use Expand, MinIoURandomCrop, Resize ...')
-        image, boxes = results['img'], _corners(results.get('gt_bboxes'))
+        image = results['img']
+        self._check(results, 1 if image.ndim == 2 else image.shape[2])
+        boxes = _corners(results.get('gt_bboxes'))
         geometry = self._draw(*image.shape[:2], boxes)
         results['img'] = self._pixels(image, geometry)
         results['img_shape'] = self.scale[::-1]
         results['scale'], results['keep_ratio'] = self.scale, False
         results['scale_factor'] = tuple(np.divide(self.scale, _size(geometry.patch)).tolist())
         results['flip'], results['flip_direction'] = geometry.direction is not None, geometry.direction
+        before = results.get('homography_matrix', np.eye(3, dtype=np.float32))
+        results['homography_matrix'] = self._matrix(geometry, *results['scale_factor']) @ before
         if 'gt_bboxes' in results:
             self._annotations(results, boxes, geometry)
         return results
+
+    def _check(self, results: dict, channels: int) -> None:
+        refused = [key for key in REFUSED if results.get(key) is not None]
+        if refused:
+            raise UserError(
+                f'SSDCrop does not transform {", ".join(refused)}; use Expand, MinIoURandomCrop, Resize ...'
+            )
+        if self.ratio_range and channels != len(self.mean):
+            raise UserError(
+                f'SSDCrop: mean has {len(self.mean)} numbers, {results.get("img_path", "the image")} has {channels} '
+                'channels; give one for each, or ratio_range=None'
+            )
 
     @cache_randomness
     def _draw(self, height: int, width: int, boxes: np.ndarray) -> Geometry:
         """Draw for an image with ``boxes`` (N, 4), in the order of MMDetection's transforms."""
         left = top = 0
         if self.ratio_range and np.random.uniform(0, 1) <= self.expand_prob:
-            ratio = np.random.uniform(*self.ratio_range)
+            ratio = np.random.uniform(self.ratio_range[0], self.ratio_range[1])
             left = int(np.random.uniform(0, width * ratio - width))
             top = int(np.random.uniform(0, height * ratio - height))
             height, width = int(height * ratio), int(width * ratio)
@@ -174,18 +194,25 @@ class SSDCrop(BaseTransform):
         fill = np.asarray(self.mean).astype(image.dtype).tolist()
         view = image[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)]
         if not view.size:
-            return cv2.resize(np.full((1, 1, *image.shape[2:]), fill[: image.ndim // 3 * 3 or 1], image.dtype), self.scale)
+            return cv2.resize(np.full((1, 1, *image.shape[2:]), fill, image.dtype), self.scale)
         # a pixel of the colour around the image, which is then repeated as the crop's own borders are
-        around = [int(side) for side in (y1 < 0, y2 > height, x1 < 0, x2 > width)]
-        view = cv2.copyMakeBorder(view, *around, cv2.BORDER_CONSTANT, value=fill)
+        view = _bordered(view, y1 < 0, y2 > height, x1 < 0, x2 > width, fill)
         left, right, column, step_x = _target(x1, x2, width, self.scale[0])
         top, bottom, row, step_y = _target(y1, y2, height, self.scale[1])
         warped = cv2.warpAffine(
             view, np.array([[step_x, 0, column], [0, step_y, row]]), (right - left, bottom - top),
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
         )  # fmt: skip
-        around = top, self.scale[1] - bottom, left, self.scale[0] - right
-        return cv2.copyMakeBorder(warped, *around, cv2.BORDER_CONSTANT, value=fill)
+        return _bordered(warped, top, self.scale[1] - bottom, left, self.scale[0] - right, fill)
+
+    def _matrix(self, geometry: Geometry, scale_x: float, scale_y: float) -> np.ndarray:
+        """What maps a point (x, y, 1) of the image to the result, (3, 3) float32."""
+        left, top = np.subtract(geometry.offset, geometry.patch[:2])
+        matrix = np.array([[scale_x, 0, left * scale_x], [0, scale_y, top * scale_y], [0, 0, 1]], np.float32)
+        for axis, directions in enumerate((('horizontal', 'diagonal'), ('vertical', 'diagonal'))):
+            if geometry.direction in directions:
+                matrix[axis] = np.eye(3)[2] * self.scale[axis] - matrix[axis]
+        return matrix
 
     def _annotations(self, results: dict, boxes: np.ndarray, geometry: Geometry) -> None:
         """Transform boxes, in MMDetection's order of operations in float32, and what belongs to them."""
@@ -211,7 +238,7 @@ class SSDCrop(BaseTransform):
         if results.get('gt_masks') is not None:
             results['gt_masks'] = self._masks(results['gt_masks'][np.flatnonzero(kept)], geometry)
 
-    def _masks(self, masks, geometry: Geometry):
+    def _masks(self, masks: Masks, geometry: Geometry) -> Masks:
         """Instance masks of MMDetection, transformed by their own methods."""
         if self.ratio_range:
             if isinstance(masks, PolygonMasks):
@@ -224,17 +251,27 @@ class SSDCrop(BaseTransform):
         return masks if geometry.direction is None else masks.flip(geometry.direction)
 
     def __repr__(self) -> str:
-        names = ('scale', 'ratio_range', 'expand_prob', 'mean', 'modes', 'min_crop_size', 'bbox_clip_border', 'directions', 'chances')
-        return f'{type(self).__name__}({", ".join(f"{name}={getattr(self, name)}" for name in names)})'
+        return f'{type(self).__name__}({", ".join(f"{name}={value}" for name, value in vars(self).items())})'
 
 
-def _corners(boxes: Union[None, np.ndarray, HorizontalBoxes]) -> np.ndarray:
+def _require(fits: bool, **parameter: object) -> None:
+    if not fits:
+        ((name, value),) = parameter.items()
+        raise UserError(f'SSDCrop: {name} is {value!r}; give {WANTED[name]}')
+
+
+def _corners(boxes: Union[np.ndarray, HorizontalBoxes, None]) -> np.ndarray:
     """A copy of the boxes as (N, 4) float32; (0, 4) if there are none."""
     if boxes is None:
         return np.zeros((0, 4), np.float32)
     if not isinstance(boxes, (np.ndarray, HorizontalBoxes)):
         raise UserError(f'SSDCrop: gt_bboxes are {type(boxes).__name__}; only horizontal boxes can be cropped')
     return (boxes if isinstance(boxes, np.ndarray) else boxes.tensor.numpy()).astype(np.float32).reshape(-1, 4)
+
+
+def _bordered(image: np.ndarray, top: int, bottom: int, left: int, right: int, fill: Sequence[float]) -> np.ndarray:
+    """``image`` with so many rows and columns of the colour ``fill`` around it."""
+    return cv2.copyMakeBorder(image, int(top), int(bottom), int(left), int(right), cv2.BORDER_CONSTANT, value=fill)
 
 
 def _size(rectangle: Sequence[int]) -> tuple[int, int]:
@@ -283,7 +320,8 @@ def _target(low: int, high: int, side: int, size: int) -> tuple[int, int, float,
         pixel around it, and the step from one to the next.
     """
     step = (high - low) / size
-    begin = min(max(int((-1 - low) / step) - 1, 0), size)
-    end = min(max(int((side - low) / step) + 2, 0), size)
+    # the image shows in what lies between -1 and side
+    begin = min(max(math.floor((-0.5 - low) / step - 0.5), 0), size)
+    end = min(max(math.ceil((side + 0.5 - low) / step + 0.5), 0), size)
     first = low + (begin + 0.5) * step - 0.5
     return begin, end, first - max(low, 0) + (low < 0), step
