@@ -73,7 +73,8 @@ class LoadCachedImage(LoadImageFromFile):
         if not max_gb > 0:
             raise UserError(f'LoadCachedImage: max_gb={max_gb:g} must be above 0')
         self.loader = TRANSFORMS.build(loader or dict(type='mmcv.LoadImageFromFile', **kwargs))
-        self.folder = default_folder() if cache is True else Path(cache).expanduser() if cache else None
+        folder = Path(cache).expanduser() if isinstance(cache, str) else default_folder()
+        self.folder = folder if cache else None
         self.min_side = min_side
         self._options = f'{FORMAT} {self.loader} {min_side} {cv2.__version__}'
         self.max_bytes = int(max_gb * 1e9)
