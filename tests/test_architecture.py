@@ -209,9 +209,10 @@ def test_names_that_users_import_stay(module):
 
 REGISTERED = {
     'CPUAmpOptimWrapper', 'ChannelsLastHook', 'CheckpointHook', 'CocoMetric', 'Conv2dSame', 'DatasetCheckHook',
-    'DemoDataset', 'ExportedDetector', 'FuseHook', 'InterruptHook', 'MixConv2d', 'MixConvImplHook', 'MixDepthwise',
-    'MixNet', 'MobileNetV1', 'MobileNetV2', 'NonFiniteHook', 'PointwiseConv2d', 'PredictionGridHook', 'ReportHook',
-    'Runner', 'SSDHead', 'SSDLite', 'SSDLiteAnchorGenerator', 'SSDLiteHead', 'SSDLiteNeck', 'TFResize',
+    'DemoDataset', 'ExportedDetector', 'FuseHook', 'ImageCacheHook', 'InterruptHook', 'LoadCachedImage',
+    'MixConv2d', 'MixConvImplHook', 'MixDepthwise', 'MixNet', 'MobileNetV1', 'MobileNetV2', 'NonFiniteHook',
+    'PointwiseConv2d', 'PredictionGridHook', 'ReportHook', 'Runner', 'SSDHead', 'SSDLite', 'SSDLiteAnchorGenerator',
+    'SSDLiteHead', 'SSDLiteNeck', 'TFResize',
 }  # fmt: skip
 
 
@@ -220,9 +221,9 @@ def test_registered_names_stay():
 
 
 TOOLS = {
-    'ablation_configs.py', 'check_dataset.py', 'convert_weights.py', 'demo.sh', 'dist_test.sh', 'dist_train.sh',
-    'export.py', 'install.sh', 'predict.py', 'replay.py', 'report.py', 'run_tests.sh', 'slurm_train.sh',
-    'swap_backbone.py', 'table1.py', 'test.py', 'train.py',
+    'ablation_configs.py', 'benchmark_data.py', 'check_dataset.py', 'convert_weights.py', 'demo.sh', 'dist_test.sh',
+    'dist_train.sh', 'export.py', 'install.sh', 'predict.py', 'replay.py', 'report.py', 'run_tests.sh',
+    'slurm_train.sh', 'swap_backbone.py', 'table1.py', 'test.py', 'train.py',
 }  # fmt: skip
 
 

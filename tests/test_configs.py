@@ -3,13 +3,16 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers import ROOT, detector_batch
 from mmengine.config import Config
+from mmengine.dataset import Compose
 
 from mixdet.benchmark.complexity import count_complexity
-from mixdet.registry import MODELS
+from mixdet.datasets.wrappers import unwrap_dataset
+from mixdet.registry import MODELS, TRANSFORMS
 
 pytestmark = pytest.mark.slow
 
@@ -43,6 +46,19 @@ def load(path: Path) -> Config:
 
 def test_there_are_configs():
     assert len(CONFIGS) >= 16
+
+
+@ssdlite_config
+def test_training_images_stay_uint8_until_they_are_normalised(path):
+    cfg = load(path)
+    train, val = (unwrap_dataset(cfg[f'{part}_dataloader'].dataset).pipeline for part in ('train', 'val'))
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    instances = [dict(bbox=[10, 10, 60, 50], bbox_label=0, ignore_flag=0)]
+    with TRANSFORMS.switch_scope_and_registry('mmdet'):
+        sample = Compose(train[1:])(dict(img=image, img_shape=(60, 80), instances=instances))
+    width, height = val[1].scale
+    assert sample['inputs'].dtype == torch.uint8 and sample['inputs'].shape == (3, height, width)
+    assert sample['data_samples'].gt_instances.bboxes.shape == (1, 4)
 
 
 @ssdlite_config

@@ -11,6 +11,7 @@ default_hooks = dict(
     interrupt=dict(type='mixdet.InterruptHook'),
     nonfinite=dict(type='mixdet.NonFiniteHook'),
     folded_batch_norm=dict(type='mixdet.FoldedBatchNormHook'),
+    image_cache=dict(type='mixdet.ImageCacheHook'),  # with cache=True
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='DetVisualizationHook'),
     report=dict(type='mixdet.ReportHook'),  # work_dir/report.html

@@ -1,6 +1,7 @@
 """Checks of the image files that a COCO file names, read as the training reads them."""
 
 import contextlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Optional
@@ -23,11 +24,12 @@ def image_loader(pipeline: Optional[Sequence] = None) -> Callable[[dict], Option
     for step in pipeline or ():
         if not isinstance(step, dict):
             transform = step
-        elif 'LoadImage' not in str(step.get('type')):
+        elif not re.search(r'Load\w*Image', str(step.get('type'))):
             continue
         else:
             with TRANSFORMS.switch_scope_and_registry('mmdet') as registry:
                 transform = registry.build(step)
+            transform = getattr(transform, 'loader', transform)  # of mixdet.LoadCachedImage: the file itself counts
         if isinstance(transform, LoadImageFromFile) or isinstance(step, dict):
             return transform
     return LoadImageFromFile()

@@ -193,7 +193,7 @@ def inference_transforms(cfg: Config) -> list[dict]:
     """
     dataset = unwrap_dataset(cfg.get('test_dataloader', {}).get('dataset', {}))
     transforms = [dict(transform) for transform in dataset.get('pipeline', [])]
-    if not transforms or 'LoadImageFromFile' not in str(transforms[0]['type']):
+    if not transforms or not str(transforms[0]['type']).endswith(('LoadImageFromFile', 'LoadCachedImage')):
         raise UserError('test_dataloader.dataset.pipeline: must begin with LoadImageFromFile')
     rest = [transform for transform in transforms[1:] if 'LoadAnnotations' not in str(transform['type'])]
     return [dict(type='mmdet.LoadImageFromNDArray'), *rest]

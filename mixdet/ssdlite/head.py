@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mixdet.layers import MixConvNormAct, PointwiseConv2d
 from mixdet.registry import MODELS
+from mixdet.ssdlite.targets import find_targets
 
 BBOX_CODER = dict(type='DeltaXYWHBBoxCoder', target_means=[0.0, 0.0, 0.0, 0.0], target_stds=[0.1, 0.1, 0.2, 0.2])
 
@@ -136,20 +137,16 @@ class SSDLiteHead(AnchorHead):
         An image in which no anchor is matched counts as one anchor, as everywhere in MMDetection.
         """
         priors = self._priors(cls_scores, batch_img_metas)
-        num_images = len(batch_img_metas)
-        valid = [prior.new_ones(len(prior), dtype=torch.bool) for prior in priors]
-        *targets, avg_factor = self.get_targets(
-            [priors] * num_images, [valid] * num_images, batch_gt_instances, batch_img_metas, batch_gt_instances_ignore
+        labels, label_weights, bbox_targets, bbox_weights, avg_factor = find_targets(
+            self, priors, batch_gt_instances, batch_img_metas, batch_gt_instances_ignore
         )
-        labels, label_weights, bbox_targets, bbox_weights = (torch.cat(target, dim=1) for target in targets)
-
         losses = self._anchor_cls_losses(self._flatten(cls_scores, self.cls_out_channels), labels) * label_weights
         if self.train_cfg.get('neg_pos_ratio') is not None:
             losses = losses * self._positives_and_hard_negatives(losses.detach(), labels)
 
         deltas = self._flatten(bbox_preds, self.bbox_coder.encode_size).flatten(0, 1)
         if self.reg_decoded_bbox:
-            deltas = self.bbox_coder.decode(torch.cat(priors).repeat(num_images, 1), deltas)
+            deltas = self.bbox_coder.decode(torch.cat(priors).repeat(len(labels), 1), deltas)
         loss_bbox = self.loss_bbox(
             deltas, bbox_targets.flatten(0, 1), bbox_weights.flatten(0, 1), avg_factor=avg_factor
         )

@@ -31,8 +31,8 @@ def test_variables_of_the_template_are_its_parameters():
 
 
 def test_places_inside_variables_and_variables_of_a_base():
-    cfg, _ = config_with_options(DEMO, {'train_pipeline.3.scale': (96, 96), 'norm_cfg.momentum': 0.5})
-    assert cfg.train_dataloader.dataset.pipeline[3].scale == (96, 96)
+    cfg, _ = config_with_options(DEMO, {'train_pipeline.2.scale': (96, 96), 'norm_cfg.momentum': 0.5})
+    assert cfg.train_dataloader.dataset.pipeline[2].scale == (96, 96)
     assert cfg.model.backbone.norm_cfg.momentum == cfg.model.bbox_head.norm_cfg.momentum == 0.5
     cfg, _ = config_with_options(RETINANET, dict(data_root='/coco'))  # of MMDetection's base, which adds to it
     assert cfg.val_evaluator.ann_file == '/coco/annotations/instances_val2017.json'

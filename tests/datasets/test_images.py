@@ -108,6 +108,8 @@ def test_the_loader_is_that_of_the_pipeline(folder):
     loader = LoadImageFromFile(color_type='grayscale')
     assert image_loader([loader]) is loader
     assert image_loader([dict(type='LoadAnnotations', with_bbox=True)]).imdecode_backend == 'cv2'
+    cached = image_loader([dict(type='mixdet.LoadCachedImage', cache=str(folder / 'cache'), color_type='grayscale')])
+    assert type(cached) is LoadImageFromFile and cached.color_type == 'grayscale'  # the files are checked, no cache
 
 
 def test_rotation_is_that_of_the_pipeline(folder):

@@ -195,7 +195,8 @@ def test_pipelines_for_images_in_memory():
     load, annotations = dict(type='LoadImageFromFile', backend_args=None), dict(type='mmdet.LoadAnnotations')
     rest = [dict(type='Resize', scale=(32, 32)), dict(type='PackDetInputs')]
     dataset = dict(type='CocoDataset', pipeline=[load, rest[0], annotations, rest[1]])
-    for wrapped in (dataset, dict(type='RepeatDataset', dataset=dataset)):
+    cached = dict(dataset, pipeline=[dict(type='mixdet.LoadCachedImage'), *dataset['pipeline'][1:]])
+    for wrapped in (dataset, cached, dict(type='RepeatDataset', dataset=dataset)):
         transforms = inference_transforms(Config(dict(test_dataloader=dict(dataset=wrapped))))
         assert transforms == [dict(type='mmdet.LoadImageFromNDArray'), *rest]
     for pipeline in ([], rest):

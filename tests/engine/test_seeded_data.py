@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from tiny_training import BATCHES, config
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, get_worker_info
 
+from mixdet.datasets import PhotoMetricDistortion, SSDCrop
 from mixdet.engine.randomness import rng_state, seed, set_rng_state
 from mixdet.engine.seeded_data import EndlessBatches, SeededDataset, SeededLoader, seed_epoch, seed_loaders
 
@@ -77,6 +78,29 @@ def test_an_epoch_that_begins_later_has_the_same_batches():
     whole = list(made)
     made.batch_sampler.skip = 3
     assert list(made) == whole[3:] and list(made) == whole
+
+
+class Augmented(Draws):
+    """Each sample: an image and a box through the augmentation of the SSDLite configs."""
+
+    transforms = (SSDCrop(16, mean=[127] * 3), PhotoMetricDistortion())
+
+    def __getitem__(self, index):
+        image = np.random.default_rng(index).integers(0, 256, (30, 40, 3), np.uint8)
+        results = dict(img=image, gt_bboxes=np.array([[4.0, 5, 30, 20]], np.float32))
+        for transform in self.transforms:
+            results = transform(results)
+        return results['img'].tolist(), results['gt_bboxes'].tolist()
+
+
+def test_our_augmentation_continues_as_if_uninterrupted():
+    def batches(workers=0, skip=0):
+        made = SeededLoader(DataLoader(Augmented(), 3, num_workers=workers, collate_fn=list), (7, 0))
+        made.batch_sampler.skip = skip
+        return list(made)
+
+    whole = batches()
+    assert batches(2) == whole and batches(1, skip=2) == whole[2:]
 
 
 @pytest.mark.parametrize('workers', [0, 1])

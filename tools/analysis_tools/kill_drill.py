@@ -51,7 +51,7 @@ OPTIONS = {
         checkpoint=dict(interval=INTERVAL, by_epoch=False, max_keep_ckpts=2),
     ),
     'custom_hooks': [dict(type='EMAHook')],
-    'train_dataloader.dataset.pipeline.3.scale': (96, 96),
+    'train_dataloader.dataset.pipeline.2.scale': (96, 96),
     'val_dataloader.dataset.pipeline.1.scale': (96, 96),
 }
 TIMES = ('time', 'data_time')  # entries of the log that no two runs agree on

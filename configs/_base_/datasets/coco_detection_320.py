@@ -3,16 +3,25 @@ dataset_type = 'CocoDataset'
 data_root = 'data/coco/'
 input_size = 320
 backend_args = None
+cache = False  # True, or a folder: the images of the training are decoded only once (docs/speed.md)
 
 train_pipeline = [
-    dict(type='LoadImageFromFile', backend_args=backend_args),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Expand', mean=[127.5, 127.5, 127.5], to_rgb=True, ratio_range=(1, 4)),
-    dict(type='MinIoURandomCrop', min_ious=(0.1, 0.3, 0.5, 0.7, 0.9), min_crop_size=0.3),
-    dict(type='Resize', scale=(input_size, input_size), keep_ratio=False),
-    dict(type='RandomFlip', prob=0.5),
+    # crops of at least 0.3 of a side are enlarged at most twice: 320 / (0.3 * 534)
+    dict(type='mixdet.LoadCachedImage', cache=cache, min_side=534, backend_args=backend_args)
+    if cache
+    else dict(type='LoadImageFromFile', backend_args=backend_args),
+    dict(type='LoadAnnotations', with_bbox=True, box_type=None),  # boxes stay NumPy arrays, which is faster
     dict(
-        type='PhotoMetricDistortion',
+        type='mixdet.SSDCrop',  # Expand, MinIoURandomCrop, Resize and RandomFlip
+        scale=(input_size, input_size),
+        ratio_range=(1, 4),
+        mean=[127.5, 127.5, 127.5],
+        min_ious=(0.1, 0.3, 0.5, 0.7, 0.9),
+        min_crop_size=0.3,
+        prob=0.5,
+    ),
+    dict(
+        type='mixdet.PhotoMetricDistortion',
         brightness_delta=32,
         contrast_range=(0.5, 1.5),
         saturation_range=(0.5, 1.5),

@@ -5,10 +5,15 @@ input_size = 160
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='MinIoURandomCrop', min_ious=(0.5, 0.7, 0.9), min_crop_size=0.5),
-    dict(type='Resize', scale=(input_size, input_size), keep_ratio=False),
-    dict(type='RandomFlip', prob=0.5),
+    dict(type='LoadAnnotations', with_bbox=True, box_type=None),  # boxes stay NumPy arrays, which is faster
+    dict(
+        type='mixdet.SSDCrop',
+        scale=(input_size, input_size),
+        ratio_range=None,
+        min_ious=(0.5, 0.7, 0.9),
+        min_crop_size=0.5,
+        prob=0.5,
+    ),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
