@@ -6,7 +6,6 @@ from pathlib import Path
 from mixdet.cli.arguments import add_common_arguments, config_from_arguments
 from mixdet.cli.main import run_tool, user_input
 from mixdet.cli.runner import build_runner
-from mixdet.compat.checkpoints import trust_files
 from mixdet.deploy.exported import format_of
 from mixdet.engine.checkpoint import check_fits, read_checkpoint
 from mixdet.errors import UserError
@@ -37,8 +36,6 @@ def main() -> None:
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out {args.out}: must end in .pkl or .pickle')
 
-    if args.unsafe_load:
-        trust_files()
     cfg = config_from_arguments(args)
     checkpoint = cfg.load_from = None
     if format_of(args.checkpoint):

@@ -4,6 +4,7 @@ import re
 import pytest
 from web_page import Page, check_alone
 
+from mixdet.errors import UserError
 from mixdet.evaluation.numbers import STATS
 from mixdet.report.detail_files import write_details
 from mixdet.report.page import best_checkpoint, commands, write_report
@@ -218,3 +219,23 @@ def test_any_names_can_be_shown(work_dir, evaluation_details, image, recwarn):
     assert 'alert(1)' in page.text['classes'] and '49' not in page.text['classes']
     assert {tag for tag, _, _ in page.attributes} & {'script', 'b'} == set() and '<img src=x' not in text
     assert not [warning for warning in recwarn if 'glyph' in str(warning.message).lower()]
+
+
+def test_links_out_of_a_strangers_folder_are_not_followed(work_dir, tmp_path):
+    """Neither is what they name shown in the page, nor is it written to."""
+    secret = tmp_path / 'secret'
+    secret.write_text('a secret')
+    for config in work_dir.glob('*.py'):
+        config.unlink()
+    (work_dir / 'a.py').symlink_to(secret)
+    state = work_dir / 'report/run.json'
+    content = json.loads(state.read_text())
+    content['card'].pop('config', None)
+    state.write_text(json.dumps(content))
+    (work_dir / 'report/loss.png').unlink(missing_ok=True)
+    (work_dir / 'report/loss.png').symlink_to(secret)
+    assert 'a secret' not in write_report(work_dir).read_text() and secret.read_text() == 'a secret'
+    (work_dir / 'report').rename(tmp_path / 'elsewhere')
+    (work_dir / 'report').symlink_to(tmp_path / 'elsewhere')
+    with pytest.raises(UserError, match='report is a link to another folder; remove it'):
+        write_report(work_dir)
