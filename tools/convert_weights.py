@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from mmengine.config import DictAction
 
+from mixdet.cli.arguments import add_unsafe_load
 from mixdet.cli.main import run_tool, user_input
 from mixdet.compat.safetensors import SUFFIX as SAFETENSORS
 from mixdet.deploy.images import find_inputs, is_video, read_image
@@ -36,6 +37,7 @@ def main() -> None:
         '--images', metavar='DIR', help='restore folded batch-norms with the statistics of 64 images in this folder'
     )
     parser.add_argument('--licence', help='licence of the weights, stored in the checkpoint')
+    add_unsafe_load(parser)
     args = parser.parse_args()
     out = Path(args.out)
     if out.suffix not in ('.pth', SAFETENSORS):

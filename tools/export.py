@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from mixdet.cli.arguments import add_unsafe_load
 from mixdet.cli.main import run_tool, user_input
 from mixdet.deploy.export import SUFFIXES, check_export_path, export, export_metadata, verification_images
 from mixdet.deploy.exported import ExportedDetector, load_exported
@@ -26,6 +27,7 @@ def main() -> None:
     parser.add_argument('--half', action='store_true', help='network in half precision')
     parser.add_argument('--int8', metavar='DIR', help='ONNX: quantise, calibrated on the images in this folder')
     parser.add_argument('--images', nargs='+', help="images to verify on (default: the first of the config's test set)")
+    add_unsafe_load(parser)
     args = parser.parse_args()
     check_export_path(args.out, args.format, args.half)
     if args.int8 and (args.format != 'onnx' or args.half):
@@ -45,12 +47,12 @@ def main() -> None:
             from mixdet.deploy.quantize import quantize
 
             quantize(part, calibration_images, detector)
-        load_exported(part)
+        load_exported(part, trusted=True)
     print(f'{args.out}: {args.out.stat().st_size / 2**20:.1f} MiB, input {metadata.input_size}, {args.format}')
     if not args.nms or not images:
         print('not verified: ' + ('without NMS there are no detections' if images else 'no images; give --images'))
         return
-    detector.model = ExportedDetector(str(args.out), detector.cfg.model.data_preprocessor)
+    detector.model = ExportedDetector(str(args.out), detector.cfg.model.data_preprocessor, trusted=True)
     exported = [detection_arrays(detector.predict_samples([image])[0]) for image in images]
     difference = compare_detections(originals, exported)
     _report(difference, len(images), bool(args.int8))

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mixdet.cli.arguments import fraction
+from mixdet.cli.arguments import add_unsafe_load, fraction
 from mixdet.cli.main import run_tool, user_input
 from mixdet.deploy.images import find_inputs
 from mixdet.deploy.inference import Detector
@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument(
         '--no-fuse', action='store_true', help='do not fuse the network for speed on a CPU; run it as it was trained'
     )
+    add_unsafe_load(parser)
     args = parser.parse_args()
     if args.batch_size < 1:
         raise UserError(f'--batch-size {args.batch_size}: must be at least 1')

@@ -6,6 +6,7 @@ from mmengine.device import get_device
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
+from mixdet.cli.arguments import add_unsafe_load
 from mixdet.cli.main import run_tool, user_input
 from mixdet.engine.config import load_config
 from mixdet.engine.nonfinite import examine_step, read_step
@@ -18,6 +19,7 @@ def main() -> None:
     parser.add_argument('config', help='config of the training')
     parser.add_argument('file', help='nonfinite_iter_N_rankR.pth from its work dir')
     parser.add_argument('--device', help='device, such as cpu or cuda:0 (default: the GPU if there is one)')
+    add_unsafe_load(parser)
     args = parser.parse_args()
 
     cfg = load_config(args.config)

@@ -2,9 +2,10 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from mixdet.cli.main import run_tool
+from mixdet.cli.main import run_tool, user_input
 from mixdet.engine.atomic import make_folder, writing
 from mixdet.errors import UserError
 from mixdet.evaluation.numbers import IOU_TYPES, format_number
@@ -22,21 +23,26 @@ def main() -> None:
     if args.out.suffix != '.html':
         raise UserError(f'--out {args.out}: must end in .html')
 
-    runs = [read_training_run(work_dir) for work_dir in args.work_dirs]
+    with user_input(' '.join(map(str, args.work_dirs))):  # a stranger's files may hold anything
+        _report(args.work_dirs, args.out)
+
+
+def _report(work_dirs: Sequence[Path], out: Path) -> None:
+    runs = [read_training_run(work_dir) for work_dir in work_dirs]
     for note in (note for run in runs for note in run.notes):
         print(f'warning: {note}', file=sys.stderr)
     if len(runs) == 1:
-        with writing(args.work_dirs[0]):
-            print(f'Report: {write_report(args.work_dirs[0])}')
+        with writing(work_dirs[0]):
+            print(f'Report: {write_report(work_dirs[0])}')
         return
     for iou_type, (stats, _) in comparison_tables(runs).items():
         table = Table(f'best validation, {IOU_TYPES[iou_type]}', *unique_names(runs))
         for title, values in stats:
             table.add_row(title, *(format_number(value, 4) for value in values))
         Console(160).print(table)
-    make_folder(args.out.parent)
-    with writing(args.out):
-        print(f'Comparison: {write_comparison(runs, args.out)}')
+    make_folder(out.parent)
+    with writing(out):
+        print(f'Comparison: {write_comparison(runs, out)}')
 
 
 if __name__ == '__main__':

@@ -6,7 +6,6 @@ from pathlib import Path
 from mixdet.cli.arguments import add_common_arguments, config_from_arguments
 from mixdet.cli.main import run_tool, user_input
 from mixdet.cli.runner import build_runner
-from mixdet.compat.checkpoints import trust_files
 from mixdet.deploy.exported import format_of
 from mixdet.engine.atomic import check_new, make_folder, writing
 from mixdet.engine.checkpoint import check_fits, read_checkpoint
@@ -39,8 +38,6 @@ def main() -> None:
     if args.out:
         _check_out(Path(args.out))
 
-    if args.unsafe_load:
-        trust_files()
     cfg = config_from_arguments(args)
     checkpoint = cfg.load_from = None
     if format_of(args.checkpoint):

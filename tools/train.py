@@ -9,7 +9,6 @@ from mmengine.config import Config
 from mixdet.cli.arguments import add_common_arguments, config_from_arguments
 from mixdet.cli.main import run_tool
 from mixdet.cli.runner import build_runner
-from mixdet.compat.checkpoints import trust_files
 from mixdet.engine import CheckpointHook
 from mixdet.engine.checkpoint import check_related, read_checkpoint
 from mixdet.engine.expectations import warn_of_differences
@@ -41,8 +40,6 @@ def main() -> None:
     parser.add_argument('--no-validate', action='store_true', help='train without a validation set')
     args = parser.parse_args()
 
-    if args.unsafe_load:
-        trust_files()
     cfg = config_from_arguments(args)
     apply_arguments(args, cfg)
     local = cfg.get('load_from') and '://' not in cfg.load_from

@@ -4,10 +4,12 @@ import argparse
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
 from mixdet.cli.options import OptionAction, config_with_options
+from mixdet.compat.checkpoints import trust_files
 from mixdet.errors import UserError
 from mixdet.text import print
 
@@ -23,14 +25,27 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='change settings and variables of the config: max_epochs=50 model.backbone.kernel_sizes="(3,5)"',
     )
-    parser.add_argument(
-        '--unsafe-load',
-        action='store_true',
-        help='load checkpoints that contain code, and let it run: only if you trust them',
-    )
+    add_unsafe_load(parser)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     # torchrun sets LOCAL_RANK; older launchers pass an argument
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def add_unsafe_load(parser: argparse.ArgumentParser) -> None:
+    """Add ``--unsafe-load``, which every tool has that reads checkpoints or exported files."""
+    parser.add_argument(
+        '--unsafe-load',
+        action=_TrustFiles,
+        nargs=0,
+        default=False,
+        help='load checkpoints and exported files that contain code, and let it run: only if you trust them',
+    )
+
+
+class _TrustFiles(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: Any) -> None:
+        trust_files()
+        setattr(namespace, self.dest, True)
 
 
 def fraction(text: str) -> float:

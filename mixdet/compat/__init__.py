@@ -13,7 +13,7 @@ __all__ = ['check_stack', 'install']
 
 def install() -> None:
     """Install every shim; calling it again changes nothing."""
-    from mixdet.compat import checkpoints, config_text, mmcv_ops, packages, safetensors
+    from mixdet.compat import checkpoints, config_text, mmcv_ops, packages, safetensors, yaml_files
 
     # onedl-mmdetection 3.5.1 warns about this optional package on every import
     warnings.filterwarnings('ignore', message='faster_coco_eval is not installed')
@@ -21,4 +21,5 @@ def install() -> None:
     packages.install()
     checkpoints.install()
     safetensors.install()
+    yaml_files.install()
     config_text.install()

@@ -28,15 +28,23 @@ HISTORY_METHODS = ('min', 'max', 'mean', 'current')
 # torch 2.6 is the first version that can allow a type under another name; older ones load MMEngine's files unsafely
 SAFE_LOADING = is_at_least(torch.__version__, '2.6')
 
+# what to do about a file that was refused: every tool that reads one has the option
+IF_TRUSTED = 'if you trust the file, give --unsafe-load (in Python: mixdet.compat.checkpoints.trust_files())'
+
 MapLocation = Union[str, torch.device, Callable, dict, None]  # of torch.load
 
 _trusted = False
 
 
 def trust_files() -> None:
-    """From now on load any checkpoint and let code in it run: only for files that you trust."""
+    """From now on load any checkpoint or exported file and let code in it run: only for files that you trust."""
     global _trusted
     _trusted = True
+
+
+def files_are_trusted() -> bool:
+    """Whether ``trust_files`` was called."""
+    return _trusted
 
 
 def weights_only() -> bool:
@@ -78,10 +86,7 @@ def refusal(error: pickle.UnpicklingError) -> str:
     match = re.search(r'(?:GLOBAL|Unsupported class) ([\w.]+)', str(error))
     if match is None:
         return 'is corrupt or not a checkpoint; use another one'
-    return (
-        f'needs {match[1]}, which is code and not weights, and was not loaded; if you trust the file, give '
-        'tools/train.py or tools/test.py --unsafe-load'
-    )
+    return f'needs {match[1]}, which is code and not weights, and was not loaded; {IF_TRUSTED}'
 
 
 def install() -> None:

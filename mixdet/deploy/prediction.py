@@ -218,7 +218,7 @@ def earlier_pictures(out: Path) -> list[Path]:
     """The pictures that the run which wrote ``out/images.json`` made, as far as they lie in ``out/pictures``."""
     folder = real_path(out / PICTURES)
     pictures: dict[Path, None] = {}
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # none that can be told
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # none that can be told
         for image in json.loads((out / IMAGES).read_bytes())['images']:
             path = out / image['picture']
             if real_path(path.parent).is_relative_to(folder) and path.is_file() and not path.is_symlink():

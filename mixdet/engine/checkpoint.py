@@ -17,6 +17,7 @@ from mixdet.errors import UserError, first_line
 
 COUNTER = 'num_batches_tracked'  # of batch norm; some files lack it, and inference does not use it
 MAX_EXPANSION = 2  # of a file when it is unpacked: torch does not compress
+MAX_BYTES, MAX_TIMES = 2**28, 4  # that a file's content may take in memory, at least and in times the file's size
 
 
 def read_checkpoint(path: Union[str, Path]) -> dict:
@@ -55,7 +56,15 @@ def read_checkpoint(path: Union[str, Path]) -> dict:
         raise UserError(f'checkpoint {path} is corrupt or truncated: {first_line(error)}; use another one') from error
     if not isinstance(checkpoint, dict) or not all(isinstance(key, str) for key in checkpoint):
         raise UserError(f'checkpoint {path} holds a {type(checkpoint).__name__}, not a dict of weights by name')
+    check_size(path, _bytes_of(checkpoint))
     return checkpoint
+
+
+def check_size(path: Path, size: int) -> None:
+    """Raise UserError if ``size``, the bytes that the content of a file takes, is far more than the file has."""
+    if size > max(MAX_BYTES, MAX_TIMES * path.stat().st_size):
+        found = path.stat().st_size
+        raise UserError(f'{path} of {found} bytes would fill {size} bytes of memory, which no weights do; use another')
 
 
 def find_checkpoint(last: Path, patterns: list[Path]) -> tuple[Optional[Path], list[tuple[Path, str]]]:
@@ -155,6 +164,19 @@ def check_related(checkpoint: dict, model: nn.Module, path: Union[str, Path], ke
 def _state(weights: dict) -> dict:
     """``weights`` without the prefix that DistributedDataParallel adds to their names."""
     return {name.removeprefix('module.'): value for name, value in weights.items()}
+
+
+def _bytes_of(content: object) -> int:
+    """The bytes of all tensors in ``content`` once they are copied: a view can repeat one number without end."""
+    total, todo, seen = 0, [content], set()
+    while todo:
+        value = todo.pop()
+        if isinstance(value, torch.Tensor):
+            total += value.numel() * value.element_size()
+        elif isinstance(value, (dict, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            todo += value.values() if isinstance(value, dict) else value
+    return total
 
 
 def _as_list(value: Union[dict, Sequence[dict], None]) -> list[dict]:

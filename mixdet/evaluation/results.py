@@ -93,7 +93,7 @@ def _read(path: Path) -> EvaluationResult:
             IouTypeNumbers(*(_floats(content.get(key, {})) for key in NUMBER_KEYS[iou_type])) for iou_type in IOU_TYPES
         )
         return EvaluationResult(**fields, numbers=CocoNumbers(bbox, segm))
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise UserError(
             f'{path} is not a results file of tools/test.py ({type(error).__name__}: {error}); remove it'
         ) from error

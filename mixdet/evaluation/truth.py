@@ -96,7 +96,7 @@ def _difference(images_file: Path, truth_file: Path) -> Optional[str]:
         if images_file.samefile(truth_file):
             return None
         (images, boxes), (others, truth) = _read(images_file), _read(truth_file)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None  # the check of the data or the evaluator says what is wrong
     for image_id, name in images.items():
         if image_id not in others:

@@ -119,7 +119,7 @@ def _parse(line: str, path: Path) -> Optional[dict]:
     try:
         record = json.loads(line)
         record['iter' if _is_train(record) else 'step'] + 0
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         if line.strip().endswith('}'):
             raise UserError(f'{path} is not a log of MMEngine ({type(error).__name__}: {error}); remove it') from error
         return None  # cut off by a kill

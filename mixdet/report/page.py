@@ -7,6 +7,7 @@ from typing import Optional, Union
 
 from matplotlib.figure import Figure
 
+from mixdet.errors import UserError
 from mixdet.evaluation.numbers import CocoNumbers, ap_title
 from mixdet.report.card import shown_path
 from mixdet.report.detail_files import evaluation_figures, frequent_confusions
@@ -29,12 +30,14 @@ NO_VALIDATION = Validation(0, CocoNumbers())
 def write_report(work_dir: Union[str, Path]) -> Path:
     """Write ``report.html``, ``results.csv`` and the curves as PNG files into ``work_dir``; returns the page's path.
 
-    Raises UserError if there is no training in ``work_dir``.
+    Raises UserError if there is no training in ``work_dir``, or a link in it leads to where the page's files would lie.
     """
     run = read_training_run(work_dir)
+    figures = run.work_dir / REPORT_FOLDER
+    if not _is_inside(figures, run.work_dir):
+        raise UserError(f'{figures} is a link to another folder; remove it')
     write_results_csv(run, run.work_dir / CSV_FILE)
     curves, data = training_curves(run), data_figures(run)
-    figures = run.work_dir / REPORT_FOLDER
     figures.mkdir(exist_ok=True)
     for name, (_, figure) in {**curves, **{f'data_{name}': figure for name, figure in data.items()}}.items():
         save_png(figure, figures / f'{name}.png')
@@ -145,4 +148,11 @@ def _config_text(run: TrainingRun) -> str:
     if run.card.get('config'):
         return run.card['config']
     file = next(iter(sorted(run.work_dir.glob('*.py'))), None)
-    return file.read_text(encoding='utf-8', errors='replace') if file else ''
+    if not file or not _is_inside(file, run.work_dir):
+        return ''
+    return file.read_text(encoding='utf-8', errors='replace')
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    """Whether ``path`` lies in ``folder``, and is no link, which in a stranger's folder may lead anywhere."""
+    return path.resolve().is_relative_to(folder.resolve())

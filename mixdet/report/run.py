@@ -187,7 +187,7 @@ def _read_json(path: Path, notes: list[str]) -> dict:
         return {}
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         notes.append(f'{path} is left out: it is cut off or not JSON ({error})')
         return {}
     if not isinstance(content, dict):

@@ -1,5 +1,6 @@
 """Frozen TensorFlow graphs: the variables in them, also where an optimizer of graphs has rewritten them."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, Optional
 
 import numpy as np
 
+from mixdet.engine.checkpoint import check_size
 from mixdet.errors import UserError
 
 CONVOLUTIONS = {'Conv2D': 'weights', 'DepthwiseConv2dNative': 'depthwise_weights'}
@@ -24,7 +26,8 @@ def read_frozen_graph(path: Path) -> dict[str, np.ndarray]:
     their place: mean 0, variance 1, and the scale and shift that are left.
 
     Raises:
-        UserError: if tensorboard is missing, or the file is no frozen graph.
+        UserError: if tensorboard is missing, the file is no frozen graph, or its constants, of which each can repeat
+            one number, are far larger than it is.
     """
     try:
         from tensorboard.compat.proto.graph_pb2 import GraphDef
@@ -36,8 +39,14 @@ def read_frozen_graph(path: Path) -> dict[str, np.ndarray]:
     except Exception as error:  # protobuf's DecodeError; its backends differ in the class
         raise UserError(f'{path} is not a frozen TensorFlow graph, or is truncated: {error}') from error
     try:
-        variables = _Graph(graph).variables()
-    except (ValueError, TypeError) as error:
+        check_size(path, max(map(_size, graph.node), default=0))
+        variables: dict[str, np.ndarray] = {}
+        size = 0
+        for name, value in _Graph(graph).variables():
+            variables.setdefault(name, value)
+            size += value.nbytes
+            check_size(path, size)
+    except (ValueError, TypeError, LookupError) as error:
         raise UserError(f'{path}: a constant of the graph is corrupt: {error}') from error
     if not variables:
         raise UserError(f'{path} is not a frozen TensorFlow graph: none of its {len(graph.node)} nodes is a variable')
@@ -58,19 +67,16 @@ class _Graph:
             for name in node.input:
                 self.readers[_node_name(name)].append(node)
 
-    def variables(self) -> dict[str, np.ndarray]:
-        """The constants that are read by an Identity below their name, and those of the convolutions."""
-        found = {
-            name: _array(node)
-            for name, node in self.nodes.items()
-            if node.op == 'Const'
-            and any(reader.op == 'Identity' and reader.name.startswith(f'{name}/') for reader in self.readers[name])
-        }
+    def variables(self) -> Iterator[tuple[str, np.ndarray]]:
+        """The constants that are read by an Identity below their name, then those of the convolutions."""
+        for name, node in self.nodes.items():
+            if node.op == 'Const' and any(
+                reader.op == 'Identity' and reader.name.startswith(f'{name}/') for reader in self.readers[name]
+            ):
+                yield name, _array(node)
         for node in self.nodes.values():
             if node.op in CONVOLUTIONS:
-                for name, value in self._layer(node):
-                    found.setdefault(name, value)
-        return found
+                yield from self._layer(node)
 
     def _layer(self, conv: Any) -> Iterator[tuple[str, np.ndarray]]:
         """Variables of a convolution and of the batch-norm or bias behind it."""
@@ -123,7 +129,9 @@ class _Graph:
     def _constant(self, name: str) -> Optional[Any]:
         """The Const that an input is, or that it reads through nodes that change no value."""
         node = self.nodes.get(_node_name(name))
-        while node is not None and node.op in ('Identity', 'Cast'):
+        seen = set()
+        while node is not None and node.op in ('Identity', 'Cast') and node.name not in seen:
+            seen.add(node.name)
             node = self.nodes.get(_node_name(node.input[0]))
         return node if node is not None and node.op == 'Const' else None
 
@@ -137,6 +145,13 @@ def _scope(name: str) -> str:
     """The variables' scope of an operation, in whose name TF-slim repeats that of the network."""
     parts = name.split('/')[:-1]
     return '/'.join(part for i, part in enumerate(parts) if i == 0 or part != parts[i - 1])
+
+
+def _size(node: Any) -> int:
+    """The bytes, at 8 a number, of a Const; 0 of other nodes."""
+    if node.op != 'Const':
+        return 0
+    return 8 * math.prod(dim.size for dim in node.attr['value'].tensor.tensor_shape.dim)
 
 
 def _array(node: Any) -> np.ndarray:

@@ -5,7 +5,12 @@ from pathlib import Path
 
 from mixdet.errors import UserError, first_line
 
-TOKEN = re.compile(r""" \#[^\n]* | "(?:[^"\\\n]|\\.)*" | '(?:[^'\\\n]|\\.)*' | [{}] | [^\s{}:"',;#]+ """, re.VERBOSE)
+MAX_DIGITS = 9  # of an id
+STRING = r"""(?: "(?:[^"\\\n]|\\.)*" | '(?:[^'\\\n]|\\.)*' )"""
+CLOSED = re.compile(STRING, re.VERBOSE)
+# a string that is not closed ends with its line: it is looked at once, and refused
+OPEN = r"""(?: "(?:[^"\\\n]|\\.)* | '(?:[^'\\\n]|\\.)* )"""
+TOKEN = re.compile(rf""" \#[^\n]* | {STRING} | {OPEN} | [{{}}] | [^\s{{}}:"',;#]+ """, re.VERBOSE)
 
 
 def read_label_map(path: Path) -> dict[int, str]:
@@ -21,10 +26,14 @@ def read_label_map(path: Path) -> dict[int, str]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f'label map {path} cannot be read: {first_line(error)}') from error
     names: dict[int, str] = {}
-    for item in _items([part for part in TOKEN.findall(text) if not part.startswith('#')]):
+    parts = [part for part in TOKEN.findall(text) if not part.startswith('#')]
+    for part in parts:
+        if part[0] in '"\'' and not CLOSED.fullmatch(part):
+            raise UserError(f'label map {path}: the string {part[:40]} is not closed')
+    for item in _items(parts):
         name, number = item.get('display_name') or item.get('name'), item.get('id', '')
-        if not name or not number.isdecimal():
-            raise UserError(f'label map {path}: item {item} needs an id (a number) and a name')
+        if not name or not number.isdecimal() or len(number) > MAX_DIGITS:
+            raise UserError(f'label map {path}: item {str(item)[:200]} needs an id (a number) and a name')
         if int(number) in names:
             raise UserError(f'label map {path}: two items have the id {number}; give each class an id of its own')
         names[int(number)] = name

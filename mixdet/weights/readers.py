@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mixdet.compat.safetensors import SUFFIX as SAFETENSORS
-from mixdet.engine.checkpoint import read_checkpoint
+from mixdet.engine.checkpoint import check_size, read_checkpoint
 from mixdet.errors import UserError, first_line
 from mixdet.weights.graph import read_frozen_graph
 
@@ -87,13 +87,18 @@ def read_weights(source: Union[str, Path, nn.Module]) -> Weights:
 def _read_numpy(path: Path) -> dict[str, np.ndarray]:
     try:
         with path.open('rb') as file:  # np.load leaves a broken file open
+            if zipfile.is_zipfile(file):
+                check_size(path, sum(member.file_size for member in zipfile.ZipFile(file).infolist()))
+            file.seek(0)
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ValueError('it holds a single array without a name')
             with archive:
                 return dict(archive)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f'{path} is not a NumPy archive of plain arrays: {error}') from error
+    except UserError:
+        raise
+    except Exception as error:  # of NumPy, of each compression, of memory for what a header claims
+        raise UserError(f'{path} is not a NumPy archive of plain arrays: {first_line(error)}') from error
 
 
 def _weights_of(checkpoint: dict, path: Path) -> tuple[str, Mapping[str, Tensor]]:

@@ -1,8 +1,11 @@
 import argparse
+import re
 
 import pytest
+from helpers import ROOT
 
-from mixdet.cli.arguments import add_common_arguments, config_from_arguments, fraction
+from mixdet.cli.arguments import add_common_arguments, add_unsafe_load, config_from_arguments, fraction
+from mixdet.compat import checkpoints
 from mixdet.errors import UserError
 
 
@@ -41,6 +44,23 @@ def test_arguments_of_launchers_are_accepted():
         assert parser.parse_args(['tiny.py', word]).local_rank == 3
     args = parser.parse_args(['tiny.py'])
     assert (args.local_rank, args.launcher, args.unsafe_load) == (0, 'none', False)
+
+
+def test_files_are_trusted_only_on_request(monkeypatch):
+    monkeypatch.setattr(checkpoints, '_trusted', False)
+    parser = argparse.ArgumentParser()
+    add_unsafe_load(parser)
+    assert parser.parse_args([]).unsafe_load is False and not checkpoints.files_are_trusted()
+    assert parser.parse_args(['--unsafe-load']).unsafe_load is True and checkpoints.files_are_trusted()
+
+
+def test_every_tool_that_reads_checkpoints_has_the_option_that_refusals_name():
+    readers = re.compile(r'\b(Detector|read_checkpoint|read_step|ExportedDetector|load_exported|convert)\(')
+    own = {'kill_drill.py', 'foreign_files_drill.py'}  # which read what they wrote
+    tools = {path.name: path.read_text() for path in (ROOT / 'tools').rglob('*.py')}
+    found = {name for name, text in tools.items() if readers.search(text)} - own
+    assert found == {name for name, text in tools.items() if re.search('add_(unsafe_load|common_arguments)', text)}
+    assert len(found) == 7
 
 
 def test_a_score_is_from_0_to_1():

@@ -7,7 +7,7 @@ from mixdet.errors import UserError
 
 safetensors = pytest.importorskip('safetensors.torch')
 
-METADATA = {'source': '7', 'other': '[not JSON', 'dataset_meta': '{"classes": ["a", "b"]}'}
+METADATA = {'source': '7', 'other': '[not JSON', 'deep': '[' * 10**5, 'dataset_meta': '{"classes": ["a", "b"]}'}
 
 
 def test_mmengine_loads_them(tmp_path):

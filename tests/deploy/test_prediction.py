@@ -275,8 +275,9 @@ def test_a_list_of_pictures_reaches_no_other_file(tmp_path):
     named = [*named, str(tmp_path / 'mine.jpg')]
     (tmp_path / 'out' / IMAGES).write_text(json.dumps(dict(images=[dict(picture=name) for name in named])))
     assert earlier_pictures(tmp_path / 'out') == [tmp_path / 'out/pictures/ours.jpg']
-    (tmp_path / 'out' / IMAGES).write_text('no JSON')
-    assert earlier_pictures(tmp_path / 'out') == []
+    for content in ('no JSON', '[' * 10**5):
+        (tmp_path / 'out' / IMAGES).write_text(content)
+        assert earlier_pictures(tmp_path / 'out') == []
 
 
 class Signalled(FixedDetector):

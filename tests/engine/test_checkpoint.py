@@ -124,6 +124,20 @@ def test_files_may_unpack_to_twice_their_size(tmp_path):
         assert ('would unpack to' in message) == (1000 + zeros > 2 * size), message
 
 
+def test_tensors_that_fill_the_memory_once_they_are_copied_are_refused(tmp_path):
+    """A view can repeat one number; copies of it, such as those in another precision, cannot."""
+    one = torch.zeros(1, dtype=torch.float16)
+    small, large = one.expand(10**6), one.expand(10**9, 10)
+    knot = [small]
+    knot.append(knot)
+    torch.save(dict(state_dict=dict(a=small), others=knot), tmp_path / 'a.pth')
+    assert read_checkpoint(tmp_path / 'a.pth')['state_dict']['a'].shape == (10**6,)
+    for content in (dict(a=large), dict(optimizer=[dict(b=(large,))]), dict(a=[one.expand(2**26)] * 3)):
+        torch.save(content, tmp_path / 'b.pth')
+        with pytest.raises(UserError, match=r'b.pth of \d+ bytes would fill \d+ bytes of memory'):
+            read_checkpoint(tmp_path / 'b.pth')
+
+
 def save(path, age, **content):
     """A checkpoint, saved ``age`` seconds ago."""
     torch.save(dict(dict(meta={}, message_hub={}, state_dict={}), **content), path)

@@ -69,7 +69,7 @@ def test_each_work_dir_counts_once_with_its_newest_evaluation(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'content', ['', '[]', '{}', '{"config": "a"}', '"metrics"', '{"mAP": "high"}', '{"mAP": null}']
+    'content', ['', '[]', '{}', '{"config": "a"}', '"metrics"', '{"mAP": "high"}', '{"mAP": null}', '[' * 10**5]
 )
 def test_a_file_of_another_kind_is_named(tmp_path, content):
     path = write(tmp_path)

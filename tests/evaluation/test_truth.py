@@ -66,6 +66,12 @@ def test_the_data_set_was_changed_alone(tmp_path, val, kind, wrapper):
         check_ground_truth(cfg, ('val', 'test'))
 
 
+def test_a_file_that_cannot_be_read_is_left_to_the_check_of_the_data(tmp_path, val):
+    for content in ('no JSON', '[' * 10**5):
+        (tmp_path / 'test.json').write_text(content)
+        check_ground_truth(config(tmp_path, 'test.json', val, None), ('test',))
+
+
 def test_files_with_the_same_truth_are_accepted(tmp_path, val):
     (tmp_path / 'copy').mkdir()
     (tmp_path / 'link.json').symlink_to(val)

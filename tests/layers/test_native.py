@@ -1,5 +1,6 @@
 import contextlib
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -151,6 +152,122 @@ def test_a_library_that_does_not_load_says_why(monkeypatch, tmp_path, caplog):
     loaded, messages = load(caplog)
     assert not loaded and len(messages) == 2
     assert str(tmp_path / 'mixdet') in messages[1] and 'file too short' in messages[1]
+
+
+def library_of(folder):
+    (library,) = (folder / 'mixdet').glob('*.so')
+    return library
+
+
+def cut_in_half(library):
+    library.write_bytes(library.read_bytes()[: library.stat().st_size // 2])
+
+
+def belong_to_another(path):
+    if os.geteuid() != 0:
+        pytest.skip('only root can give a file away')
+    os.chown(path, 12345, -1)
+
+
+DAMAGE = {
+    'cut in half': cut_in_half,
+    'empty': lambda library: library.write_bytes(b''),
+    'another': lambda library: library.write_bytes(b'planted'),
+    'another with its checksum': lambda library: (
+        library.write_bytes(b'planted'),
+        library.with_suffix('.sha256').write_bytes(native._sha256(library)),
+        library.chmod(0o777),
+    ),
+    'a link': lambda library: library.replace(library.parent / 'x') and library.symlink_to(library.parent / 'x'),
+    'no checksum': lambda library: library.with_suffix('.sha256').unlink(),
+    'writable by a group': lambda library: library.chmod(0o775),
+    'a checksum writable by all': lambda library: library.with_suffix('.sha256').chmod(0o666),
+    'of another user': belong_to_another,
+    'a checksum of another user': lambda library: belong_to_another(library.with_suffix('.sha256')),
+}
+
+
+@pytest.mark.parametrize('kind', DAMAGE)
+def test_a_library_that_is_not_as_it_was_built_is_built_again(monkeypatch, tmp_path, kind):
+    fake_compiler(tmp_path, monkeypatch, 'for last; do :; done; echo made >"$last"')
+    before = os.umask(0o002)
+    try:
+        library = native._library()
+    finally:
+        os.umask(before)
+    assert native._library() == library == library_of(tmp_path)
+    assert (tmp_path / 'runs').read_text() == 'run\n' and library.stat().st_mode & 0o777 == 0o755
+    DAMAGE[kind](library)
+    assert native._library() == library and library.read_text() == 'made\n' and not library.is_symlink()
+    assert native._library() == library and (tmp_path / 'runs').read_text() == 'run\nrun\n'
+
+
+def test_a_library_is_on_the_disk_before_it_has_its_name(monkeypatch, tmp_path):
+    fake_compiler(tmp_path, monkeypatch, 'for last; do :; done; echo made >"$last"')
+    synced = []
+
+    def sync(descriptor):
+        path = Path(os.readlink(f'/proc/self/fd/{descriptor}'))
+        synced.append((path.suffix, path.parent.name == 'mixdet'))
+
+    if not Path('/proc/self/fd').is_dir():
+        pytest.skip('no /proc')
+    monkeypatch.setattr(native.os, 'fsync', sync)
+    native._library()
+    assert synced == [('.sha256', False), ('.so', False), ('', False)]
+
+
+def test_a_cache_that_others_can_write_to(monkeypatch, tmp_path, caplog):
+    """Its own one is closed to them, another user's is not used."""
+    fake_compiler(tmp_path, monkeypatch, 'for last; do :; done; echo made >"$last"')
+    cache = tmp_path / 'mixdet'
+    cache.mkdir()
+    cache.chmod(0o777)
+    native._library()
+    assert cache.stat().st_mode & 0o777 == 0o755
+    if os.geteuid() == 0:
+        os.chown(cache, 12345, -1)
+    else:
+        monkeypatch.setattr(native.os, 'geteuid', lambda: 12345)
+    loaded, (message,) = load(caplog)
+    assert not loaded and f'other users can write to {cache}; set XDG_CACHE_HOME' in message
+
+
+def test_a_failure_that_another_user_noted_is_tried_again(monkeypatch, tmp_path, caplog):
+    fake_compiler(tmp_path, monkeypatch, 'echo "x.cpp:2: error: no such flag" >&2; exit 1')
+    assert not load(caplog)[0]
+    (failure,) = (tmp_path / 'mixdet').glob('*.failed')
+    failure.write_text('\x1b[31mcome to example.com')
+    assert '\\x1b[31mcome' in load(caplog)[1][0]
+    failure.chmod(0o666)
+    assert load(caplog)[1][-1].endswith('error: no such flag') and failure.stat().st_mode & 0o777 == 0o644
+    assert (tmp_path / 'runs').read_text() == 'run\nrun\n'
+
+
+@pytest.mark.parametrize('name', ['lock', 'mixdet', 'library'])
+def test_strange_things_in_the_cache_never_raise(monkeypatch, tmp_path, caplog, name):
+    fake_compiler(tmp_path, monkeypatch, 'for last; do :; done; echo made >"$last"')
+    if name == 'lock':  # a link to what it would overwrite
+        (tmp_path / 'mixdet').mkdir()
+        (tmp_path / 'other').write_text('mine')
+        (tmp_path / 'mixdet/lock').symlink_to(tmp_path / 'other')
+    elif name == 'mixdet':
+        (tmp_path / 'mixdet').write_text('no folder')
+    else:
+        library = native._library()
+        library.unlink()
+        library.mkdir()
+    loaded, messages = load(caplog)
+    assert not loaded and '\n' not in messages[-1] and 'is not available' in messages[-1]
+    assert name != 'lock' or (tmp_path / 'other').read_text() == 'mine'
+
+
+@pytest.mark.parametrize('compiler', ['"', 'c++ \x00', '  '])
+def test_no_compiler_setting_raises(monkeypatch, tmp_path, caplog, compiler):
+    fake_compiler(tmp_path, monkeypatch, 'exit 1')
+    monkeypatch.setattr(native.os, 'environ', {**os.environ, 'CXX': compiler, 'PATH': str(tmp_path)})
+    loaded, messages = load(caplog)
+    assert not loaded and len(messages) == 1
 
 
 def test_processes_that_compile_at_once_share_one_result(monkeypatch, tmp_path):

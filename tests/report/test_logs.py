@@ -106,6 +106,13 @@ def test_bytes_that_are_no_text_end_a_log(tmp_path):
     assert list(losses(tmp_path)) == [10, 20]
 
 
+def test_a_line_nested_without_end_is_left_out(tmp_path):
+    write_log(tmp_path, '1', [10, 20], False)
+    with (tmp_path / '1/vis_data/scalars.json').open('a') as file:
+        file.write('[' * 10**5)
+    assert list(losses(tmp_path)) == [10, 20]
+
+
 @pytest.mark.parametrize('record', ['{"loss": 1}', '{"loss": 1, "iter": "a"}', '{"mAP": 1}', '{"step": {}}', '{} {}'])
 def test_logs_of_others_are_an_error(tmp_path, record):
     (tmp_path / '1/vis_data').mkdir(parents=True)

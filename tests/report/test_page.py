@@ -228,3 +228,23 @@ def test_a_page_of_the_users_stays(work_dir):
     with pytest.raises(UserError, match='report.html is there already and not a file that mixdet wrote; move it'):
         write_report(work_dir)
     assert page.read_text() == '<html>mine</html>'
+
+
+def test_links_out_of_a_strangers_folder_are_not_followed(work_dir, tmp_path):
+    """Neither is what they name shown in the page, nor is it written to."""
+    secret = tmp_path / 'secret'
+    secret.write_text('a secret')
+    for config in work_dir.glob('*.py'):
+        config.unlink()
+    (work_dir / 'a.py').symlink_to(secret)
+    state = work_dir / 'report/run.json'
+    content = json.loads(state.read_text())
+    content['card'].pop('config', None)
+    state.write_text(json.dumps(content))
+    (work_dir / 'report/loss.png').unlink(missing_ok=True)
+    (work_dir / 'report/loss.png').symlink_to(secret)
+    assert 'a secret' not in write_report(work_dir).read_text() and secret.read_text() == 'a secret'
+    (work_dir / 'report').rename(tmp_path / 'elsewhere')
+    (work_dir / 'report').symlink_to(tmp_path / 'elsewhere')
+    with pytest.raises(UserError, match='report is a link to another folder; remove it'):
+        write_report(work_dir)

@@ -122,7 +122,13 @@ def test_losses_of_detectors_with_several_stages(tmp_path):
 @pytest.mark.parametrize('name', ['run.json', 'details.json'])
 @pytest.mark.parametrize(
     ('content', 'note'),
-    [('{"a": 1', 'cut off or not JSON'), ('[1]', 'holds no JSON object'), ('', 'cut off'), ('\0' * 9, 'cut off')],
+    [
+        ('{"a": 1', 'cut off or not JSON'),
+        ('[1]', 'holds no JSON object'),
+        ('', 'cut off'),
+        ('\0' * 9, 'cut off'),
+        ('[' * 10**5, 'cut off'),
+    ],
 )
 def test_files_of_the_report_that_cannot_be_read_are_left_out(work_dir, name, content, note):
     (work_dir / 'report' / name).write_text(content)

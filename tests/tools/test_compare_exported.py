@@ -22,7 +22,7 @@ def test_every_format_has_the_detections_and_the_ap_of_the_checkpoint(tmp_path):
     files = [tmp_path / f'a{suffix}' for suffix in SUFFIXES.values()]
     for name, path in zip(SUFFIXES, files):
         export(detector, export_metadata(detector, 'c.py', True), path, name)
-    done = run_tool('analysis_tools/compare_exported.py', 'c.py', checkpoint, *files, cwd=tmp_path)
+    done = run_tool('analysis_tools/compare_exported.py', 'c.py', checkpoint, *files, '--unsafe-load', cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = [line.strip('| ').split(' | ') for line in done.stdout.splitlines() if line.startswith(('| coco', '| a.'))]
     assert [line[0] for line in lines] == ['coco.pth', 'a.onnx', 'a.torchscript', 'a.pt2']

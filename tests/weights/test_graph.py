@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mixdet.errors import UserError
 from mixdet.weights.graph import read_frozen_graph
 
 PARTS = ('gamma', 'beta', 'moving_mean', 'moving_variance')
@@ -77,3 +78,37 @@ def test_what_no_single_constant_follows_is_left_alone(tmp_path):
     builder.layer('a/times_itself', 'Mul', builder.last)
     builder.layer('b/Conv2D', 'Conv2D', builder.add('computed', 'RandomUniform'))
     assert list(builder.read(tmp_path)) == ['a/weights']
+
+
+def splat(builder, name, elements, read=False):
+    """A constant that repeats one number, which takes no more than a few bytes of the file."""
+    builder.constant(name, 1)
+    shape = builder.graph.node[-1].attr['value'].tensor.tensor_shape
+    del shape.dim[:]
+    shape.dim.add(size=elements)
+    return builder.add(f'{name}/read', 'Identity', name) if read else name
+
+
+def test_constants_that_fill_the_memory_are_refused(tmp_path):
+    small, large, many = Builder(), Builder(), Builder()
+    splat(small, 'a', 10**6, read=True)
+    assert small.read(tmp_path)['a'].shape == (10**6,)
+    splat(large, 'a', 10**11, read=True)
+    for i in range(12):
+        splat(many, f'a{i}', 2**23, read=True)
+    for builder in (large, many):
+        with pytest.raises(UserError, match=r'frozen.pb of \d+ bytes would fill \d+ bytes of memory'):
+            builder.read(tmp_path)
+
+
+def test_identities_in_a_circle_are_no_constant(tmp_path):
+    builder = Builder()
+    builder.add('a', 'Identity', 'b')
+    builder.add('b', 'Identity', 'a')
+    builder.add('c', 'Identity')
+    builder.layer('F/Conv2D', 'Conv2D', 'a')
+    with pytest.raises(UserError, match='none of its 5 nodes is a variable'):
+        builder.read(tmp_path)
+    builder.layer('G/Conv2D', 'Conv2D', 'c')
+    with pytest.raises(UserError, match='is corrupt'):
+        builder.read(tmp_path)

@@ -32,6 +32,9 @@ def test_names_by_id(tmp_path):
         ("item { name: 'a' }", 'needs an id .a number. and a name'),
         ("item { id: x name: 'a' }", 'needs an id'),
         ("item { id: 1 name: 'a' } item { id: 1 name: 'b' }", 'two items have the id 1'),
+        (f"item {{ id: {'9' * 5000} name: 'a' }}", 'needs an id'),
+        ("item { id: 1 name: 'a }", "the string 'a } is not closed"),
+        ('item { id: 1 name: "a' + '\\"' * 10**5, 'is not closed'),
     ],
 )
 def test_bad_maps_are_one_line(tmp_path, text, message):

@@ -2,6 +2,7 @@ import argparse
 import hashlib
 import os
 import sys
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -65,6 +66,33 @@ def test_every_cut_of_a_graph_is_an_error_or_has_whole_tensors(graph, tmp_path):
             continue
         for name, value in tensors.items():
             np.testing.assert_array_equal(value, whole[name])
+
+
+def npz_that_claims(path, size):
+    """An archive whose only member says that it unpacks to ``size`` bytes."""
+    np.savez(path, a=np.zeros(1))
+    content = path.read_bytes()
+    member = content.index(b'PK\x01\x02')
+    path.write_bytes(content[: member + 24] + size.to_bytes(4, 'little') + content[member + 28 :])
+
+
+def npy_that_claims(path, elements):
+    """An archive with an array of ``elements`` numbers by its header, and no data."""
+    header = repr(dict(descr='<f8', fortran_order=False, shape=(elements,))).ljust(117) + '\n'
+    with zipfile.ZipFile(path, 'w') as file:
+        file.writestr('a.npy', b'\x93NUMPY\x01\x00' + len(header).to_bytes(2, 'little') + header.encode())
+
+
+def test_archives_that_fill_the_memory_are_refused(tmp_path):
+    np.savez_compressed(tmp_path / 'zeros.npz', a=np.zeros(10**6))
+    assert read_weights(tmp_path / 'zeros.npz').tensors['a'].shape == (10**6,)
+    npz_that_claims(tmp_path / 'bomb.npz', 2**32 - 2)
+    with pytest.raises(UserError, match=r'bomb.npz of \d+ bytes would fill 4294967294 bytes of memory'):
+        read_weights(tmp_path / 'bomb.npz')
+    for elements in (10**9, 10**15, 10**30):
+        npy_that_claims(tmp_path / 'header.npz', elements)
+        with pytest.raises(UserError, match='header.npz is not a NumPy archive of plain arrays'):
+            read_weights(tmp_path / 'header.npz')
 
 
 def test_tensorflow_checkpoint(tmp_path):

@@ -9,7 +9,6 @@ import torch
 from mixdet.cli.arguments import add_common_arguments, config_from_arguments
 from mixdet.cli.main import run_tool
 from mixdet.cli.runner import build_runner
-from mixdet.compat.checkpoints import trust_files
 from mixdet.deploy.exported import ExportedDetector
 from mixdet.deploy.parity import LARGE_AP_LOSS, evaluate_together
 from mixdet.engine.checkpoint import check_fits, read_checkpoint
@@ -24,8 +23,6 @@ def main() -> None:
     parser.add_argument('files', nargs='+', metavar='FILE', help='exported from it by tools/export.py, with NMS')
     args = parser.parse_args()
 
-    if args.unsafe_load:
-        trust_files()
     cfg = config_from_arguments(args)
     checkpoint = read_checkpoint(args.checkpoint)
     cfg.load_from, cfg.resume = args.checkpoint, False

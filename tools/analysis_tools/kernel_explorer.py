@@ -50,7 +50,7 @@ def _read_results(path: Optional[str]) -> dict[str, float]:
     try:
         results = json.loads(Path(path).read_text())
         return {str(name): float(ap) for name, ap in results.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f'--results {path}: must be a JSON file that maps variant names to AP ({error})') from error
 
 
