@@ -3,8 +3,8 @@
 Defect answered: mmengine 0.10.7 restarts the epoch from its first batch when it resumes from a checkpoint that was
 saved within an epoch, so that some batches are trained twice. Can go when ``EpochBasedTrainLoop`` takes a first batch.
 
-Defect answered: resumed with another number of batches in an epoch, its ``max_iters`` is not where the training ends, so
-that it is never seen as finished or seen so too early, and the accumulation of gradients fails. Can go when
+Defect answered: resumed with another number of batches in an epoch, its ``max_iters`` is not where the training ends,
+so that it is seen as finished too early or never, and the accumulation of gradients fails. Can go when
 ``EpochBasedTrainLoop`` counts ``max_iters`` from where it resumes.
 """
 

@@ -10,9 +10,9 @@ from mixdet.datasets.statistics import MOST_IMAGES
 
 
 def fingerprint(dataset: Any) -> Optional[str]:
-    """Sixteen hexadecimal digits of the names and annotations of all images of ``dataset``; None if it has none to give.
+    """Sixteen digits for the names and annotations of all images of ``dataset``; None if it does not give them out.
 
-    Paths count from the folder of the images, so that a data set may be moved; the content of the images does not count.
+    Paths count from the folder of the images, so that a data set may be moved; the content of images does not count.
     Takes some seconds for a set of the size of COCO.
 
     Args:

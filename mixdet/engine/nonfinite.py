@@ -110,7 +110,9 @@ class NonFiniteHook(Hook):
         self._check_loss()
         self._stepped = True
         if not _norm_is_finite(wrapper):
-            self._check_gradients(parameter for group in wrapper.optimizer.param_groups for parameter in group['params'])
+            self._check_gradients(
+                parameter for group in wrapper.optimizer.param_groups for parameter in group['params']
+            )
 
     def _check_loss(self) -> None:
         if self._finite is not None:
@@ -119,9 +121,10 @@ class NonFiniteHook(Hook):
                 self._stop('loss')
 
     def _check_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        if self.gradients and not self._scaled:
-            if not all_finite([parameter.grad for parameter in parameters if parameter.grad is not None]):
-                self._stop('gradient')
+        if not self.gradients or self._scaled:
+            return
+        if not all_finite([parameter.grad for parameter in parameters if parameter.grad is not None]):
+            self._stop('gradient')
 
     def _stop(self, what: str) -> NoReturn:
         runner = self._runner

@@ -23,9 +23,7 @@ DISTINCTIVE = {'momentum', 'dampening', 'betas', 'alpha', 'rho', 'lambd', 'lr_de
 SWITCH = 'tools/train.py --new-schedule, or new_schedule=True of mixdet.CheckpointHook,'
 
 
-def check_resumable(
-    runner: Runner, checkpoint: dict, path: str, by_design: frozenset[str] = frozenset()
-) -> None:
+def check_resumable(runner: Runner, checkpoint: dict, path: str, by_design: frozenset[str] = frozenset()) -> None:
     """Raise UserError unless ``checkpoint``, in ``path``, is of a run with the network and classes of ``runner``.
 
     ``by_design`` are the buffers that need not be finite.

@@ -9,6 +9,8 @@ from mixdet.datasets import make_demo_data
 from mixdet.engine.fingerprint import fingerprint
 from mixdet.engine.seeded_data import SeededDataset
 
+CLASSES = ('disc', 'square', 'triangle', 'star')
+
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
@@ -17,7 +19,8 @@ def data(tmp_path_factory):
 
 def coco(root, part='train', **options):
     options = {'ann_file': f'annotations/{part}.json', 'data_prefix': dict(img='images/'), **options}
-    return CocoDataset(data_root=f'{root}/', pipeline=[], **options)
+    root = f'{root}/' if root else ''
+    return CocoDataset(data_root=root, metainfo=dict(classes=CLASSES), pipeline=[], **options)
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
-"""Copy work dirs in every way, turn their clocks, damage them, and check that each is resumed from its newest checkpoint.
+"""Copy and damage work dirs, turn their clocks, and check that each is resumed from its newest checkpoint.
 
-Short trainings on the built-in demo set leave work dirs of several kinds: saved by iterations and by
-epochs, with interrupts, and with a longer training before. Each case is a copy of one (cp -r, cp -a, zip, or file by file
-in random order) while the original stays where it was; the times of its saves may be shifted, ``last_checkpoint`` may
-be gone or out of date, and its newest checkpoint may be damaged or hold NaN. The training must go on in the copy, from
-the newest checkpoint that is whole and finite. Exits with status 1 otherwise.
+Short trainings on the built-in demo set leave work dirs of several kinds: saved by iterations, by epochs, interrupted,
+and with a longer training before. Each case is a copy of one (cp -r, cp -a, zip, or file by file in random order) while
+the original stays where it was; the times of its saves may be shifted, ``last_checkpoint`` may be gone or out of date,
+and its newest checkpoint may be damaged or hold NaN. The training must go on in the copy, from the newest checkpoint
+that is whole and finite. Exits with status 1 otherwise.
 """
 
 import argparse
@@ -101,7 +101,9 @@ class QuickRunner(Runner):
         pass
 
 
-def train(folder: Path, work_dir: Path, checkpoint: dict, at: int, resume: bool = False, interrupted: bool = False) -> Any:
+def train(
+    folder: Path, work_dir: Path, checkpoint: dict, at: int, resume: bool = False, interrupted: bool = False
+) -> Any:
     """Begin or resume a training in ``work_dir`` and end it before iteration ``at``; the file it resumed, if any."""
     cfg = make_config(folder, checkpoint)
     cfg.work_dir, cfg.resume, cfg.experiment_name = str(work_dir), resume, f'drill{next(numbers)}'
