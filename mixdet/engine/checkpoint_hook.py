@@ -257,8 +257,9 @@ class CheckpointHook(MMEngineCheckpointHook):
     def _make_latest(self, runner: Runner, path: str) -> None:
         before = noted_checkpoint(Path(runner.work_dir), Path(self.out_dir))
         write_text(Path(runner.work_dir, LAST), path)
-        own = before is not None and before.parent == Path(self.out_dir)  # not that of the folder this is a copy of
-        if own and before.name.startswith(INTERRUPTED) and before != Path(path):
+        if before is None or before.parent != Path(self.out_dir):
+            return  # of the folder that this one is a copy of
+        if before.name.startswith(INTERRUPTED) and before != Path(path):
             self._remove(str(before))
 
 

@@ -93,7 +93,7 @@ def find_newest(
 
     ``by_design`` are the buffers that need not be finite.
     """
-    skipped = []
+    skipped: list[tuple[Path, str]] = []
     for candidate in candidates:
         reason = candidate.reason or _flaw(candidate.path, by_design)
         if not reason:

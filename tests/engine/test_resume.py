@@ -135,7 +135,7 @@ def test_another_batch_size_counts_to_the_right_end(tmp_path, monkeypatch, batch
     validated, trained = [], []
     run, step = ValLoop.run, TinyModel.train_step
     monkeypatch.setattr(ValLoop, 'run', lambda self: validated.append(self.runner.epoch) or run(self))
-    monkeypatch.setattr(TinyModel, 'train_step', lambda self, *args: trained.append(1) or step(self, *args))
+    monkeypatch.setattr(TinyModel, 'train_step', lambda *args, **kwargs: trained.append(1) or step(*args, **kwargs))
     train(config(tmp_path, interval=1, accumulate=2), kill_at=kill_at)
     validated.clear()
     trained.clear()
