@@ -1,10 +1,12 @@
 """Reading checkpoints and checking them: is the file intact, and does it fit the model?"""
 
+import io
 import pickle
 import zipfile
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import torch
 from torch import nn
@@ -15,6 +17,8 @@ from mixdet.compat.safetensors import read_safetensors
 from mixdet.engine.expectations import warn_of_differences
 from mixdet.errors import UserError, first_line
 
+STATE = 'mixdet_state'  # key in a checkpoint of what mixdet adds, see mixdet.engine.resume
+PARTS = ('state_dict', 'meta', 'message_hub', 'optimizer')  # of a checkpoint that can be resumed
 COUNTER = 'num_batches_tracked'  # of batch norm; some files lack it, and inference does not use it
 MAX_EXPANSION = 2  # of a file when it is unpacked: torch does not compress
 MAX_BYTES, MAX_TIMES = 2**28, 4  # that a file's content may take in memory, at least and in times the file's size
@@ -67,33 +71,54 @@ def check_size(path: Path, size: int) -> None:
         raise UserError(f'{path} of {found} bytes would fill {size} bytes of memory, which no weights do; use another')
 
 
-def find_checkpoint(last: Path, patterns: list[Path]) -> tuple[Optional[Path], list[tuple[Path, str]]]:
-    """The newest intact checkpoint to resume from (None if there is none), and the damaged ones: path and reason.
+class _Unread:
+    """Takes the place of every object in an outline: whatever is done to it, nothing happens."""
 
-    Args:
-        last: the file with the path of the latest checkpoint; it may be missing.
-        patterns: glob patterns of the checkpoints that a run writes.
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _Outline(pickle.Unpickler):
+    """Reads the dicts, lists, texts and numbers of a pickle, and none of its classes: runs no code."""
+
+    def find_class(self, module: str, name: str) -> type:
+        return OrderedDict if (module, name) == ('collections', 'OrderedDict') else _Unread
+
+    def persistent_load(self, pid: Any) -> _Unread:
+        return _Unread()
+
+
+def peek(path: Union[str, Path]) -> dict:
+    """The checkpoint in ``path`` with nothing of its tensors, which are neither read nor checked: takes milliseconds.
+
+    Raises:
+        UserError: if the file is missing, unreadable, truncated or not a checkpoint.
     """
-    found = {path for pattern in patterns for path in pattern.parent.glob(pattern.name)}
-    candidates = sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    if last.is_file():
-        # a file newer than this one was complete when the run was killed, but not yet noted as the latest
-        newer = [path for path in candidates if path.stat().st_mtime_ns > last.stat().st_mtime_ns]
-        latest = Path(last.read_text(encoding='utf-8').strip())
-        if not latest.exists():  # the folder may have been moved
-            latest = last.parent / latest.name
-        candidates = list(dict.fromkeys([*newer, latest, *candidates]))
-    damaged = []
-    for path in candidates:
-        try:
-            checkpoint = read_checkpoint(path)
-        except UserError as error:
-            damaged.append((path, str(error)))
-            continue
-        if {'meta', 'message_hub', 'state_dict'} <= set(checkpoint):
-            return path, damaged
-        damaged.append((path, 'it holds weights only'))
-    return None, damaged
+    path = Path(path)
+    if not zipfile.is_zipfile(path):  # PyTorch's format of before 1.6, which has no outline, or no checkpoint
+        return read_checkpoint(path)
+    try:
+        with zipfile.ZipFile(path) as file:
+            _check_size(file, path)
+            record = next(name for name in file.namelist() if name.endswith('/data.pkl'))
+            outline = _Outline(io.BytesIO(file.read(record))).load()
+    except Exception as error:  # what a damaged pickle can raise
+        raise UserError(f'checkpoint {path} is corrupt or truncated: {first_line(error)}; use another one') from error
+    if not isinstance(outline, dict):
+        raise UserError(f'checkpoint {path} holds no dict of weights by name')
+    return outline
+
+
+def incomplete(checkpoint: dict) -> Optional[str]:
+    """Why no training can be resumed from ``checkpoint``; None if all is there that one needs."""
+    missing = [part for part in PARTS if not isinstance(checkpoint.get(part), dict)]
+    if missing:
+        return 'it holds weights only' if 'meta' in missing else f'it has no {" and no ".join(missing)}'
+    unknown = [key for key in ('epoch', 'iter') if not isinstance(checkpoint['meta'].get(key), int)]
+    return f'its meta has no {" and no ".join(unknown)}' if unknown else None
 
 
 def check_fits(checkpoint: dict, model: nn.Module, path: Union[str, Path]) -> None:
@@ -187,9 +212,13 @@ def _check_sums(path: Path) -> None:
     """Raise BadZipFile if a zip file, such as torch writes, was changed since or would unpack to far more memory."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as file:
-            size = sum(record.file_size for record in file.infolist())
-            if size > MAX_EXPANSION * path.stat().st_size:
-                raise zipfile.BadZipFile(f'its {path.stat().st_size} bytes would unpack to {size}')
+            _check_size(file, path)
             name = file.testzip()
             if name is not None:
                 raise zipfile.BadZipFile(f'{name} has changed since it was written')
+
+
+def _check_size(file: zipfile.ZipFile, path: Path) -> None:
+    size = sum(record.file_size for record in file.infolist())
+    if size > MAX_EXPANSION * path.stat().st_size:
+        raise zipfile.BadZipFile(f'its {path.stat().st_size} bytes would unpack to {size}')

@@ -11,14 +11,24 @@ from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner
 
 from mixdet.engine.atomic import atomic_path, remove_leftovers, write_text
-from mixdet.engine.checkpoint import find_checkpoint, read_checkpoint
+from mixdet.engine.checkpoint import read_checkpoint
+from mixdet.engine.finite import nonfinite_buffers, nonfinite_part
+from mixdet.engine.newest import (
+    ATTEMPT,
+    BEST,
+    INTERRUPTED,
+    LAST,
+    checkpoint_patterns,
+    find_newest,
+    next_attempt,
+    noted_checkpoint,
+    survey,
+)
 from mixdet.engine.resumable import check_resumable
 from mixdet.engine.resume import ExactResumeHook
+from mixdet.engine.wrappers import unwrap_model
 from mixdet.errors import UserError
 from mixdet.registry import HOOKS
-
-LAST = 'last_checkpoint'  # MMEngine's file with the path of the latest one
-INTERRUPTED = 'interrupted_'  # prefix of a checkpoint written between two regular ones
 
 
 @HOOKS.register_module()
@@ -29,7 +39,9 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     - A checkpoint, and ``last_checkpoint``, is written to a temporary file, synced to disk and renamed; only then are
       older checkpoints removed.
-    - ``resume=True`` without a file takes the newest intact checkpoint and warns of those it skipped.
+    - Weights that are not finite are not saved: the training ends, and the checkpoints before stay.
+    - ``resume=True`` without a file takes the newest checkpoint that is whole and finite, by what the files say and not
+      by their times (``mixdet.engine.newest``), and warns of those it skipped.
     - A resumed run continues exactly as if it had never stopped, see ``ExactResumeHook``, which this hook adds to the
       runner. A checkpoint of another network or of other classes is refused.
 
@@ -45,28 +57,44 @@ class CheckpointHook(MMEngineCheckpointHook):
     def __init__(self, *args: Any, new_schedule: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.new_schedule = new_schedule
+        self._attempt = 0  # see mixdet.engine.newest
+        self._by_design: frozenset[str] = frozenset()  # buffers that need not be finite
+        self._unnoted: Optional[Path] = None  # resumed from, which LAST may not name yet
 
     def before_run(self, runner: Runner) -> None:
         """Add the hook of exact resume, and choose the checkpoint to resume from."""
         self._exact_resume = self._hook_of_exact_resume(runner)
-        self._resumed_from: Optional[Path] = None  # which LAST may not name yet
+        self._unnoted = None
+        self._by_design = nonfinite_buffers(unwrap_model(runner.model))
         if runner._resume and runner._load_from is None:
-            found, damaged = find_checkpoint(Path(runner.work_dir, LAST), self._patterns(runner))
-            for path, reason in damaged:
-                runner.logger.warning(f'{path} is skipped: {reason}')
-            if found is None and damaged:
-                raise UserError(
-                    f'no checkpoint in {runner.work_dir} is intact; train without --resume, or give an older checkpoint'
-                )
-            if found is None:
-                runner.logger.warning(f'nothing to resume in {runner.work_dir}: training from the start')
-            elif damaged:
-                runner.logger.warning(f'resuming from {found}, the newest intact checkpoint')
+            found = self._newest(runner)
             runner._load_from, runner._resume = found and str(found), found is not None
-            self._resumed_from = None if damaged else found
         chosen = str(runner._load_from)
         if runner._resume and runner._load_from is not None and '://' not in chosen:
-            check_resumable(runner, read_checkpoint(chosen), chosen)
+            check_resumable(runner, read_checkpoint(chosen), chosen, self._by_design)
+
+    def _newest(self, runner: Runner) -> Optional[Path]:
+        """The checkpoint to resume from, if there is one; says what was skipped, and if ``LAST`` names another."""
+        warn, patterns = runner.logger.warning, self._patterns(runner)
+        work_dir, folder = Path(runner.work_dir), patterns[0].parent
+        found, skipped = find_newest(survey(work_dir, patterns), self._by_design)
+        for path, reason in skipped:
+            warn(f'{path} is skipped: {reason}')
+        if found is None and skipped:
+            raise UserError(f'no checkpoint in {folder} is intact; train without --resume, or give an older checkpoint')
+        if found is None:
+            warn(f'nothing to resume in {folder}: training from the start')
+        elif skipped:
+            warn(f'resuming from {found}, the newest intact checkpoint')
+        else:
+            self._unnoted = found
+        noted = noted_checkpoint(work_dir, folder)
+        if found is not None and noted is None and (work_dir / LAST).exists():
+            warn(f'{work_dir / LAST} holds no path: resuming from {found}, the newest checkpoint')
+        elif found is not None and noted is not None and noted != found and noted not in dict(skipped):
+            what = 'is older' if noted.exists() else 'is not there'
+            warn(f'{work_dir / LAST} names {noted}, which {what}: resuming from {found}; for another --resume FILE')
+        return found
 
     def _hook_of_exact_resume(self, runner: Runner) -> ExactResumeHook:
         """The runner's, added now if there is none.
@@ -82,15 +110,33 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def _patterns(self, runner: Runner) -> list[Path]:
         folder = Path(self.out_dir, Path(runner.work_dir).name) if self.out_dir else Path(runner.work_dir)
-        return [folder / self.filename_tmpl.format('*'), folder / f'{INTERRUPTED}*.pth']
+        return checkpoint_patterns(folder, self.filename_tmpl)
 
     def before_train(self, runner: Runner) -> None:
-        """Prepare the folder."""
+        """Prepare the folder, and find out how the checkpoints of this training differ from others in it."""
         super().before_train(runner)
         if isinstance(self.file_backend, LocalBackend) and is_main_process():
             self._prepare_folder()
-            if self._resumed_from is not None:  # the run may have been killed before it noted this as the latest
-                self._make_latest(runner, str(self._resumed_from))
+            patterns = checkpoint_patterns(Path(self.out_dir), self.filename_tmpl)
+            found = [candidate for candidate in survey(Path(runner.work_dir), patterns) if candidate.whole]
+            resumed = Path(runner._load_from) if runner._resume and Path(str(runner._load_from)).is_file() else None
+            self._attempt = next_attempt(found, resumed)
+            if found and not runner._resume:
+                runner.logger.warning(
+                    f'{found[0].path} and {len(found) - 1} more are of an earlier training: this one replaces those of '
+                    'its names, and --resume takes its own once there are any'
+                )
+            if self._unnoted is not None:  # the run may have been killed before it noted this as the latest
+                self._make_latest(runner, str(self._unnoted))
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Raise UserError if the weights, or what a training needs beside them, are not finite."""
+        place = nonfinite_part(checkpoint, self._by_design)
+        if place:
+            raise UserError(
+                f'the checkpoint of iteration {checkpoint["meta"]["iter"]} is not written: its {place} is not finite; '
+                'the earlier ones are kept: resume with a lower learning rate, clip_grad, or mixdet.NonFiniteHook'
+            )
 
     def _prepare_folder(self) -> None:
         """Raise UserError unless ``out_dir`` is writable; remove temporary files that a killed run left."""
@@ -158,7 +204,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         if score is None or not self.is_better_than[indicator](score, best):
             return False
         before = known.get(f'best_ckpt{suffix}')
-        name = f'best_{indicator}_{self.filename_tmpl.format(step)}'.replace('/', '_')
+        name = f'{BEST}{indicator}_{self.filename_tmpl.format(step)}'.replace('/', '_')
         path = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info(f'best_score{suffix}', score)
         runner.message_hub.update_info(f'best_ckpt{suffix}', path)
@@ -167,8 +213,8 @@ class CheckpointHook(MMEngineCheckpointHook):
         else:
             self.best_ckpt_path = path
         self._write(runner, name, meta, save_optimizer=False, save_param_scheduler=False)
-        if before and before != path:
-            self._remove(before)
+        if before and before != path:  # its folder may have been copied: the original's is not to be removed
+            self._remove(self.file_backend.join_path(self.out_dir, Path(before).name))
         runner.logger.info(f'The best checkpoint, {indicator} {score:0.4f}, is saved to {name}.')
         return True
 
@@ -194,7 +240,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             return path
         options = {
             **self.args,
-            'meta': meta,
+            'meta': {**meta, ATTEMPT: self._attempt},
             'file_client_args': self.file_client_args,
             'backend_args': self.backend_args,
             **options,
@@ -208,10 +254,11 @@ class CheckpointHook(MMEngineCheckpointHook):
         return path
 
     def _make_latest(self, runner: Runner, path: str) -> None:
-        last = Path(runner.work_dir, LAST)
-        before = Path(last.read_text(encoding='utf-8')) if last.is_file() else None
-        write_text(last, path)
-        if before and before.name.startswith(INTERRUPTED) and before != Path(path):
+        before = noted_checkpoint(Path(runner.work_dir), Path(self.out_dir))
+        write_text(Path(runner.work_dir, LAST), path)
+        if before is None or before.parent != Path(self.out_dir):
+            return  # of the folder that this one is a copy of
+        if before.name.startswith(INTERRUPTED) and before != Path(path):
             self._remove(str(before))
 
 

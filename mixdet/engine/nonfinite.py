@@ -1,5 +1,7 @@
-"""A loss that is NaN or infinite: stop before it reaches the weights, say where it came from, and save the step."""
+"""A loss or gradient that is not finite: stop before it reaches the weights, say where it came from, save the step."""
 
+import functools
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from mixdet.compat.checkpoints import allow
 from mixdet.engine.atomic import atomic_path
 from mixdet.engine.checkpoint import read_checkpoint
+from mixdet.engine.finite import all_finite
 from mixdet.engine.randomness import rng_state, set_rng_state
 from mixdet.engine.wrappers import optim_wrappers, unwrap_model
 from mixdet.errors import UserError
@@ -45,27 +48,30 @@ class _Check:
 
 @HOOKS.register_module()
 class NonFiniteHook(Hook):
-    """Ends a training at the first loss, or gradient, that is not finite, before the optimizer's step.
+    """Ends a training at the first loss or gradient that is not finite, before the optimizer's step.
 
     The error names the images, the first layer whose output is not finite, and boxes that are not finite or empty. The
     step is saved to ``work_dir/nonfinite_iter_N_rankR.pth``, which ``tools/replay.py CONFIG FILE`` runs again. In any
     config: ``custom_hooks = [dict(type='mixdet.NonFiniteHook')]``.
 
-    The sum of the losses is checked after the backward pass has been launched, so a GPU does not wait for it.
+    The sum of the losses is checked after the backward pass has been launched, so a GPU does not wait for it. Where
+    gradients are clipped by their norm, that tells whether they are finite, at no cost; else they are read once, before
+    the step and in each iteration that only accumulates them.
 
     Args:
-        gradients: check every gradient as well; waits for the backward pass. Not done with a loss scaler, whose
-            gradients overflow in normal operation.
+        gradients: check the gradients as well; a GPU waits for the backward pass, which MMEngine's log has it do after
+            the step anyway. Not done with a loss scaler, which leaves out such steps itself.
     """
 
     priority = 'VERY_HIGH'
 
-    def __init__(self, gradients: bool = False) -> None:
+    def __init__(self, gradients: bool = True) -> None:
         self.gradients = gradients
         self._handles: list = []
         self._batch: Any = None  # of the iteration that is running
         self._losses: Losses = {}
         self._finite: Optional[_Check] = None  # of a forward pass that has not been checked yet
+        self._stepped = False  # whether an optimizer has taken a step in this iteration
 
     def before_train(self, runner: Runner) -> None:
         """Register hooks on the model's losses and the optimizers' steps."""
@@ -74,15 +80,18 @@ class NonFiniteHook(Hook):
         self._scaled = any(hasattr(wrapper, 'loss_scaler') for wrapper in wrappers)
         self._handles = [self._model.register_forward_hook(self._take_losses)]
         for wrapper in wrappers:
-            self._handles.append(wrapper.optimizer.register_step_pre_hook(lambda *_: self._check()))
+            hook = functools.partial(self._before_step, wrapper)
+            self._handles.append(wrapper.optimizer.register_step_pre_hook(hook))
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Keep what is needed to run the step again."""
-        self._batch, self._rng = data_batch, rng_state()
+        self._batch, self._rng, self._stepped = data_batch, rng_state(), False
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Check the loss of an iteration without an optimizer step: accumulated, or skipped by a loss scaler."""
-        self._check()
+        """Check an iteration without an optimizer's step: accumulated, or skipped by a loss scaler."""
+        self._check_loss()
+        if not self._stepped:
+            self._check_gradients(self._model.parameters())
         self._batch = None
 
     def after_train(self, runner: Runner) -> None:
@@ -94,16 +103,28 @@ class NonFiniteHook(Hook):
         if self._batch is not None and isinstance(losses, dict):  # a training step
             self._losses, self._finite = losses, _Check(total_loss(losses).detach())
 
-    def _check(self) -> None:
-        if self._finite is None:
+    def _before_step(self, wrapper: OptimWrapper, *_: Any) -> None:
+        """Check what an optimizer is about to use."""
+        if self._batch is None:
+            return  # not in a training step
+        self._check_loss()
+        self._stepped = True
+        if not _norm_is_finite(wrapper):
+            self._check_gradients(
+                parameter for group in wrapper.optimizer.param_groups for parameter in group['params']
+            )
+
+    def _check_loss(self) -> None:
+        if self._finite is not None:
+            finite, self._finite = bool(self._finite), None
+            if not finite:
+                self._stop('loss')
+
+    def _check_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        if not self.gradients or self._scaled:
             return
-        finite, self._finite = bool(self._finite), None
-        if not finite:
-            self._stop('loss')
-        if self.gradients and not self._scaled:
-            sums = [parameter.grad.sum() for parameter in self._model.parameters() if parameter.grad is not None]
-            if not torch.isfinite(torch.stack(sums).sum()):
-                self._stop('gradient')
+        if not all_finite([parameter.grad for parameter in parameters if parameter.grad is not None]):
+            self._stop('gradient')
 
     def _stop(self, what: str) -> NoReturn:
         runner = self._runner
@@ -125,6 +146,14 @@ class NonFiniteHook(Hook):
             f'the {what} of iteration {runner.iter + 1} is not finite ({losses}); {report}; the weights were not '
             f'changed; to run the step again: python tools/replay.py CONFIG {path}'
         )
+
+
+def _norm_is_finite(wrapper: OptimWrapper) -> bool:
+    """Whether the gradients were just clipped by a norm that was finite, as all of them are then."""
+    if not wrapper.clip_grad_kwargs or wrapper.grad_name != 'grad_norm':
+        return False
+    norm = wrapper.message_hub.log_scalars.get('train/grad_norm')
+    return norm is not None and math.isfinite(norm.current())
 
 
 def read_step(path: str) -> dict[str, Any]:

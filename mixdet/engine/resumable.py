@@ -13,26 +13,34 @@ from typing import Any, Optional
 from mmengine.optim import OptimWrapper, OptimWrapperDict, _ParamScheduler
 from mmengine.runner import Runner
 
-from mixdet.engine.checkpoint import misfit
+from mixdet.engine.checkpoint import incomplete, misfit
+from mixdet.engine.finite import nonfinite_part
 from mixdet.engine.wrappers import unwrap_model
 from mixdet.errors import UserError
 
-PARTS = ('state_dict', 'meta', 'message_hub', 'optimizer')  # of a checkpoint that can be resumed
 # settings that tell the classes of optimizers apart, whose states do not fit one another
 DISTINCTIVE = {'momentum', 'dampening', 'betas', 'alpha', 'rho', 'lambd', 'lr_decay', 'etas', 'line_search_fn'}
 SWITCH = 'tools/train.py --new-schedule, or new_schedule=True of mixdet.CheckpointHook,'
 
 
-def check_resumable(runner: Runner, checkpoint: dict, path: str) -> None:
-    """Raise UserError unless ``checkpoint``, in ``path``, is of a run with the network and classes of ``runner``."""
+def check_resumable(runner: Runner, checkpoint: dict, path: str, by_design: frozenset[str] = frozenset()) -> None:
+    """Raise UserError unless ``checkpoint``, in ``path``, is of a run with the network and classes of ``runner``.
+
+    ``by_design`` are the buffers that need not be finite.
+    """
     cure = f'to begin a new training with its weights, set load_from={path} and do not resume'
-    missing = [part for part in PARTS if part not in checkpoint]
-    if missing:
-        what = 'holds weights only' if 'meta' in missing else f'has no {" and no ".join(missing)}'
-        raise UserError(f'checkpoint {path} cannot be resumed: it {what}; {cure}')
+    lack = incomplete(checkpoint)
+    if lack:
+        raise UserError(f'checkpoint {path} cannot be resumed: {lack}; {cure}')
     reason = misfit(checkpoint['state_dict'], unwrap_model(runner.model), exactly=True)
     if reason:
         raise UserError(f'checkpoint {path} cannot be resumed: it is of another network, {reason}; {cure}')
+    place = nonfinite_part(checkpoint, by_design)
+    if place:
+        raise UserError(
+            f'checkpoint {path} cannot be resumed: its {place} is not finite; give an earlier one, or --resume without '
+            'a file, which takes the newest that is finite'
+        )
     before = (checkpoint['meta'].get('dataset_meta') or {}).get('classes')
     now = (getattr(runner.train_dataloader.dataset, 'metainfo', None) or {}).get('classes')
     if before and now and tuple(before) != tuple(now):
@@ -55,7 +63,7 @@ def _other_optimizer(before: list[dict], now: list[dict]) -> Optional[str]:
     return f'with {settings or "none"}, not with {settings_now or "none"}' if settings != settings_now else None
 
 
-def settle_changes(runner: Runner, checkpoint: dict, from_config: bool, batches: Optional[int] = None) -> None:
+def settle_changes(runner: Runner, checkpoint: dict, from_config: bool, batches: int, first: int = 0) -> None:
     """Name what the config has changed in optimizer, schedule and length since ``checkpoint`` was saved.
 
     Args:
@@ -63,12 +71,13 @@ def settle_changes(runner: Runner, checkpoint: dict, from_config: bool, batches:
         checkpoint: content of the file that is being resumed.
         from_config: put the config's settings into ``checkpoint``, with the schedule where a run with this config would
             have it now. Otherwise the checkpoint's are kept, and that is said.
-        batches: in an epoch, when the checkpoint was saved.
+        batches: in an epoch.
+        first: iteration with which the first epoch would have begun, if an epoch has had another number of batches.
     """
     length = _changed_length(runner, checkpoint)
     changes = list(_changes(runner, checkpoint))
     if from_config or (runner.param_schedulers and 'param_schedulers' not in checkpoint):
-        _take_from_config(runner, checkpoint, batches or len(runner.train_dataloader))
+        _take_from_config(runner, checkpoint, batches, first)
         text = f'resuming with the settings of the config: {", ".join([*length, *changes])}'
     else:
         kept = ', '.join(changes)
@@ -149,9 +158,9 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, 'item') else list(value) if isinstance(value, tuple) else value
 
 
-def _take_from_config(runner: Runner, checkpoint: dict, batches: int) -> None:
+def _take_from_config(runner: Runner, checkpoint: dict, batches: int, first: int) -> None:
     """Put the settings of the config's optimizers and schedulers into ``checkpoint``, which is about to be loaded."""
-    epochs, iterations = checkpoint['meta']['epoch'], checkpoint['meta']['iter']
+    epochs, iterations = checkpoint['meta']['epoch'], checkpoint['meta']['iter'] - first
     new_states: dict[str, list] = {}
     for name, wrapper, state, schedulers, saved in _optimizers(runner, checkpoint):
         replayed = [part for part in schedulers if not getattr(part, 'need_val_args', False)]

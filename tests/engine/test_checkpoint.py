@@ -3,14 +3,20 @@ import pickle
 import shutil
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from helpers import tiny_detector
 
 from mixdet.compat.checkpoints import SAFE_LOADING
-from mixdet.engine.checkpoint import check_fits, check_pretrained, check_related, find_checkpoint, read_checkpoint
+from mixdet.engine.checkpoint import (
+    check_fits,
+    check_pretrained,
+    check_related,
+    incomplete,
+    peek,
+    read_checkpoint,
+)
 from mixdet.errors import UserError
 
 
@@ -138,72 +144,42 @@ def test_tensors_that_fill_the_memory_once_they_are_copied_are_refused(tmp_path)
             read_checkpoint(tmp_path / 'b.pth')
 
 
-def save(path, age, **content):
-    """A checkpoint, saved ``age`` seconds ago."""
-    torch.save(dict(dict(meta={}, message_hub={}, state_dict={}), **content), path)
-    os.utime(path, ns=(0, 10**18 - age * 10**9))
-    return path
+def test_a_peek_shows_the_structure(saved, tmp_path):
+    """Also of a file with a damaged tensor, which only a whole read finds; a truncated file has no structure."""
+    assert peek(saved)['meta'] == dict(epoch=1)
+    assert set(peek(saved)['state_dict']) == set(read_checkpoint(saved)['state_dict'])
+    content = bytearray(saved.read_bytes())
+    with zipfile.ZipFile(saved) as archive:
+        place = content.index(archive.read(max(archive.infolist(), key=lambda record: record.file_size)))
+    content[place] ^= 1
+    saved.write_bytes(content)
+    assert peek(saved)['meta'] == dict(epoch=1)
+    with pytest.raises(UserError, match='a.pth is corrupt or truncated: .* has changed since it was written'):
+        read_checkpoint(saved)
+    saved.write_bytes(content[:-100])
+    with pytest.raises(UserError, match='a.pth is corrupt'):
+        peek(saved)
+    zip_bomb(saved)
+    with pytest.raises(UserError, match='would unpack to 50000001'):
+        peek(saved)
+    torch.save(dict(meta=dict(epoch=2)), saved, _use_new_zipfile_serialization=False)
+    assert peek(saved)['meta'] == dict(epoch=2)
 
 
-@pytest.fixture
-def run(tmp_path):
-    """Checkpoints of a run, the newest last, and the file that names the latest."""
-    paths = [save(tmp_path / f'iter_{number}.pth', age=20 - number) for number in (3, 6, 9)]
-    last = tmp_path / 'last_checkpoint'
-
-    def note(path, age):
-        last.write_text(f'{path}\n')
-        os.utime(last, ns=(0, 10**18 - age * 10**9))
-
-    note(paths[2], age=10)
-
-    def find():
-        return find_checkpoint(last, [tmp_path / 'iter_*.pth'])
-
-    return SimpleNamespace(paths=paths, last=last, note=note, find=find)
-
-
-def test_the_latest_checkpoint_is_found(run):
-    assert run.find() == (run.paths[2], [])
-    run.note(run.paths[0], age=0)  # by the user, after the others were saved
-    assert run.find() == (run.paths[0], [])
-    run.last.unlink()
-    assert run.find() == (run.paths[2], [])
-    for path in run.paths:
-        path.unlink()
-    assert run.find() == (None, [])
-
-
-def test_a_checkpoint_newer_than_the_note_is_the_latest(run):
-    run.note(run.paths[0], age=12)  # iter_3.pth; iter_6.pth was saved 14 s ago, iter_9.pth 11 s
-    assert run.find() == (run.paths[2], [])
-    run.note(run.paths[0], age=11)  # in the same tick of the clock
-    assert run.find() == (run.paths[0], [])
-
-
-def test_a_folder_that_was_moved(run, tmp_path):
-    run.note('/no/such/folder/iter_6.pth', age=0)
-    assert run.find() == (run.paths[1], [])
-
-
-def test_damaged_checkpoints_are_skipped_each_once(run):
-    for path, age in zip(run.paths[1:], (5, 4)):
-        path.write_bytes(path.read_bytes()[:-100])
-        os.utime(path, ns=(0, 10**18 - age * 10**9))
-    for age, order in ((0, (1, 2)), (7, (2, 1))):  # the note is newer than the checkpoints, and older
-        run.note(run.paths[1], age)
-        found, damaged = run.find()
-        assert found == run.paths[0] and [path for path, _ in damaged] == [run.paths[number] for number in order]
-        assert all(reason.startswith(f'checkpoint {path} is corrupt') for path, reason in damaged)
-    run.paths[0].write_bytes(b'')
-    found, damaged = run.find()
-    assert found is None and sorted(path for path, _ in damaged) == sorted(run.paths)
-
-
-def test_a_file_of_weights_cannot_be_resumed(run, tmp_path):
-    torch.save(dict(state_dict={}, meta={}), run.paths[2])
-    os.utime(run.paths[2], ns=(0, 10**18 - 11 * 10**9))
-    assert run.find() == (run.paths[1], [(run.paths[2], 'it holds weights only')])
+@pytest.mark.parametrize(
+    ('change', 'reason'),
+    [
+        (dict(), None),
+        (dict(meta=None), 'it holds weights only'),
+        (dict(meta=[]), 'it holds weights only'),
+        (dict(optimizer=None, message_hub=1), 'it has no message_hub and no optimizer'),
+        (dict(meta=dict(epoch=1)), 'its meta has no iter'),
+        (dict(meta=dict(iter='3')), 'its meta has no epoch and no iter'),
+    ],
+)
+def test_what_a_training_cannot_resume_is_named(change, reason):
+    whole = dict(state_dict={}, message_hub={}, optimizer={}, meta=dict(epoch=0, iter=3))
+    assert incomplete({**whole, **change}) == reason
 
 
 def test_trusted_files_are_loaded(tmp_path, monkeypatch):

@@ -1,11 +1,13 @@
 import errno
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_training import BATCHES, EPOCHS, Killed, TinyMetric, config, difference, outcome, train
+from mmengine.hooks import EMAHook, Hook
+from tiny_training import BATCHES, EPOCHS, Killed, TinyMetric, TinyModel, config, difference, outcome, train
 
 from mixdet.compat.checkpoints import weights_only
 from mixdet.engine import resume
@@ -71,7 +73,8 @@ def test_the_newest_intact_checkpoint_is_taken(tmp_path, damage):
         newest.write_bytes({'truncated': content[: len(content) // 2], 'empty': b'', 'one byte': flipped}[damage])
     runner = train(config(tmp_path / 'a'), resume=True)
     log = next(Path(runner.log_dir).glob('*.log')).read_text()
-    assert f'{newest} is skipped' in log and 'iter_3.pth, the newest intact checkpoint' in log
+    told = f'names {newest}, which is not there: resuming from' if damage == 'gone' else f'{newest} is skipped'
+    assert told in log and ('iter_3.pth, the newest intact checkpoint' in log) == (damage != 'gone')
     assert difference(outcome(runner), expected) == 0.0
 
 
@@ -90,16 +93,129 @@ def test_a_checkpoint_not_yet_noted_as_the_latest_is_found(tmp_path):
     os.utime(last, ns=(0, 0))
     train(config(tmp_path), resume=True)
     assert latest(tmp_path) == whole
-    train(config(tmp_path / 'b'), kill_at=8)
-    (tmp_path / 'b/last_checkpoint').write_text(str(tmp_path / 'b/iter_3.pth'))  # asked for by the user
-    started.clear()
-    train(config(tmp_path / 'b'), resume=True, hooks=[spy(started)])
-    assert started == [3]
+
+
+def test_a_note_of_an_earlier_checkpoint_is_told(tmp_path, monkeypatch):
+    train(config(tmp_path), kill_at=8)
+    older = tmp_path / 'iter_3.pth'
+    (tmp_path / 'last_checkpoint').write_text(str(older))
+    started = []
+    log = log_of(train(config(tmp_path), resume=True, kill_at=7, hooks=[spy(started)]))
+    assert started == [6] and latest(tmp_path) == str(tmp_path / 'iter_6.pth')
+    assert f'names {older}, which is older: resuming from {tmp_path}/iter_6.pth; for another --resume FILE' in log
+    (tmp_path / 'last_checkpoint').write_bytes(b'\xff\x00')
+    log = log_of(train(config(tmp_path), resume=True, kill_at=7))
+    assert f'last_checkpoint holds no path: resuming from {tmp_path}/iter_6.pth' in log
+    assert 'last_checkpoint' not in log_of(train(config(tmp_path), resume=True, kill_at=7))
+
+
+def test_a_training_begun_again_in_a_work_dir_is_the_one_that_is_resumed(tmp_path):
+    """Not the earlier, longer one; so it is with one that went back to an earlier checkpoint."""
+    train(config(tmp_path, max_keep_ckpts=-1), kill_at=11)
+    log = log_of(train(config(tmp_path, max_keep_ckpts=-1), kill_at=5))
+    assert f'{tmp_path}/iter_9.pth and 2 more are of an earlier training: this one replaces' in log
+    started = []
+    train(config(tmp_path, max_keep_ckpts=-1), resume=True, kill_at=8, hooks=[spy(started)])
+    train(config(tmp_path, max_keep_ckpts=-1), resume=True, kill_at=11, hooks=[spy(started)])
+    cfg = config(tmp_path, max_keep_ckpts=-1)
+    cfg.load_from = str(tmp_path / 'iter_3.pth')
+    train(cfg, resume=True, kill_at=8)
+    train(config(tmp_path, max_keep_ckpts=-1), resume=True, kill_at=7, hooks=[spy(started)])
+    assert started == [3, 6, 6]
+
+
+def test_a_copy_leaves_the_original_alone(tmp_path, scores):
+    """Its note and the best checkpoint so far name files of the original, which are neither resumed nor removed."""
+    original, copied = tmp_path / 'original', tmp_path / 'copy'
+    scores(error=[0.3, 0.2, 0.1])
+    train(config(original, save_best='tiny/error', rule='less'), kill_at=7)
+    assert files(original) == ['best_tiny_error_iter_4.pth', 'iter_4.pth', 'iter_6.pth']
+    interrupted = original / 'interrupted_iter_7.pth'
+    content = read_checkpoint(original / 'iter_6.pth')
+    content['meta']['iter'] = 7
+    torch.save(content, interrupted)
+    Path(original, 'last_checkpoint').write_text(str(interrupted))
+    shutil.copytree(original, copied)
+    before = files(original)
+    runner = train(config(copied, save_best='tiny/error', rule='less'), resume=True)
+    assert str(runner._load_from) == str(copied / 'interrupted_iter_7.pth')
+    assert files(original) == before
+    assert files(copied) == ['best_tiny_error_iter_12.pth', 'iter_12.pth', 'iter_9.pth']
+
+
+class Spoil(Hook):
+    """Makes a value NaN after iteration ``at``, as a step of a training without ``NonFiniteHook`` can."""
+
+    def __init__(self, at, choose):
+        self.at, self.choose = at, choose
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter + 1 == self.at:
+            with torch.no_grad():
+                self.choose(runner).view(-1)[0] = float('nan')
+
+
+def averaged(runner):
+    return next(hook for hook in runner.hooks if isinstance(hook, EMAHook)).ema_model.module.head.weight
+
+
+@pytest.mark.parametrize(
+    ('place', 'ema', 'choose'),
+    [
+        ('state_dict.head.weight', False, lambda runner: runner.model.head.weight),
+        ('state_dict.body.1.running_var', False, lambda runner: runner.model.body[1].running_var),
+        ('optimizer.state.4.exp_avg', False,
+         lambda runner: runner.optim_wrapper.optimizer.state[runner.model.head.weight]['exp_avg']),
+        ('ema_state_dict.module.head.weight', True, lambda runner: runner.model.head.weight),
+        ('state_dict.head.weight', True, averaged),
+    ],
+)  # fmt: skip
+def test_what_is_not_finite_is_not_saved(tmp_path, place, ema, choose):
+    with pytest.raises(
+        UserError, match=f'of iteration 6 is not written: its {place} is not finite; the earlier'
+    ) as error:
+        train(config(tmp_path, ema=ema, max_keep_ckpts=1), hooks=[Spoil(6, choose)])
+    assert len(str(error.value).splitlines()) == 1
+    assert files(tmp_path) == ['iter_3.pth'] and latest(tmp_path) == str(tmp_path / 'iter_3.pth')
+    assert not list(tmp_path.glob('.*partial'))
+    assert train(config(tmp_path, ema=ema, max_keep_ckpts=1), resume=True).iter == EPOCHS * BATCHES
+
+
+def test_a_file_that_is_not_finite_is_not_resumed(tmp_path):
+    """Of an earlier version of mixdet, or of MMEngine."""
+    train(config(tmp_path), kill_at=8)
+    newest = tmp_path / 'iter_6.pth'
+    content = read_checkpoint(newest)
+    content['state_dict']['head.bias'][0] = float('nan')
+    torch.save(content, newest)
+    started = []
+    log = log_of(train(config(tmp_path), resume=True, kill_at=5, hooks=[spy(started)]))
+    assert started == [3] and f'{newest} is skipped: its state_dict.head.bias is not finite' in log
+    cfg = config(tmp_path)
+    cfg.load_from = str(newest)
+    with pytest.raises(
+        UserError, match='iter_6.pth cannot be resumed: its state_dict.head.bias is not finite; give an'
+    ):
+        train(cfg, resume=True)
+
+
+def test_buffers_that_are_infinite_by_design_are_saved(tmp_path, monkeypatch):
+    init = TinyModel.__init__
+
+    def with_mask(self):
+        init(self)
+        self.register_buffer('mask', torch.tensor([0.0, -float('inf')]))
+
+    monkeypatch.setattr(TinyModel, '__init__', with_mask)
+    train(config(tmp_path), kill_at=8)
+    assert train(config(tmp_path), resume=True).iter == EPOCHS * BATCHES
+
+
+def log_of(runner):
+    return next(Path(runner.log_dir).glob('*.log')).read_text()
 
 
 def spy(started):
-    from mmengine.hooks import Hook
-
     class Spy(Hook):
         def before_train(self, runner):
             started.append(runner.iter)

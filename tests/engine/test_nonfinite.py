@@ -11,6 +11,7 @@ from mmengine.registry import OPTIM_WRAPPERS
 from tiny_training import BATCHES, EPOCHS, TinyModel, config, train
 
 from mixdet.datasets import make_demo_data
+from mixdet.engine.finite import all_finite
 from mixdet.engine.nonfinite import NonFiniteHook, examine_step, flat_losses, read_step, total_loss
 from mixdet.engine.randomness import set_rng_state
 from mixdet.errors import UserError
@@ -158,20 +159,67 @@ def test_the_training_stops_before_the_step(tmp_path, change_loss, accumulate, v
 
 
 @pytest.mark.parametrize('accumulate', [1, 4])
-def test_gradients_are_checked_on_request(tmp_path, change_loss, accumulate):
+def test_gradients_are_checked_unless_told_otherwise(tmp_path, change_loss, accumulate):
     def steep(loss, step, model):
         return loss + (model.head.bias.sum() * 0).clamp(min=0).sqrt()  # + 0, but with an infinite slope
 
     change_loss(steep)
     with pytest.raises(UserError) as error:
-        train(config(tmp_path / 'a', accumulate=accumulate), hooks=[NonFiniteHook(gradients=True)])
+        train(config(tmp_path / 'a', accumulate=accumulate), hooks=[NonFiniteHook()])
     parts = str(error.value).split('; ')
     assert parts[0].startswith('the gradient of iteration 1 is not finite (loss ')
     assert parts[1] == 'the gradient is not finite for head.bias'
     with pytest.raises(
         UserError, match='^the loss of iteration .* is not finite .loss nan.; 1 weights were not finite'
     ):
-        train(config(tmp_path / 'b', accumulate=accumulate), hooks=[NonFiniteHook()])
+        train(config(tmp_path / 'b', accumulate=accumulate), hooks=[NonFiniteHook(gradients=False)])
+
+
+@pytest.mark.parametrize('clip', [None, dict(max_norm=1), dict(type='value', clip_value=1), dict(max_norm=1e30)])
+@pytest.mark.parametrize('bad', ['nan', 'inf'])
+def test_no_gradient_that_is_not_finite_reaches_the_weights(tmp_path, clip, bad):
+    """In the last iteration before a save; an infinite one that is clipped to a value is finite."""
+
+    class Steep(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            if runner.iter == 5:
+                runner.model.head.weight.register_hook(lambda gradient: gradient.clone().fill_(float(bad)))
+
+    cfg = config(tmp_path, max_keep_ckpts=1)
+    cfg.optim_wrapper.clip_grad = clip
+    hooks = [NonFiniteHook(), Steep()]
+    if bad == 'inf' and (clip or {}).get('type') == 'value':
+        runner = train(cfg, hooks=hooks)
+        assert runner.iter == EPOCHS * BATCHES and torch.isfinite(runner.model.head.weight).all()
+        return
+    with pytest.raises(
+        UserError, match='^the gradient of iteration 6 is not finite .*head.weight; the weights were not'
+    ):
+        train(cfg, hooks=hooks)
+    step = read_step(str(tmp_path / 'nonfinite_iter_6_rank0.pth'))
+    assert all(torch.isfinite(value).all() for value in step['state_dict'].values())
+    assert [path.name for path in tmp_path.glob('iter_*.pth')] == ['iter_3.pth']
+
+
+def test_the_norm_of_the_clipping_is_taken(tmp_path, monkeypatch):
+    """With it, the gradients are not read; large ones whose norm overflows are finite all the same."""
+    read = []
+    monkeypatch.setattr('mixdet.engine.nonfinite.all_finite', lambda tensors: read.append(1) or all_finite(tensors))
+    cfg = config(tmp_path / 'a')
+    cfg.optim_wrapper.clip_grad = dict(max_norm=1)
+    train(cfg, hooks=[NonFiniteHook()])
+    assert read == []
+    train(config(tmp_path / 'b'), hooks=[NonFiniteHook()])
+    assert len(read) == EPOCHS * BATCHES
+    read.clear()
+
+    class Large(Hook):
+        def before_train(self, runner):
+            runner.model.head.weight.register_hook(lambda gradient: gradient * 0 + 1e30)
+
+    cfg = config(tmp_path / 'c')
+    cfg.optim_wrapper.clip_grad = dict(max_norm=1)
+    assert train(cfg, hooks=[NonFiniteHook(), Large()]).iter == EPOCHS * BATCHES and len(read) == EPOCHS * BATCHES
 
 
 def test_a_loss_outside_a_training_step_is_nobodys_concern(tmp_path):
@@ -186,7 +234,9 @@ def test_a_loss_outside_a_training_step_is_nobodys_concern(tmp_path):
 
         def run(self, runner):
             x = [torch.full((3, 8, 8), float('nan'))] * 2
+            runner.model.eval()
             runner.model(x=x, target=[torch.tensor(0.0)] * 2, mode='predict')
+            runner.model.train()
 
     hook = NonFiniteHook()
     runner = train(config(tmp_path), hooks=[hook, Outside()])

@@ -205,6 +205,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path, before, now, reaso
         (('state_dict',), 'it holds weights only'),
         (('state_dict', 'meta', 'message_hub', 'param_schedulers'), 'it has no optimizer'),
         (('meta', 'message_hub', 'optimizer'), 'it has no state_dict'),
+        ((), 'it holds weights only'),
     ],
 )
 def test_a_file_that_is_no_whole_checkpoint_is_refused(tmp_path, keep, reason):

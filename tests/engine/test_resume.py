@@ -10,7 +10,7 @@ import torch
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner, ValLoop
-from tiny_training import BATCHES, EPOCHS, TinyModel, config, difference, log_lines, outcome, train
+from tiny_training import BATCHES, EPOCHS, TinyDataset, TinyModel, config, difference, log_lines, outcome, train
 
 from mixdet.compat.checkpoints import weights_only
 from mixdet.engine import CheckpointHook, NonFiniteHook
@@ -127,6 +127,71 @@ def test_another_batch_size_is_warned_of(tmp_path, monkeypatch):
     assert runner.iter == 6 + 2 * 2  # the second epoch begins again, and the third
 
 
+@pytest.mark.parametrize('batch', [2, 8])
+@pytest.mark.parametrize('kill_at', [BATCHES, BATCHES + 3])
+def test_another_batch_size_counts_to_the_right_end(tmp_path, monkeypatch, batch, kill_at):
+    """And again when that run is resumed: no epoch is left out or shortened, and the last iteration is the total."""
+    validated, trained = [], []
+    run, step = ValLoop.run, TinyModel.train_step
+    monkeypatch.setattr(ValLoop, 'run', lambda self: validated.append(self.runner.epoch) or run(self))
+    monkeypatch.setattr(TinyModel, 'train_step', lambda *args, **kwargs: trained.append(1) or step(*args, **kwargs))
+    train(config(tmp_path, interval=1, accumulate=2), kill_at=kill_at)
+    validated.clear()
+    trained.clear()
+
+    def again(kill_at=None):
+        cfg = config(tmp_path, interval=1, accumulate=2)
+        cfg.train_dataloader.batch_size = batch
+        return train(cfg, resume=True, kill_at=kill_at)
+
+    batches = 16 // batch
+    again(kill_at=kill_at + batches + 1)  # within the third epoch
+    runner = again()
+    left = 3 if kill_at == BATCHES else 2  # an epoch that was not ended begins again
+    assert runner.epoch == EPOCHS and len(trained) == left * batches
+    assert runner.iter == runner.max_iters == kill_at + left * batches
+    assert validated == ([1] if kill_at == BATCHES else []) + [2, 3]
+
+
+def test_other_data_are_warned_of(tmp_path, monkeypatch):
+    """As many images as before."""
+    train(config(tmp_path), kill_at=8)
+    load = TinyDataset.load_data_list
+    monkeypatch.setattr(TinyDataset, 'load_data_list', lambda self: [dict(row, number=-1) for row in load(self)])
+    runner, warnings = warnings_of(config(tmp_path), monkeypatch)
+    assert warnings == [
+        'the training images or their annotations are not those that were trained before: not an exact resume'
+    ]
+    assert runner.iter == EPOCHS * BATCHES
+
+
+def test_other_threads_and_versions_are_warned_of(tmp_path, monkeypatch):
+    train(config(tmp_path), kill_at=8)
+    path = tmp_path / 'iter_6.pth'
+    checkpoint = torch.load(path, weights_only=weights_only())
+    now = checkpoint[STATE]['surroundings']
+    assert now == {'PyTorch': str(torch.__version__), 'threads': str(torch.get_num_threads())}
+    checkpoint[STATE]['surroundings'] = {'PyTorch': '2.1.0', 'threads': '64'}
+    torch.save(checkpoint, path)
+    _, warnings = warnings_of(config(tmp_path), monkeypatch)
+    assert warnings == [
+        f'PyTorch 2.1.0 -> {now["PyTorch"]}, threads 64 -> {now["threads"]}: not an exact resume, sums are rounded in '
+        'another way'
+    ]
+
+
+def test_checkpoints_of_an_earlier_version_resume_exactly(tmp_path, whole, monkeypatch):
+    """Without a fingerprint, an attempt and a first iteration."""
+    train(config(tmp_path), kill_at=8)
+    path = tmp_path / 'iter_6.pth'
+    checkpoint = torch.load(path, weights_only=weights_only())
+    checkpoint[STATE] = {key: checkpoint[STATE][key] for key in ('validated', 'batches', 'processes')}
+    del checkpoint['meta']['attempt']
+    torch.save(checkpoint, path)
+    runner, warnings = warnings_of(config(tmp_path), monkeypatch)
+    assert warnings == [] and difference(outcome(runner), whole()[0]) == 0.0
+
+
 def test_another_number_of_processes_is_warned_of(tmp_path, monkeypatch):
     train(config(tmp_path), kill_at=8)
     path = tmp_path / 'iter_6.pth'
@@ -190,7 +255,5 @@ def test_when_a_validation_is_due(kind):
     assert due(kind, 0, 7, begin=0, interval=1) is False  # nothing was trained
     # the interval of the present epoch or iteration, as MMEngine chooses it
     assert due(kind, 3, 7, dynamic_milestones=[0, 3], dynamic_intervals=[2, 3]) is True
-    if kind is EpochBasedTrainLoop:
-        assert due(kind, 2, 7, _iter=9) is False  # within an epoch
     loop = SimpleNamespace(train_loop=object.__new__(kind), val_loop=None)
     assert _validation_is_due(loop) is False

@@ -5,7 +5,15 @@ from mixdet.datasets import make_demo_data
 
 pytestmark = pytest.mark.slow
 
-PARTS = ('loss check', 'signals', 'seeds of samples', 'state in a checkpoint', 'all:')
+PARTS = (
+    'loss and gradients',
+    'weights before a save',
+    'fingerprint of data',
+    'signals',
+    'seeds of samples',
+    'state in a checkpoint',
+    'all:',
+)
 
 
 def test_the_cost_of_each_safeguard_is_printed(tmp_path):

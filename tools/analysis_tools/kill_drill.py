@@ -30,8 +30,9 @@ from mmengine.runner import Runner as MMEngineRunner
 from mixdet.cli.main import run_tool
 from mixdet.datasets import make_demo_data
 from mixdet.engine import Runner
-from mixdet.engine.checkpoint import find_checkpoint, read_checkpoint
+from mixdet.engine.checkpoint import read_checkpoint
 from mixdet.engine.config import load_config
+from mixdet.engine.newest import checkpoint_patterns, find_newest, survey
 from mixdet.engine.resume import STATE
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs/demo/ssdlite_mixnet-s_1xb8-12e_demo.py'
@@ -166,7 +167,7 @@ def kill(process: BaseProcess, work_dir: Path, longest: float, in_save: bool) ->
 
 def inspect(work_dir: Path, done: int, tally: Tally) -> None:
     """Count what a kill after ``done`` iterations has left in ``work_dir``."""
-    found, damaged = find_checkpoint(work_dir / 'last_checkpoint', [work_dir / 'iter_*.pth'])
+    found, damaged = find_newest(survey(work_dir, checkpoint_patterns(work_dir, 'iter_{}.pth')))
     saved = read_checkpoint(found)['meta']['iter'] if found else 0
     unfinished = any(work_dir.glob(BEING_WRITTEN))
     tally.kills += 1

@@ -9,7 +9,7 @@ import torch
 
 from mixdet.cli.main import run_tool
 from mixdet.datasets import make_demo_data
-from mixdet.engine import InterruptHook, NonFiniteHook, Runner, resume, seeded_data
+from mixdet.engine import CheckpointHook, InterruptHook, NonFiniteHook, Runner, resume, seeded_data
 from mixdet.engine.config import load_config
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs/demo/ssdlite_mixnet-s_1xb8-12e_demo.py'
@@ -47,8 +47,10 @@ def main() -> None:
     cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
     cfg.default_hooks.checkpoint = dict(type='mixdet.CheckpointHook', by_epoch=False, interval=args.iterations)
 
-    for name in ('before_train_iter', 'after_train_iter', '_take_losses'):
-        timed(NonFiniteHook, name, 'loss check')
+    for name in ('before_train_iter', 'after_train_iter', '_take_losses', '_before_step'):
+        timed(NonFiniteHook, name, 'loss and gradients')
+    timed(CheckpointHook, 'before_save_checkpoint', 'weights before a save')
+    timed(resume, 'fingerprint', 'fingerprint of data')
     timed(InterruptHook, 'after_train_iter', 'signals')
     timed(seeded_data.SeededDataset, '__getitem__', 'seeds of samples')
     timed(resume, 'capture', 'state in a checkpoint')
