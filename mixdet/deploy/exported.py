@@ -99,6 +99,9 @@ class ExportedDetector(BaseDetector):
         file: exported with NMS.
         data_preprocessor: that of the config it was exported from.
 
+    Attributes:
+        dataset_meta: with the names of its ``classes``.
+
     Raises:
         UserError: if the file cannot be loaded or has no NMS.
     """
@@ -108,6 +111,7 @@ class ExportedDetector(BaseDetector):
         self.run, self.metadata = load_exported(file)
         if not self.metadata.nms:
             raise UserError(f'{file} was exported with --no-nms; only a file with NMS returns detections')
+        self.dataset_meta = dict(classes=self.metadata.classes)
 
     def predict(self, batch_inputs: Tensor, batch_data_samples: list, rescale: bool = True) -> list:
         """MMDetection's data samples with the detections in normalised images (N, 3, H, W), one image at a time.
