@@ -32,12 +32,12 @@ def main() -> None:
         )
         for name, options in variants(args.network, args.figure).items()
     }
-    taken = [path for path, text in configs.items() if path.exists() and path.read_text() != text]
+    taken = [path for path, text in configs.items() if path.exists() and path.read_text(encoding='utf-8') != text]
     if taken:
         raise UserError(f'{taken[0]} already exists with other contents; choose another folder')
     folder.mkdir(parents=True, exist_ok=True)
     for path, text in configs.items():
-        path.write_text(text)
+        path.write_text(text, encoding='utf-8')
     print(f'wrote {len(configs)} configs to {folder}')
 
 

@@ -83,6 +83,7 @@ def write_copy(path: Path, fixed: dict, log: IssueLog, classes: Iterable[str]) -
         raise UserError(f'--fix: no image of {log.file} can be used, {path} is not written; see the issues above')
     if not fixed['annotations'] and (log.boxes or log.counts()['invalid section']):
         raise UserError(f'--fix: no box of {log.file} can be kept, {path} is not written; see the issues above')
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(fixed))
     print(f'repaired copy: {path}, {len(fixed["images"])} images, {len(fixed["annotations"])} boxes')
 

@@ -7,6 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mixdet.cli.main import run_tool, user_input
+from mixdet.engine.atomic import write_text
 from mixdet.errors import UserError
 from mixdet.evaluation.results import read_results
 from mixdet.reproduction.protocol import DatasetPaths, ShortSchedule, protocol_config, train_and_test
@@ -93,8 +94,8 @@ def _write(rows: list[Table1Row], folder: Path) -> None:
     from mixdet.reproduction.table1_plot import plot_table1  # matplotlib is slow to import
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'table1.md').write_text(markdown_table(*table_cells(rows)))
-    (folder / 'table1.csv').write_text(table1_csv(rows))
+    write_text(folder / 'table1.md', markdown_table(*table_cells(rows)))
+    write_text(folder / 'table1.csv', table1_csv(rows))
     plot_table1(rows, folder / 'table1.png')
     print(f'Files: {folder}/table1.md, .csv, .png')
 

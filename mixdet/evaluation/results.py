@@ -67,7 +67,7 @@ def write_result(
     content['versions'] = dict(mixdet=__version__, torch=torch.__version__)
     out = result_path(cfg.work_dir, path, tta)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(content, indent=1) + '\n')
+    out.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
     return out
 
 
@@ -85,7 +85,7 @@ def read_results(folder: Union[str, Path]) -> list[EvaluationResult]:
 
 def _read(path: Path) -> EvaluationResult:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding='utf-8'))
         fields = {name: content[name] for name in EvaluationResult._fields if name != 'numbers'}
         bbox, segm = (
             IouTypeNumbers(*(_floats(content.get(key, {})) for key in NUMBER_KEYS[iou_type])) for iou_type in IOU_TYPES

@@ -82,10 +82,12 @@ def _library() -> Path:
         return library
     cache.mkdir(parents=True, exist_ok=True)
     # the lock ends with the process, so nobody waits for a build that was killed
-    with open(cache / 'lock', 'w') as lock:
+    with open(cache / 'lock', 'wb') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if failure.exists():
-            raise BuildError(f'{failure.read_text().strip()} (not tried again; to try, delete {failure})')
+            raise BuildError(
+                f'{failure.read_text(encoding="utf-8").strip()} (not tried again; to try, delete {failure})'
+            )
         if not library.exists():
             logger.warning(
                 'Compiling the native MixConv operator with %s: once, about half a minute (%s=0 switches it off).',
@@ -107,7 +109,7 @@ def _build(command: list[str], library: Path, failure: Path) -> None:
     lines = done.stderr.strip().splitlines() or [f'{command[0]} ended with status {done.returncode}']
     reason = next((line for line in lines if 'error' in line), lines[0])
     if done.returncode > 0 and not any(word in done.stderr for word in TEMPORARY):
-        failure.write_text(f'{reason}\n')
+        failure.write_text(f'{reason}\n', encoding='utf-8')
     raise BuildError(reason)
 
 

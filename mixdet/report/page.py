@@ -115,7 +115,7 @@ def best_checkpoint(run: TrainingRun) -> Optional[Path]:
     if best:
         return best
     pointer = run.work_dir / 'last_checkpoint'
-    last = run.work_dir / Path(pointer.read_text().strip()).name if pointer.is_file() else None
+    last = run.work_dir / Path(pointer.read_text(encoding='utf-8').strip()).name if pointer.is_file() else None
     return last if last and last.is_file() else None
 
 

@@ -94,14 +94,14 @@ def train_and_test(cfg: Config, name: str, work_dir: Path, tools: Path, gpus: in
         UserError: if the work dir was begun with other settings, or a tool fails.
     """
     config = work_dir.with_name(f'{name}.py')  # MMEngine puts its own dump into the work dir
-    if config.is_file() and config.read_text() != cfg.pretty_text:
+    if config.is_file() and config.read_text(encoding='utf-8') != cfg.pretty_text:
         raise UserError(f'{config} was written with other settings; give another --work-dir or remove {work_dir}')
     last = f'epoch_{cfg.train_cfg.max_epochs}'
     if (work_dir / RESULTS_FOLDER / f'{last}.json').is_file():
         print(f'{work_dir}: already trained and evaluated')
         return
     work_dir.mkdir(parents=True, exist_ok=True)
-    config.write_text(cfg.pretty_text)
+    config.write_text(cfg.pretty_text, encoding='utf-8')
     if not (work_dir / f'{last}.pth').is_file():
         resume = ['--resume'] if (work_dir / 'last_checkpoint').is_file() else []
         _start_tool(tools, 'train', [config], ['--work-dir', work_dir, *resume], gpus)

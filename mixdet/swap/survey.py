@@ -71,7 +71,7 @@ def survey(
         language_model: folder of a BERT to use instead of the one that GLIP and Grounding DINO download.
     """
     results.touch()
-    stored = [Attempt(**json.loads(line)) for line in results.read_text().splitlines()]
+    stored = [Attempt(**json.loads(line)) for line in results.read_text(encoding='utf-8').splitlines()]
     done = {attempt.config: attempt._replace(strides=tuple(attempt.strides)) for attempt in stored}
     outcomes: dict[str, tuple[str, str]] = {}
 
@@ -93,7 +93,7 @@ def survey(
                     reason += SAME_AS_ORIGINAL
                 attempt = attempt._replace(status=status, reason=reason)
             done[name] = attempt
-            with results.open('a') as file:
+            with results.open('a', encoding='utf-8') as file:
                 file.write(json.dumps(attempt._asdict()) + '\n')
         yield done[name]
 

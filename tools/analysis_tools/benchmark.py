@@ -12,6 +12,7 @@ from mixdet.benchmark.operators import operators_markdown
 from mixdet.cli.main import run_tool, user_input
 from mixdet.engine.config import load_config
 from mixdet.errors import UserError
+from mixdet.text import print
 
 NCHW = 'NCHW:'
 
@@ -66,13 +67,13 @@ def main() -> None:
     reference = next((peer for peer in others if peer.model is not None), ours)
     page = networks_markdown(timings, memory, errors, reference.name)
     if args.out:
-        args.out.write_text(page)
+        args.out.write_text(page, encoding='utf-8')
     else:
         print(page)
     if args.plot:
         plot_networks(timings, args.plot)
     if args.profile:
-        args.profile.write_text(operators_markdown(compared, size, args.batches, args.train_batch))
+        args.profile.write_text(operators_markdown(compared, size, args.batches, args.train_batch), encoding='utf-8')
 
 
 def _peers(

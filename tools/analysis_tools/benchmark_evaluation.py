@@ -14,6 +14,7 @@ from mixdet.benchmark.evaluations import evaluations_markdown, mmdet_evaluation,
 from mixdet.cli.main import run_tool, user_input
 from mixdet.engine.config import load_config
 from mixdet.errors import UserError
+from mixdet.text import print
 
 
 def main() -> None:
@@ -36,7 +37,7 @@ def main() -> None:
     if not args.images.is_dir():
         raise UserError(f'--images {args.images}: there is no such folder')
     try:
-        count = len(json.loads(args.ann.read_text())['images'])
+        count = len(json.loads(args.ann.read_text(encoding='utf-8'))['images'])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f'--ann {args.ann} is not a COCO annotation file: {error}') from error
     if count <= args.batch:
@@ -58,7 +59,7 @@ def main() -> None:
         times = time_evaluations(evaluations, folder, args.rounds, args.threads, report)
     page = evaluations_markdown(times, count, args.batch)
     if args.out:
-        args.out.write_text(page)
+        args.out.write_text(page, encoding='utf-8')
     else:
         print(page)
 

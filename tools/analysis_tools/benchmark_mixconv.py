@@ -22,6 +22,7 @@ from mixdet.benchmark.mixconv import (
 from mixdet.cli.main import run_tool
 from mixdet.errors import UserError
 from mixdet.layers import native, triton_ops
+from mixdet.text import print
 
 IMPLEMENTATIONS = {'cpu': mixconv.CPU_IMPLEMENTATIONS, 'cuda': mixconv_cuda.CUDA_IMPLEMENTATIONS}
 
@@ -114,7 +115,7 @@ def _print_timings(result: CaseTimings, dtype: str) -> None:
 
 def _write(page: str, out: Optional[Path]) -> None:
     if out:
-        out.write_text(page)
+        out.write_text(page, encoding='utf-8')
 
 
 def _finish(page: str, results: list[CaseTimings], args: argparse.Namespace) -> None:

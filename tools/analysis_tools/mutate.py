@@ -25,6 +25,7 @@ from typing import NamedTuple, Optional
 
 from mixdet.cli.main import run_tool
 from mixdet.errors import UserError
+from mixdet.text import print
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ('layers', 'ssdlite', 'deploy', 'engine')
@@ -149,7 +150,7 @@ class Laboratory:
         if tests not in self.times:
             start = time.perf_counter()
             if self.run(tests, 3600) != 0:
-                lines = (self.folder / 'pytest.log').read_text(errors='replace').strip().splitlines()
+                lines = (self.folder / 'pytest.log').read_text(encoding='utf-8', errors='replace').strip().splitlines()
                 reason = next((line for line in lines if line.startswith(('FAILED', 'ERROR'))), lines[-1])
                 raise UserError(f'{tests.relative_to(ROOT)} fails without any mutation: {reason}')
             self.times[tests] = time.perf_counter() - start
@@ -246,7 +247,7 @@ def main() -> None:
                 flush=True,
             )
             if args.out:
-                args.out.write_text(json.dumps(results, indent=1) + '\n')
+                args.out.write_text(json.dumps(results, indent=1) + '\n', encoding='utf-8')
 
 
 def _files(target: str) -> list[Path]:

@@ -11,6 +11,7 @@ from mixdet.cli.main import run_tool
 from mixdet.errors import UserError
 from mixdet.swap.offline import write_language_model
 from mixdet.swap.survey import survey, survey_tables
+from mixdet.text import print
 
 
 def main() -> None:
@@ -47,7 +48,7 @@ def main() -> None:
             print(f'{len(attempts)}/{len(paths)}  {attempt.status}  {attempt.config}  {attempt.reason}', flush=True)
     table = survey_tables(attempts)
     if out:
-        out.write_text(f'# {args.backbone} in {len(attempts)} configs\n\n{table}')
+        out.write_text(f'# {args.backbone} in {len(attempts)} configs\n\n{table}', encoding='utf-8')
     print(table.partition('\n\n')[0])
 
 
