@@ -7,10 +7,12 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 
+from mmengine.logging import MMLogger
+
 from mixdet.compat.distributed import leave
 from mixdet.engine.allocator import keep_freed_memory
 from mixdet.errors import UserError
-from mixdet.text import print
+from mixdet.text import log_any_text, print
 
 TRACEBACK = 'MIXDET_TRACEBACK'
 # warnings from upstream's code about what a user cannot change
@@ -27,6 +29,7 @@ def run_tool(main: Callable[[], None]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what others write may have characters that a locale lacks
             stream.reconfigure(errors='backslashreplace')
+    log_any_text(MMLogger.get_current_instance())  # where no Runner has one of its own
     keep_freed_memory()
     status = 0
     try:
