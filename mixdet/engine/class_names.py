@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
+from mixdet.engine.checkpoint import read_checkpoint
 from mixdet.engine.wrappers import unwrap_model
 from mixdet.errors import UserError
 from mixdet.registry import HOOKS
@@ -47,6 +48,17 @@ class ClassNamesHook(Hook):
         part = next((part for part in ('train', 'test', 'val') if _is_built(runner, part)), None)
         if part:
             _compare(runner, part, stored_classes(checkpoint), f'checkpoint {runner._load_from}')
+
+    def before_train(self, runner: Runner) -> None:
+        """Compare the classes of files that an ``init_cfg`` of the model or its head names."""
+        if runner._resume or runner._load_from:  # which is loaded over them
+            return
+        for name, module in unwrap_model(runner.model).named_modules():
+            init = getattr(module, 'init_cfg', None)
+            for cfg in [init] if isinstance(init, dict) else init or ():
+                file = str(cfg.get('checkpoint')) if cfg.get('type') == 'Pretrained' else ''
+                if file and '://' not in file and (not name or 'head' in name):
+                    _compare(runner, 'train', stored_classes(read_checkpoint(file)), f'checkpoint {file}')
 
     def before_test(self, runner: Runner) -> None:
         """Compare the classes of a model that knows them itself, as an exported one does."""

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mixdet.engine.atomic import write_text
 from mixdet.engine.config import load_config
 from mixdet.errors import UserError
+from mixdet.text import printable
 
 
 def write_config(path: Path, cfg: Config, base: Path, original: Config, comments: Sequence[str]) -> bool:
@@ -20,7 +21,7 @@ def write_config(path: Path, cfg: Config, base: Path, original: Config, comments
     Returns:
         Whether that was possible; if not, all of ``cfg`` was written.
     """
-    heading = ''.join(f'# {comment}\n' for comment in comments)
+    heading = ''.join(f'# {printable(comment)}\n' for comment in comments)
     changes = difference(original.to_dict(), cfg.to_dict())
     if changes is not None:
         reference = _reference(base, path)

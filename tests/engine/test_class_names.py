@@ -111,6 +111,24 @@ def test_an_exported_detector_knows_its_classes():
         ClassNamesHook().before_test(runner_of(CLASSES[::-1], model=model))
 
 
+def test_the_file_of_an_init_cfg_is_compared_unless_it_is_that_of_a_backbone(tmp_path, warnings):
+    path = str(tmp_path / 'a.pth')
+    torch.save(dict(checkpoint_of(CLASSES), state_dict={}), path)
+    model = nn.ModuleDict(dict(backbone=nn.Linear(1, 1), bbox_head=nn.Linear(1, 1)))
+    for part, init, load_from, expected in (
+        (model, dict(type='Pretrained', checkpoint=path), None, 1),
+        (model.bbox_head, [dict(type='Normal'), dict(type='Pretrained', checkpoint=path)], None, 1),
+        (model.backbone, dict(type='Pretrained', checkpoint=path), None, 0),
+        (model, dict(type='Pretrained', checkpoint='torchvision://resnet50'), None, 0),
+        (model, dict(type='Pretrained', checkpoint=path), 'b.pth', 0),
+    ):
+        part.init_cfg = init
+        warnings.clear()
+        ClassNamesHook().before_train(runner_of(CLASSES[::-1], 'train', model, _load_from=load_from))
+        assert len(warnings) == expected and all(text.startswith(f'checkpoint {path}: its') for text in warnings)
+        part.init_cfg = None
+
+
 def test_a_training_begins_with_weights_for_other_classes(tmp_path, monkeypatch, warnings):
     """In any config: with MMEngine's Runner and the hook."""
     monkeypatch.setattr(TinyDataset, 'METAINFO', dict(classes=('a', 'b')))

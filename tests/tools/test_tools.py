@@ -297,17 +297,18 @@ def test_names_of_any_kind_under_any_locale(work):
         encoding='utf-8',
     )
     locale = dict(LC_ALL='C', PYTHONIOENCODING='ascii', PYTHONUTF8='0')
-    options = ('--work-dir', 'odd[/]', '--cfg-options', 'train_cfg.max_epochs=1')
+    out = 'odd[/]'
+    options = ('--work-dir', out, '--cfg-options', 'train_cfg.max_epochs=1')
     done = start_tool('train.py', '[odd] $x_$.py', *options, cwd=work, **locale)
     assert done.returncode == 0 and '\\x1b[31mW\\xfcrfel\\u202e' in done.stdout, done.stdout + done.stderr
     assert 'Traceback' not in done.stderr and '[/]' in done.stdout and r'$\frac$' in done.stdout
-    table = (work / 'odd[/]/results.csv').read_text(encoding='utf-8').splitlines()
+    table = (work / out / 'results.csv').read_text(encoding='utf-8').splitlines()
     assert len({line.count(',') for line in table}) == 1 and 'AP =1+1' in table[0] and 'Würfel' in table[0]
-    done = run_tool('test.py', '[odd] $x_$.py', 'odd[/]/epoch_1.pth', '--work-dir', 'odd[/]', cwd=work)
+    done = run_tool('test.py', '[odd] $x_$.py', f'{out}/epoch_1.pth', '--work-dir', out, cwd=work)
     assert done.returncode == 0 and '\\x1b[31mWürfel\\u202e' in done.stdout, done.stderr
-    assert set(json.loads((work / 'odd[/]/results/epoch_1.json').read_text())['per_class']) == set(names.values())
-    rows = (work / 'odd[/]/results/epoch_1/per_class.csv').read_text(encoding='utf-8').splitlines()
+    assert set(json.loads((work / out / 'results/epoch_1.json').read_text())['per_class']) == set(names.values())
+    rows = (work / out / 'results/epoch_1/per_class.csv').read_text(encoding='utf-8').splitlines()
     assert [row.split(',')[0] for row in rows[1:]] == ['[/]', r'$\frac$', "'=1+1", '\\x1b[31mWürfel\\u202e']
-    written = [*(work / 'odd[/]').rglob('*.csv'), *(work / 'odd[/]').rglob('*.log'), work / 'odd[/]/report.html']
+    written = [*(work / out).rglob('*.csv'), *(work / out).rglob('*.log'), work / out / 'report.html']
     for path in written:
         assert not re.search('[\x1b\u202e]', path.read_text(encoding='utf-8')), path
