@@ -89,11 +89,11 @@ def test_a_log_takes_any_text(tmp_path, encoding):
     logger.addHandler(logging.FileHandler(tmp_path / 'a.log', encoding=encoding))
     text.log_any_text(logger)
     text.log_any_text(logger)
-    names = 'a\x1b[31m\u202e', '文 100%', os.fsdecode(b'caf\xe9')
+    names = 'a\x1b[31m\u202e', '文 100%', os.fsdecode(b'jpg\xe9')
     logger.warning('%s | %s', *names[:2])
     logger.warning(f'{names[1]} {names[2]}\n\tnext')
     logger.handlers[0].close()
-    assert (tmp_path / 'a.log').read_text(encoding='utf-8') == 'a\\x1b[31m\\u202e | 文 100%\n文 100% caf\\xe9\n\tnext\n'
+    assert (tmp_path / 'a.log').read_text(encoding='utf-8') == 'a\\x1b[31m\\u202e | 文 100%\n文 100% jpg\\xe9\n\tnext\n'
 
 
 def test_cells_of_a_table_in_markdown():
