@@ -1,10 +1,12 @@
-"""Text that is not ours (names of classes, files, keys) on its way to a console, a table, a CSV file or a figure.
+"""Text that is not ours (names of classes, files, keys) on its way to a console, a log, a table, a file or a figure.
 
 Such names may hold anything: Rich's markup, a terminal's control sequences, a spreadsheet's formula, TeX, bytes that
 are no text. ``print``, ``Console`` and ``Table`` take the place of Python's and Rich's, and show every name as it is.
 """
 
 import builtins
+import io
+import logging
 import re
 import sys
 from typing import Any, Optional, TextIO, TypeVar, Union
@@ -76,12 +78,36 @@ class Table(RichTable):
         super().add_row(*map(_text, cells), **kwargs)
 
 
+class _PrintableMessages(logging.Filter):
+    """Has the messages of a logger written as ``print`` writes them."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = OTHER_THAN_LAYOUT.sub(_escape, record.getMessage()), ()
+        return True
+
+
+_printable_messages = _PrintableMessages()
+
+
+def log_any_text(logger: logging.Logger) -> None:
+    """Have ``logger`` show every name as it is; its files are in UTF-8, whatever the locale."""
+    logger.addFilter(_printable_messages)
+    for handler in logger.handlers:
+        if isinstance(handler, logging.FileHandler) and isinstance(handler.stream, io.TextIOWrapper):
+            handler.stream.reconfigure(encoding='utf-8')
+
+
 def csv_cell(value: Cell) -> Union[Cell, str]:
     """``value`` for a CSV file in UTF-8. Text that a spreadsheet would compute gets an apostrophe before it."""
     if not isinstance(value, str):
         return value
     text = printable(value)
     return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def markdown_cell(value: object) -> str:
+    """``value`` for a cell of a table in Markdown."""
+    return printable(value).replace('|', r'\|').replace('<', '&lt;')
 
 
 def plot_text(text: object) -> str:

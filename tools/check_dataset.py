@@ -14,7 +14,7 @@ from mixdet.datasets.annotations import Repair
 from mixdet.datasets.files import CocoFile, coco_files
 from mixdet.datasets.issues import ERROR, ISSUE_KINDS, IssueLog
 from mixdet.datasets.preflight import examine
-from mixdet.engine.atomic import check_new, write_new_text
+from mixdet.engine.atomic import check_new, make_folder, write_new_text
 from mixdet.engine.config import load_config
 from mixdet.engine.validation import check_evaluators
 from mixdet.errors import UserError
@@ -83,6 +83,7 @@ def write_copy(path: Path, fixed: dict, log: IssueLog, classes: Iterable[str]) -
         raise UserError(f'--fix: no image of {log.file} can be used, {path} is not written; see the issues above')
     if not fixed['annotations'] and (log.boxes or log.counts()['invalid section']):
         raise UserError(f'--fix: no box of {log.file} can be kept, {path} is not written; see the issues above')
+    make_folder(path.parent)
     write_new_text(path, json.dumps(fixed))
     print(f'repaired copy: {path}, {len(fixed["images"])} images, {len(fixed["annotations"])} boxes')
 

@@ -18,6 +18,7 @@ from mixdet.benchmark.timing import Timer, Timing, time_in_turns, wall_and_cpu_t
 from mixdet.engine.atomic import atomic_path
 from mixdet.errors import UserError
 from mixdet.layers import MixConv2d
+from mixdet.text import plot_text
 
 # (channels, height and width in px) of depthwise layers in MobileNetV2 and MixNet at 320x320
 SHAPES = ((144, 80), (192, 40), (240, 40), (384, 20), (576, 20), (960, 10), (1200, 10))
@@ -221,12 +222,14 @@ def plot_mixconv(results: Sequence[CaseTimings], path: Path) -> None:
     for axis, (direction, title) in zip(axes, DIRECTIONS.items()):
         for name in results[0].forward:
             if name != BASELINE:
-                axis.plot(ratios(results, name, direction), marker='o', markersize=3, linewidth=1, label=name)
+                axis.plot(
+                    ratios(results, name, direction), marker='o', markersize=3, linewidth=1, label=plot_text(name)
+                )
         axis.axhline(1, color='black', linewidth=0.8)
-        axis.set(ylabel=f'time / {BASELINE}', title=title, ylim=(0, None))
+        axis.set(ylabel=plot_text(f'time / {BASELINE}'), title=plot_text(title), ylim=(0, None))
         axis.grid(alpha=0.3)
     axes[0].legend(ncols=3)
     axes[1].set_xticks(range(len(results)), [str(result.case) for result in results], rotation=90, fontsize=6)
-    figure.suptitle(environment(), fontsize=9)
+    figure.suptitle(plot_text(environment()), fontsize=9)
     with atomic_path(path) as partial:
         figure.savefig(partial, dpi=110)

@@ -15,6 +15,7 @@ from mixdet.benchmark.memory import peak_memory
 from mixdet.benchmark.peers import Peer, network_outputs
 from mixdet.benchmark.timing import Timing, time_in_turns
 from mixdet.engine.atomic import atomic_path
+from mixdet.text import plot_text
 
 MIB = 2**20
 WARMUP = 3  # rounds until the process has allocated all the memory that it needs
@@ -160,8 +161,8 @@ def plot_networks(timings: Timings, path: Path) -> None:
         spread = [[t.wall - t.low for t in results.values()], [t.high - t.wall for t in results.values()]]
         axis.barh(list(results), wall, xerr=spread, height=0.6, color='#4a7fb5', ecolor='black', capsize=2)
         axis.invert_yaxis()
-        axis.set(title=work, xlabel='ms')
+        axis.set(title=plot_text(work), xlabel='ms')
         axis.grid(axis='x', alpha=0.3)
-    figure.suptitle(environment(), fontsize=8)
+    figure.suptitle(plot_text(environment()), fontsize=8)
     with atomic_path(path) as partial:
         figure.savefig(partial, dpi=110)

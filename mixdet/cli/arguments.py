@@ -63,7 +63,8 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
     """The config that ``args`` describe; its ``work_dir`` is set.
 
     Raises:
-        UserError: if the config cannot be read, or an option has an unknown key or no effect.
+        UserError: if the config cannot be read, an option has an unknown key or no effect, or the path of the work_dir
+            is not UTF-8.
     """
     cfg, notes = config_with_options(args.config, args.cfg_options or {})
     for note in notes if os.environ.get('RANK', '0') == '0' else ():  # one of several processes prints
@@ -72,4 +73,8 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
         cfg.work_dir = args.work_dir
     elif not cfg.get('work_dir'):
         cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
+    try:
+        os.fsencode(os.path.abspath(cfg.work_dir).encode().decode())
+    except UnicodeEncodeError as error:  # OpenCV, which MMEngine writes pictures with, would end the process
+        raise UserError(f'work_dir {cfg.work_dir}: its path must be UTF-8; choose another') from error
     return cfg

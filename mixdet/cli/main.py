@@ -7,14 +7,16 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 
+from mmengine.logging import MMLogger
+
 from mixdet.compat.distributed import leave
 from mixdet.engine.allocator import keep_freed_memory
 from mixdet.errors import UserError
-from mixdet.text import print
+from mixdet.text import log_any_text, print
 
 TRACEBACK = 'MIXDET_TRACEBACK'
 # warnings from upstream's code about what a user cannot change
-UPSTREAM_WARNINGS = ('torch.meshgrid', 'pkg_resources', 'pin_memory', 'lr_scheduler.step', 'out of bounds')
+UPSTREAM_WARNINGS = ('torch.meshgrid', 'pkg_resources', 'pin_memory', 'lr_scheduler.step', 'out of bounds', 'Glyph')
 
 
 def run_tool(main: Callable[[], None]) -> None:
@@ -27,6 +29,7 @@ def run_tool(main: Callable[[], None]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what others write may have characters that a locale lacks
             stream.reconfigure(errors='backslashreplace')
+    log_any_text(MMLogger.get_current_instance())  # where no Runner has one of its own
     keep_freed_memory()
     status = 0
     try:
@@ -34,7 +37,7 @@ def run_tool(main: Callable[[], None]) -> None:
     except UserError as error:
         if os.environ.get(TRACEBACK):
             raise
-        print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+        print(f'error: {" ".join(str(error).split())}{_ascii_names(str(error))}', file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
         status = 130
@@ -43,6 +46,14 @@ def run_tool(main: Callable[[], None]) -> None:
             print(error.code, file=sys.stderr)
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
     leave(status)
+
+
+def _ascii_names(message: str) -> str:
+    """What to do where the locale cannot name the file in ``message``, as LC_ALL=C without Python's UTF-8 mode."""
+    encoding = sys.getfilesystemencoding()
+    if message.isascii() or encoding == 'utf-8':
+        return ''
+    return f' (this locale has {encoding} file names only: set PYTHONUTF8=1)'
 
 
 @contextlib.contextmanager

@@ -71,7 +71,7 @@ def installed_version(package: str) -> Optional[str]:
     spec = find_spec(package)
     if spec is None or not spec.origin:
         return None
-    text = (Path(spec.origin).parent / 'version.py').read_text()
+    text = (Path(spec.origin).parent / 'version.py').read_text(encoding='utf-8')
     # a literal, or the forks' look-up of their own distribution: __version__ = version('onedl-mmcv')
     match = re.search(r"^(?:__)?version(?:__)?[^=\n]*=\s*(version\()?['\"]([^'\"]+)", text, re.MULTILINE)
     if match is None:

@@ -67,7 +67,7 @@ def make_demo_data(root: Union[str, Path], images: dict[str, int] = IMAGES, seed
         for number, (split, count) in enumerate(images.items()):
             (partial / 'images' / split).mkdir(parents=True)
             coco = _draw_split(partial / 'images' / split, count, (seed, number))
-            (partial / 'annotations' / f'{split}.json').write_text(json.dumps(coco))
+            (partial / 'annotations' / f'{split}.json').write_text(json.dumps(coco), encoding='utf-8')
         partial.chmod(0o755)
         os.rename(partial, root)
     except OSError:

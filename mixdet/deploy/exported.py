@@ -143,6 +143,9 @@ class ExportedDetector(BaseDetector):
         data_preprocessor: that of the config it was exported from.
         trusted: run it even if it is a program.
 
+    Attributes:
+        dataset_meta: with the names of its ``classes``.
+
     Raises:
         UserError: if the file cannot be loaded or has no NMS.
     """
@@ -152,6 +155,7 @@ class ExportedDetector(BaseDetector):
         self.run, self.metadata = load_exported(file, trusted)
         if not self.metadata.nms:
             raise UserError(f'{file} was exported with --no-nms; only a file with NMS returns detections')
+        self.dataset_meta = dict(classes=self.metadata.classes)
 
     def predict(self, batch_inputs: Tensor, batch_data_samples: list, rescale: bool = True) -> list:
         """MMDetection's data samples with the detections in normalised images (N, 3, H, W), one image at a time.

@@ -20,6 +20,7 @@ from mixdet.datasets.wrappers import unwrap_dataset
 from mixdet.deploy.fusing import optimize_for_inference
 from mixdet.deploy.images import read_image
 from mixdet.engine.checkpoint import check_fits, read_checkpoint
+from mixdet.engine.class_names import class_difference, named_classes, stored_classes, warn
 from mixdet.engine.config import load_config
 from mixdet.errors import UserError, check_fraction, first_line
 from mixdet.registry import DATASETS, MODELS
@@ -100,6 +101,9 @@ class Detector:
             raise UserError(f'device {device}: {first_line(error)}') from error
         self.model: BaseModel = optimize_for_inference(model) if fuse else model
         self.classes = class_names(self.cfg, weights)
+        difference = class_difference(stored_classes(weights), _configured_classes(self.cfg), 'the config')
+        if difference:
+            warn(f'checkpoint {checkpoint}: {difference.text}; the names are those of the checkpoint')
         self.model.dataset_meta = dict(classes=self.classes)
         self._pipeline = Compose(inference_transforms(self.cfg))
 
@@ -163,16 +167,21 @@ def class_names(cfg: Config, checkpoint: Optional[dict] = None) -> tuple[str, ..
 
     Raises UserError if neither has them.
     """
-    stored = (checkpoint or {}).get('meta', {}).get('dataset_meta') or {}
-    dataset = unwrap_dataset(cfg.get('test_dataloader', {}).get('dataset', {}))
-    names = stored.get('classes') or stored.get('CLASSES') or dataset.get('metainfo', {}).get('classes')
-    if not names and dataset.get('type'):
-        with DATASETS.switch_scope_and_registry('mmdet') as registry:
-            dataset_class = registry.get(dataset['type']) if isinstance(dataset['type'], str) else dataset['type']
-        names = getattr(dataset_class, 'METAINFO', {}).get('classes')
+    names = stored_classes(checkpoint or {}) or _configured_classes(cfg)
     if not names:
         raise UserError('neither the checkpoint nor test_dataloader.dataset.metainfo contains the class names')
-    return tuple(names)
+    return names
+
+
+def _configured_classes(cfg: Config) -> tuple[str, ...]:
+    """Names of the classes of the config's test set; empty if it has none."""
+    dataset = unwrap_dataset(cfg.get('test_dataloader', {}).get('dataset', {}))
+    names = named_classes(dataset.get('metainfo'))
+    if names or not dataset.get('type'):
+        return names
+    with DATASETS.switch_scope_and_registry('mmdet') as registry:
+        dataset_class = registry.get(dataset['type']) if isinstance(dataset['type'], str) else dataset['type']
+    return named_classes(getattr(dataset_class, 'METAINFO', None))
 
 
 def _make_nms_agnostic(node: dict, inside: bool = False) -> bool:

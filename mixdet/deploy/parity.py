@@ -8,6 +8,7 @@ from mmdet.structures import DetDataSample
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
+from mixdet.engine.class_names import check_evaluated, named_classes
 from mixdet.errors import UserError
 from mixdet.evaluation.numbers import CocoNumbers
 
@@ -89,13 +90,16 @@ def compare_detections(
 def evaluate_together(runner: Runner, detectors: Mapping[str, BaseModel]) -> dict[str, Comparison]:
     """Evaluate ``detectors`` on the test set of ``runner``, batch by batch, and compare each with the first.
 
-    Raises UserError if the config's evaluator does not report COCO's box metrics.
+    Raises UserError if the config's evaluator does not report COCO's box metrics, or a detector that knows its classes
+    has them in another order than the test set.
     """
     loader = runner.test_dataloader
     evaluators = {name: runner.build_evaluator(runner.cfg.test_evaluator) for name in detectors}
     found: dict[str, list[Detections]] = {name: [] for name in detectors}
-    for evaluator in evaluators.values():
-        evaluator.dataset_meta = loader.dataset.metainfo
+    classes = named_classes(loader.dataset.metainfo)
+    for name, detector in detectors.items():
+        evaluators[name].dataset_meta = loader.dataset.metainfo
+        check_evaluated(named_classes(getattr(detector, 'dataset_meta', None)), classes, name, 'test_dataloader')
     for batch in loader:
         for name, detector in detectors.items():
             samples = detector.test_step(batch)

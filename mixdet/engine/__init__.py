@@ -5,6 +5,7 @@ May use ``layers`` and ``evaluation``.
 
 from mixdet.engine.amp import CPUAmpOptimWrapper
 from mixdet.engine.checkpoint_hook import CheckpointHook
+from mixdet.engine.class_names import ClassNamesHook
 from mixdet.engine.console import ConsoleHook
 from mixdet.engine.hooks import ChannelsLastHook, MixConvImplHook, PredictionGridHook
 from mixdet.engine.interrupt import InterruptHook
@@ -16,6 +17,7 @@ __all__ = [
     'CPUAmpOptimWrapper',
     'ChannelsLastHook',
     'CheckpointHook',
+    'ClassNamesHook',
     'ConsoleHook',
     'InterruptHook',
     'MixConvImplHook',

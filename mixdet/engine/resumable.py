@@ -14,6 +14,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict, _ParamScheduler
 from mmengine.runner import Runner
 
 from mixdet.engine.checkpoint import incomplete, misfit
+from mixdet.engine.class_names import class_difference, named_classes, stored_classes
 from mixdet.engine.finite import nonfinite_part
 from mixdet.engine.wrappers import unwrap_model
 from mixdet.errors import UserError
@@ -41,12 +42,10 @@ def check_resumable(runner: Runner, checkpoint: dict, path: str, by_design: froz
             f'checkpoint {path} cannot be resumed: its {place} is not finite; give an earlier one, or --resume without '
             'a file, which takes the newest that is finite'
         )
-    before = (checkpoint['meta'].get('dataset_meta') or {}).get('classes')
-    now = (getattr(runner.train_dataloader.dataset, 'metainfo', None) or {}).get('classes')
-    if before and now and tuple(before) != tuple(now):
-        raise UserError(
-            f'checkpoint {path} cannot be resumed: its classes are {_short(before)}, not {_short(now)}; {cure}'
-        )
+    now = named_classes(getattr(runner.train_dataloader.dataset, 'metainfo', None))
+    difference = class_difference(stored_classes(checkpoint), now, 'train_dataloader')
+    if difference:
+        raise UserError(f'checkpoint {path} cannot be resumed: {difference.text}; {cure}')
     for name, wrapper, state, _, _ in _optimizers(runner, checkpoint):
         reason = _other_optimizer(state['param_groups'], wrapper.optimizer.param_groups)
         if reason:
@@ -191,8 +190,3 @@ def _replay(schedulers: list[_ParamScheduler], epochs: int, iterations: int, bat
                 for scheduler in schedulers:
                     if scheduler.by_epoch:
                         scheduler.step()
-
-
-def _short(names: Any) -> str:
-    shown = ', '.join(map(str, list(names)[:5]))
-    return f'{shown}, ... ({len(names)})' if len(names) > 5 else shown

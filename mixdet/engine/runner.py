@@ -1,5 +1,7 @@
 """MMEngine's Runner with a short console output."""
 
+import contextlib
+import io
 import logging
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -19,9 +21,11 @@ from mixdet.engine.batch_norm import (
     single_value_explained,
     trains_batch_norm,
 )
+from mixdet.engine.class_names import ClassNamesHook
 from mixdet.engine.config import literal_braces
 from mixdet.engine.console import ConsoleHook
 from mixdet.registry import RUNNERS
+from mixdet.text import log_any_text
 
 # MMEngine's default hooks, which it can switch off itself
 BUILT_IN = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
@@ -43,12 +47,14 @@ class Runner(MMEngineRunner):
         for handler in logger.handlers:
             if not isinstance(handler, logging.FileHandler):
                 handler.setLevel(max(handler.level, logging.WARNING))
+        log_any_text(logger)
         return logger
 
     def register_hooks(self, default_hooks: Optional[dict] = None, custom_hooks: Optional[list] = None) -> None:
-        """Register the config's hooks, and ``ConsoleHook``."""
+        """Register the config's hooks, ``ConsoleHook`` and ``ClassNamesHook``."""
         super().register_hooks(default_hooks, custom_hooks)
         self.register_hook(ConsoleHook())
+        self.register_hook(ClassNamesHook())
 
     def register_default_hooks(self, hooks: Optional[dict[str, Union[Hook, dict, None]]] = None) -> None:
         """Register MMEngine's and the config's default hooks; ``None`` also switches off one that MMEngine lacks."""
@@ -85,7 +91,8 @@ class Runner(MMEngineRunner):
 
     def load_or_resume(self) -> None:
         """Load or resume as MMEngine does; then the config replaces the one of an earlier training in the work dir."""
-        super().load_or_resume()
+        with contextlib.redirect_stdout(io.StringIO()):  # MMEngine prints the name of the file
+            super().load_or_resume()
         if self._training:
             self.dump_config(replace=True)
 

@@ -87,7 +87,7 @@ def read_results(folder: Union[str, Path]) -> list[EvaluationResult]:
 
 def _read(path: Path) -> EvaluationResult:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding='utf-8'))
         fields = {name: content[name] for name in EvaluationResult._fields if name != 'numbers'}
         bbox, segm = (
             IouTypeNumbers(*(_floats(content.get(key, {})) for key in NUMBER_KEYS[iou_type])) for iou_type in IOU_TYPES

@@ -1,9 +1,10 @@
 """Whether the ground truth is that of the images that were evaluated."""
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Optional
 
 from mmengine.config import Config
@@ -56,7 +57,7 @@ def seen_images(results: Sequence[Result], truth: COCO, ann_file: str) -> list[R
         if image is None:
             raise UserError(f'{ann_file} has no image with the id {image_id!r}, which is {path}; {cure}')
         name = image.get('file_name')
-        if path and name and PurePath(path).name != PurePath(str(name).replace('\\', '/')).name:
+        if path and name and _last_part(path) != _last_part(name):
             raise UserError(f'{ann_file}: the image with the id {image_id!r} is {name}, but {path} was read; {cure}')
         known = seen.setdefault(image_id, result)[1].get('img_path')
         if known != path:
@@ -65,6 +66,11 @@ def seen_images(results: Sequence[Result], truth: COCO, ann_file: str) -> list[R
                 'ann_file of the evaluator'
             )
     return list(seen.values())
+
+
+def _last_part(path: object) -> str:
+    """The name of a file: other systems' annotation files have backslashes, and here a name may hold one."""
+    return re.split(r'[/\\]', str(path))[-1]
 
 
 def number_images(results: Sequence[Result]) -> list[Result]:

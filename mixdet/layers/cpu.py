@@ -27,6 +27,6 @@ def cpu_features() -> str:
 def _cpuinfo() -> list[str]:
     """The lines of Linux's description of all cores; none on other systems."""
     try:
-        return CPUINFO.read_text().splitlines()
+        return CPUINFO.read_text(encoding='utf-8').splitlines()
     except OSError:
         return []

@@ -90,12 +90,12 @@ def _library() -> Path:
     if _is_whole(library):
         return library
     # the lock ends with the process, so nobody waits for a build that was killed
-    with open(cache / 'lock', 'w', opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o600)) as lock:
+    with open(cache / 'lock', 'wb', opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o600)) as lock:
         if os.fstat(lock.fileno()).st_uid not in (0, os.geteuid()):  # who could hold it for ever
             raise BuildError(f'{lock.name} belongs to another user; remove it')
         fcntl.flock(lock, fcntl.LOCK_EX)
         if failure.exists() and _is_private(failure.lstat()):
-            reason = failure.read_text(errors='replace').strip()
+            reason = failure.read_text(encoding='utf-8', errors='replace').strip()
             raise BuildError(f'{reason} (not tried again; to try, delete {failure})')
         if not _is_whole(library):
             logger.warning(
@@ -156,7 +156,7 @@ def _build(command: list[str], library: Path, failure: Path) -> None:
     reason = next((line for line in lines if 'error' in line), lines[0])
     if done.returncode > 0 and not any(word in done.stderr for word in TEMPORARY):
         failure.unlink(missing_ok=True)  # which another user may have put there
-        failure.write_text(f'{reason}\n')
+        failure.write_text(f'{reason}\n', encoding='utf-8')
         failure.chmod(0o644)
     raise BuildError(reason)
 

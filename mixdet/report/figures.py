@@ -87,7 +87,7 @@ def line_figure(
             color = (colors or {}).get(name, SERIES[i % len(SERIES)])
             marker = 'o' if len(x) < 30 else ''
             axes.plot(x, y, label=figure_text(name), color=color, marker=marker, markersize=3.5)
-        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.set(xlabel=plot_text(xlabel), ylabel=plot_text(ylabel))
         places = sorted({float(value) for x, _ in curves.values() for value in x}) if steps else []
         axes.xaxis.set_major_locator(
             FixedLocator(_some(places)) if places else MaxNLocator(TICKS, integer=True, min_n_ticks=1)
@@ -118,7 +118,15 @@ def sizes_figure(sides: dict) -> Figure:
         for limit, name in ((SMALL, 'small'), (MEDIUM, 'medium')):
             place = float(np.interp(np.log2(limit), np.log2(edges[1:]), range(1, len(edges))))
             axes.axvline(place, color=INK, linewidth=0.8, linestyle=':')
-            axes.text(place - 0.15, 1.0, name, ha='right', va='top', fontsize=8, transform=axes.get_xaxis_transform())
+            axes.text(
+                place - 0.15,
+                1.0,
+                plot_text(name),
+                ha='right',
+                va='top',
+                fontsize=8,
+                transform=axes.get_xaxis_transform(),
+            )
         axes.set(xlabel='side of the box, px of the original image', ylabel='boxes')
         used = np.flatnonzero(counts)
         if len(used):
@@ -167,7 +175,9 @@ def precision_recall_figure(details: dict) -> Figure:
             else:
                 axes.plot(recall, curve, color=SERIES[-1], alpha=0.25, linewidth=0.7)
         if len(known) > NAMED:
-            axes.plot([], [], color=SERIES[-1], alpha=0.5, linewidth=0.7, label=f'each of {len(known)} classes')
+            axes.plot(
+                [], [], color=SERIES[-1], alpha=0.5, linewidth=0.7, label=plot_text(f'each of {len(known)} classes')
+            )
             axes.plot(recall, details['mean_precision']['0.50'], color=SERIES[0], linewidth=2.2, label='mean')
         axes.set(xlabel='recall', ylabel='precision, IoU .50', xlim=(0, 1), ylim=(0, 1.02))
         if known:
@@ -181,7 +191,9 @@ def iou_figure(details: dict) -> Figure:
         figure, axes = _axes()
         for i, iou in enumerate(('0.50', '0.60', '0.70', '0.75', '0.80', '0.90')):
             curve = details['mean_precision'][iou]
-            axes.plot(np.linspace(0, 1, 101), curve, color=SERIES[0], alpha=1 - 0.15 * i, label=f'IoU {iou[1:]}')
+            axes.plot(
+                np.linspace(0, 1, 101), curve, color=SERIES[0], alpha=1 - 0.15 * i, label=plot_text(f'IoU {iou[1:]}')
+            )
         axes.set(xlabel='recall', ylabel='precision, mean of classes', xlim=(0, 1), ylim=(0, 1.02))
         axes.legend(loc='center left', bbox_to_anchor=(1, 0.5), fontsize=8, handlelength=1.2)  # beside the lines
         return figure
@@ -209,7 +221,7 @@ def confusion_figure(details: dict) -> Figure:
         axes.set_yticks(range(len(names) + 1), [*names, 'background'], fontsize=size)
         axes.set(xlabel='detected as', ylabel='ground truth')
         for i, j in np.argwhere(counts):
-            axes.text(j, i, str(counts[i, j]), ha='center', va='center', fontsize=size)
+            axes.text(j, i, plot_text(counts[i, j]), ha='center', va='center', fontsize=size)
         return figure
 
 

@@ -41,7 +41,7 @@ class ReportHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Write a first report: the model card."""
-        self._start = time.time()
+        self._start = time.monotonic()  # the clock may be changed meanwhile
         self._guarded(runner, self._begin)
 
     def after_val_epoch(self, runner: Runner, metrics: Optional[dict] = None) -> None:
@@ -85,10 +85,12 @@ class ReportHook(Hook):
         self._seconds_before = earlier.get('seconds', 0.0)
         by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
         self._state = dict(card=model_card(runner), by_epoch=by_epoch, status=RUNNING)
-        if 'start' in earlier.get('card', {}):  # what a resumed training loads is its own checkpoint
+        if runner.iter:  # what a resumed training loads is its own checkpoint
+            self._state['card'].pop('start', None)
+        if 'start' in earlier.get('card', {}):
             self._state['card']['start'] = earlier['card']['start']
-        if 'logs' in earlier or not runner.iter:
-            self._state['logs'] = [*earlier.get('logs', ()), runner.timestamp]
+        before = [name for name in earlier.get('logs', ()) if name != runner.timestamp]
+        self._state['logs'] = [*before, runner.timestamp]
         self._state.update(self._training_data(runner, folder))
         self._update(runner)
 
@@ -127,7 +129,7 @@ class ReportHook(Hook):
             max_epochs=runner.max_epochs,
             iter=runner.iter,
             max_iters=runner.max_iters,
-            seconds=self._seconds_before + time.time() - self._start,
+            seconds=self._seconds_before + time.monotonic() - self._start,
             written=time.strftime('%Y-%m-%d %H:%M'),
         )
         write_text(folder / STATE_FILE, json.dumps(self._state) + '\n')

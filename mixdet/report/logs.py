@@ -1,10 +1,10 @@
 """The logs that a training left in its work dir, one for each start, put together into one history."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Union
 
 from mixdet.errors import UserError
 from mixdet.evaluation.numbers import CocoNumbers
@@ -21,28 +21,51 @@ class Validation(NamedTuple):
 
 @dataclass
 class Log:
-    """What one start of a training logged: ``name`` of its folder, records of training, validations, and whether it
-    continued an earlier one (None where that is not known).
+    """What one start of a training logged: ``name`` of its folder, records of training and validations as they came,
+    and whether it continued an earlier one (None where that is not known).
     """
 
     name: str
-    train: list[dict] = field(default_factory=list)
-    val: list[Validation] = field(default_factory=list)
+    records: list[Union[dict, Validation]] = field(default_factory=list)
     resumed: Optional[bool] = None
+
+    @property
+    def steps(self) -> list[float]:
+        """The iterations of its records of training."""
+        return [record['iter'] for record in self.records if isinstance(record, dict)]
 
     @property
     def first(self) -> float:
         """Its first iteration; infinite if it only validated."""
-        return self.train[0]['iter'] if self.train else float('inf')
+        return next(iter(self.steps), float('inf'))
 
     @property
     def last(self) -> float:
         """Its last iteration; 0 if it only validated."""
-        return self.train[-1]['iter'] if self.train else 0
+        return next(reversed(self.steps), 0)
 
 
-def read_history(work_dir: Path, parts: Sequence[str] = ()) -> tuple[list[dict], list[Validation]]:
-    """Records of the training, and its validations; a resumed or repeated part replaces what it repeats.
+def history(logs: Iterable[Log]) -> tuple[list[dict], list[Validation]]:
+    """Records of the training and its validations from ``read_logs``, in ascending order.
+
+    What a later part did again replaces what was before.
+    """
+    train: list[dict] = []
+    val: dict[int, Validation] = {}
+    for record in (record for log in logs for record in log.records):
+        if isinstance(record, Validation):
+            val[record.step] = record
+            continue
+        if train and record['iter'] <= train[-1]['iter']:  # resumed: what came later in the part before is void
+            train = [earlier for earlier in train if earlier['iter'] < record['iter']]
+            reached = record['epoch' if 'epoch' in record else 'iter']
+            val = {step: validation for step, validation in val.items() if step < reached}
+        train.append(record)
+    return train, [val[step] for step in sorted(val)]
+
+
+def read_logs(work_dir: Path, parts: Sequence[str] = ()) -> list[Log]:
+    """The logs of the training that was begun last, in the order they were written, without empty ones.
 
     Args:
         work_dir: the folder.
@@ -54,16 +77,7 @@ def read_history(work_dir: Path, parts: Sequence[str] = ()) -> tuple[list[dict],
         UserError: if a log is not one of MMEngine.
     """
     logs = [_read(path) for path in sorted(work_dir.glob('*/vis_data/scalars.json'))]
-    train: list[dict] = []
-    val: list[Validation] = []
-    for log in _in_order([log for log in logs if log.train or log.val], parts):
-        if log.train:  # what it continues is kept
-            unit = 'epoch' if 'epoch' in log.train[0] else 'iter'
-            train = [record for record in train if record['iter'] < log.train[0]['iter']]
-            val = [validation for validation in val if validation.step < log.train[0][unit]]
-        train += log.train
-        val += log.val
-    return train, val
+    return _in_order([log for log in logs if log.records], parts)
 
 
 def _in_order(logs: list[Log], parts: Sequence[str]) -> list[Log]:
@@ -76,18 +90,16 @@ def _in_order(logs: list[Log], parts: Sequence[str]) -> list[Log]:
     begun = [i for i, log in enumerate(logs) if (log.first == earliest if log.resumed is None else not log.resumed)]
     if len(begun) > 1:
         logs = logs[begun[-1] :]
-    reached = 0.0
+    reached, misled = 0.0, len(begun) == 1 and begun != [0]
     for log in logs:
-        if log.train and log.first > reached + _interval(log):  # something before it is missing: the names mislead
-            return sorted(logs, key=lambda log: log.first)
+        misled = misled or (bool(log.steps) and log.first > reached + _interval(log))  # something before it is missing
         reached = max(reached, log.last)
-    return logs
+    return sorted(logs, key=lambda log: (log.resumed is not False, log.first)) if misled else logs
 
 
 def _interval(log: Log) -> float:
     """Iterations between two records; the first record's own number if there is but one."""
-    steps = [record['iter'] for record in log.train]
-    return max((after - before for before, after in zip(steps, steps[1:])), default=log.first)
+    return max((after - before for before, after in zip(log.steps, log.steps[1:])), default=log.first)
 
 
 def _read(path: Path) -> Log:
@@ -104,10 +116,10 @@ def _read(path: Path) -> Log:
         if record is None:
             continue
         if _is_train(record):
-            log.train.append(record)
+            log.records.append(record)
         else:
             metrics = {key: value for key, value in record.items() if key not in ('step', 'time', 'data_time')}
-            log.val.append(Validation(record['step'], CocoNumbers.from_metrics(metrics)))
+            log.records.append(Validation(record['step'], CocoNumbers.from_metrics(metrics)))
     return log
 
 

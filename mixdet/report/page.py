@@ -118,8 +118,11 @@ def best_checkpoint(run: TrainingRun) -> Optional[Path]:
     if best:
         return best
     pointer = run.work_dir / 'last_checkpoint'
-    last = run.work_dir / Path(pointer.read_text().strip()).name if pointer.is_file() else None
-    return last if last and last.is_file() else None
+    if not pointer.is_file():
+        return None
+    noted = pointer.read_text(encoding='utf-8', errors='surrogateescape').strip()  # a path may hold any bytes
+    last = run.work_dir / Path(noted).name
+    return last if last.is_file() else None
 
 
 def capital(title: str) -> str:

@@ -12,7 +12,7 @@ from mixdet.errors import UserError
 from mixdet.evaluation.numbers import CocoNumbers
 from mixdet.evaluation.results import RESULTS_FOLDER
 from mixdet.report.detail_files import DETAILS_FILE
-from mixdet.report.logs import Validation, read_history
+from mixdet.report.logs import Validation, history, read_logs
 from mixdet.text import csv_cell
 
 REPORT_FOLDER = 'report'  # in the work dir: the report's data, figures and pictures
@@ -108,7 +108,7 @@ def read_training_run(work_dir: Union[str, Path]) -> TrainingRun:
         raise UserError(f'work dir {work_dir} does not exist; give the folder that tools/train.py wrote into')
     notes: list[str] = []
     state = _read_json(work_dir / REPORT_FOLDER / STATE_FILE, notes)
-    train, val = read_history(work_dir, state.get('logs') or ())
+    train, val = history(read_logs(work_dir, state.get('logs') or ()))
     if not (train or val or state):
         raise UserError(f'work dir {work_dir} holds no training; give a folder that tools/train.py wrote into')
     config = next(iter(sorted(work_dir.glob('*.py'))), work_dir)
@@ -120,8 +120,15 @@ def read_training_run(work_dir: Union[str, Path]) -> TrainingRun:
 
 
 def read_state(work_dir: Union[str, Path]) -> dict:
-    """What ``ReportHook`` wrote of the training in ``work_dir``; empty if there is nothing that can be read."""
-    return _read_json(Path(work_dir, REPORT_FOLDER, STATE_FILE), [])
+    """What ``ReportHook`` wrote of the training in ``work_dir``; where that is lost, what its logs tell.
+
+    ``logs`` are the names of their folders, in order. Empty if there is neither.
+    """
+    work_dir = Path(work_dir)
+    state = _read_json(work_dir / REPORT_FOLDER / STATE_FILE, [])
+    logs = read_logs(work_dir, state.get('logs') or ())
+    train, _ = history(logs)
+    return {**(_state_from_log(train) if train else {}), **state, 'logs': [log.name for log in logs]}
 
 
 def write_results_csv(run: TrainingRun, path: Path) -> None:

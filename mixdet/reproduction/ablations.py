@@ -12,6 +12,7 @@ from mixdet.benchmark.complexity import count_complexity
 from mixdet.benchmark.latency import measure_latency
 from mixdet.engine.atomic import atomic_path
 from mixdet.registry import MODELS
+from mixdet.text import csv_cell, plot_text
 
 
 class VariantCost(NamedTuple):
@@ -70,7 +71,7 @@ def write_costs_csv(costs: Sequence[VariantCost], path: Path) -> None:
     with atomic_path(path) as partial, partial.open('w', newline='', encoding='utf-8') as file:
         writer = csv.writer(file)
         writer.writerow(VariantCost._fields)
-        writer.writerows(costs)
+        writer.writerows([csv_cell(value) for value in cost] for cost in costs)
 
 
 def plot_costs(costs: Sequence[VariantCost], network: str, figure: int, path: Path) -> None:
@@ -84,13 +85,13 @@ def plot_costs(costs: Sequence[VariantCost], network: str, figure: int, path: Pa
             if figure != 5:  # every curve over kernel sizes begins at the baseline
                 points = {SWEEP[0]: base, **points}
             values = [scale * getattr(cost, field) for cost in points.values()]
-            axes.plot(list(points), values, marker='o', markersize=4, label=title)
-        axes.axhline(scale * getattr(base, field), color='grey', linestyle=':', label=BASELINE)
+            axes.plot(list(points), values, marker='o', markersize=4, label=plot_text(title))
+        axes.axhline(scale * getattr(base, field), color='grey', linestyle=':', label=plot_text(BASELINE))
         axes.set_xlabel('layer replaced' if figure == 5 else 'largest kernel')
-        axes.set_ylabel(label)
+        axes.set_ylabel(plot_text(label))
         axes.grid(alpha=0.3)
         axes.legend()
-    drawing.suptitle(f"{network}, variants of the paper's figure {figure}")
+    drawing.suptitle(plot_text(f"{network}, variants of the paper's figure {figure}"))
     with atomic_path(path) as partial:
         drawing.savefig(partial, dpi=120)
 

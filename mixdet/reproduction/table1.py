@@ -18,6 +18,7 @@ from mixdet.evaluation.results import EvaluationResult
 from mixdet.registry import MODELS
 from mixdet.reproduction.counting import count_config
 from mixdet.reproduction.paper import TABLE1, PaperRow
+from mixdet.text import csv_cell, markdown_cell
 
 ROW_NAMES = (*TABLE1, 'mixnet-s', 'mixnet-m', 'mixnet-l', 'mixnet-xl')
 NOT_TRAINED = 'not trained'
@@ -137,7 +138,7 @@ def _ap(values: Optional[list[float]]) -> str:
 def markdown_table(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     """A table in Markdown."""
     lines = [heads, ['---'] * len(heads), *cells]
-    return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
+    return ''.join(f'| {" | ".join(map(markdown_cell, line))} |\n' for line in lines)
 
 
 def table1_csv(rows: Sequence[Table1Row]) -> str:
@@ -154,6 +155,6 @@ def table1_csv(rows: Sequence[Table1Row]) -> str:
         sizes = [row.as_trained.params, row.as_trained.macs, row.as_in_paper.params, row.as_in_paper.macs]
         latency = [row.latency[device] for device in devices]
         paper = row.paper or ('', '', '')
-        trained = [[data, str(ap)] for data, values in row.trained.items() for ap in values]
-        writer.writerows([row.name, *sizes, *latency, *paper, *result] for result in trained or [['', '']])
+        trained = [[csv_cell(data), str(ap)] for data, values in row.trained.items() for ap in values]
+        writer.writerows([csv_cell(row.name), *sizes, *latency, *paper, *result] for result in trained or [['', '']])
     return out.getvalue()

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from mixdet.engine.atomic import atomic_path
 from mixdet.reproduction.table1 import Table1Row
+from mixdet.text import plot_text
 
 PANELS = {'MobileNetV1': 'mobilenetv1', 'MobileNetV2': 'mobilenetv2'}
 COCO_VAL = 'instances_val2017, 5000 images'  # the data set whose AP is comparable with the paper's
@@ -23,7 +24,7 @@ def plot_table1(rows: Sequence[Table1Row], path: Union[str, Path]) -> None:
     figure = Figure(figsize=(12, 5), layout='constrained')
     data_sets = list(dict.fromkeys(data for row in rows for data in row.trained))
     for axes, (title, prefix) in zip(figure.subplots(1, 2), PANELS.items()):
-        axes.set(title=title, xlabel='multiply-adds, $10^9$', ylabel='COCO mAP, %')
+        axes.set(title=plot_text(title), xlabel='multiply-adds, $10^9$', ylabel='COCO mAP, %')
         in_paper = [(row.paper, row.name) for row in rows if row.name.startswith(prefix) and row.paper]
         points = [(paper.macs, paper.map, name) for paper, name in in_paper]
         if points:
@@ -43,7 +44,9 @@ def plot_table1(rows: Sequence[Table1Row], path: Union[str, Path]) -> None:
                 right = right or axes.twinx()
                 right.set_ylabel('AP on other data, %')
                 target = right
-            _scatter(target, points, marker='s', label=f'ours: {data}', color=f'C{1 + data_sets.index(data)}')
+            _scatter(
+                target, points, marker='s', label=plot_text(f'ours: {data}'), color=f'C{1 + data_sets.index(data)}'
+            )
         handles = [handle for part in (axes, right) if part for handle in part.get_legend_handles_labels()[0]]
         if handles:
             axes.legend(handles=handles, loc='best', fontsize=8)
@@ -56,4 +59,4 @@ def plot_table1(rows: Sequence[Table1Row], path: Union[str, Path]) -> None:
 def _scatter(axes: Axes, points: Sequence[tuple[float, float, str]], **style: Any) -> None:
     axes.scatter([x for x, _, _ in points], [y for _, y, _ in points], **style)
     for x, y, name in points:
-        axes.annotate(name.partition('-')[2], (x, y), xytext=(4, 4), textcoords='offset points', fontsize=8)
+        axes.annotate(plot_text(name.partition('-')[2]), (x, y), xytext=(4, 4), textcoords='offset points', fontsize=8)

@@ -44,8 +44,10 @@ def write_language_model(folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     letters = [chr(code) for code in range(ord('a'), ord('z') + 1)]
     words = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', '.', '?', *letters, *(f'##{letter}' for letter in letters)]
-    (folder / 'vocab.txt').write_text('\n'.join(words) + '\n')
-    (folder / 'tokenizer_config.json').write_text('{"tokenizer_class": "BertTokenizer", "do_lower_case": true}')
+    (folder / 'vocab.txt').write_text('\n'.join(words) + '\n', encoding='utf-8')
+    (folder / 'tokenizer_config.json').write_text(
+        '{"tokenizer_class": "BertTokenizer", "do_lower_case": true}', encoding='utf-8'
+    )
     BertModel(BertConfig(vocab_size=len(words), num_hidden_layers=1)).save_pretrained(folder)
     return str(folder)
 

@@ -75,7 +75,7 @@ def survey(
     """
     try:
         results.touch()
-        stored = [Attempt(**json.loads(line)) for line in results.read_text().splitlines()]
+        stored = [Attempt(**json.loads(line)) for line in results.read_text(encoding='utf-8').splitlines()]
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f'{results} is not a file of this survey ({first_line(error)}); give another name') from error
     done = {attempt.config: attempt._replace(strides=tuple(attempt.strides)) for attempt in stored}
@@ -99,7 +99,7 @@ def survey(
                     reason += SAME_AS_ORIGINAL
                 attempt = attempt._replace(status=status, reason=reason)
             done[name] = attempt
-            with results.open('a') as file:
+            with results.open('a', encoding='utf-8') as file:
                 file.write(json.dumps(attempt._asdict()) + '\n')
         yield done[name]
 

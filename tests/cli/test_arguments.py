@@ -1,4 +1,5 @@
 import argparse
+import os
 import re
 
 import pytest
@@ -35,6 +36,19 @@ def test_the_work_dir_is_that_of_the_argument_the_config_or_its_name(config):
     assert config('work_dir = "mine"', '--work-dir', 'given').work_dir == 'given'
     assert config('work_dir = "mine"').work_dir == 'mine'
     assert config('').work_dir == config('work_dir = None').work_dir == 'work_dirs/tiny'
+
+
+@pytest.mark.parametrize('name', [os.fsdecode(b'caf\xe9'), 'a/\udcff/b'])
+def test_a_work_dir_that_opencv_cannot_name_is_refused(config, name):
+    with pytest.raises(UserError, match='its path must be UTF-8'):
+        config('', '--work-dir', name)
+
+
+def test_a_work_dir_that_the_locale_cannot_name_is_refused(config, monkeypatch):
+    monkeypatch.setattr('os.fsencode', lambda name: name.encode('ascii'))
+    assert config('', '--work-dir', 'cafe').work_dir == 'cafe'
+    with pytest.raises(UserError, match='its path must be UTF-8'):
+        config('', '--work-dir', 'café')
 
 
 def test_arguments_of_launchers_are_accepted():

@@ -27,6 +27,16 @@ def test_bad_input_is_one_line_and_status_2(capsys):
     assert status.value.code == 2 and capsys.readouterr().err == 'error: a long story\n'
 
 
+@pytest.mark.parametrize(('encoding', 'hint'), [('ascii', True), ('utf-8', False)])
+def test_a_locale_that_cannot_name_a_file_is_said(capsys, monkeypatch, encoding, hint):
+    monkeypatch.setattr(main.sys, 'getfilesystemencoding', lambda: encoding)
+    for name in ('文.json', '\udce6.json', 'a.json'):
+        with pytest.raises(SystemExit):
+            run_tool(lambda name=name: fail(UserError(f'{name} does not exist')))
+        shown = capsys.readouterr().err
+        assert ('this locale has ascii file names only: set PYTHONUTF8=1' in shown) == (hint and name != 'a.json')
+
+
 @pytest.mark.parametrize(
     ('tool', 'status', 'text'),
     [

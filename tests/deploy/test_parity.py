@@ -103,6 +103,14 @@ def test_detectors_are_evaluated_together():
     assert results['exported'].difference == (0.0, 0.25, 0, 6)
 
 
+def test_classes_in_another_order_are_refused():
+    tested = runner('coco/bbox_mAP')
+    tested.test_dataloader = SimpleNamespace(dataset=SimpleNamespace(metainfo=dict(classes=('cat', 'dog'))))
+    exported = SimpleNamespace(dataset_meta=dict(classes=('dog', 'cat')))
+    with pytest.raises(UserError, match=r"a.onnx: its classes are in another order than in test_dataloader: .* 'dog'"):
+        evaluate_together(tested, {'a.onnx': exported})
+
+
 def test_other_metrics_are_refused():
     detectors = dict(original=SimpleNamespace(test_step=lambda batch: [sample(0.5) for _ in batch]))
     with pytest.raises(UserError, match="must be a CocoMetric with metric='bbox'"):

@@ -5,16 +5,20 @@ from helpers import little_room
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
+from mixdet.engine.class_names import ClassNamesHook
 from mixdet.engine.console import ConsoleHook
 from mixdet.engine.runner import BUILT_IN, Runner
 from mixdet.errors import UserError
 
 
 class Breaking:
-    """MMEngine's Runner with an interrupted training."""
+    """MMEngine's Runner with an interrupted training; names the file it loads, as upstream does."""
 
     def train(self):
         raise KeyboardInterrupt
+
+    def load_or_resume(self):
+        print('Loads checkpoint \x1b')
 
 
 @pytest.fixture
@@ -34,10 +38,10 @@ def test_none_switches_any_default_hook_off(runner):
 
 
 @pytest.mark.parametrize('custom_hooks', [None, [], [Hook()]])  # MMDetection's configs have none
-def test_the_console_hook_is_there_with_any_config(runner, custom_hooks):
+def test_our_hooks_are_there_with_any_config(runner, custom_hooks):
     runner.register_hooks({}, custom_hooks)
     registered = [type(call.args[0]) for call in runner.register_hook.call_args_list]
-    assert registered.count(ConsoleHook) == 1
+    assert registered.count(ConsoleHook) == registered.count(ClassNamesHook) == 1
 
 
 def test_after_run_is_called_if_a_training_breaks_off(runner, monkeypatch):
@@ -45,6 +49,21 @@ def test_after_run_is_called_if_a_training_breaks_off(runner, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         runner.train()
     runner.call_hook.assert_called_once_with('after_run')
+
+
+def test_the_name_of_a_file_is_not_printed_raw(runner, monkeypatch, capsys):
+    monkeypatch.setattr('mmengine.runner.Runner.load_or_resume', Breaking.load_or_resume)
+    runner.load_or_resume()
+    assert not capsys.readouterr().out
+
+
+def test_the_log_takes_any_name(tmp_path):
+    runner = object.__new__(Runner)
+    runner._experiment_name, runner._log_dir, runner._timestamp = 'any name', str(tmp_path), 'now'
+    logger = runner.build_logger(log_level='INFO')
+    logger.info('class %s', '\x1b[31m文\u202e')
+    logger.handlers[-1].close()
+    assert 'class \\x1b[31m文\\u202e' in (tmp_path / 'now.log').read_text(encoding='utf-8')
 
 
 def test_only_a_training_replaces_the_config_of_a_work_dir(tmp_path):

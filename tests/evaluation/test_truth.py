@@ -99,6 +99,14 @@ def test_images_seen_twice_count_once():
         seen_images([first, result(1, 'y/1.jpg')], truth, 'a.json')
 
 
+def test_a_backslash_separates_folders_or_is_part_of_a_name():
+    truth = coco_of([1, 2], {7: 'cat'}, [])
+    truth.imgs[1]['file_name'], truth.imgs[2]['file_name'] = r'a/$\frac$.jpg', r'a\b.jpg'  # the latter of Windows
+    assert len(seen_images([result(1, r'x/a/$\frac$.jpg'), result(2, 'x/a/b.jpg')], truth, 'a.json')) == 2
+    with pytest.raises(UserError, match='but x/frac.jpg was read'):
+        seen_images([result(1, 'x/frac.jpg')], truth, 'a.json')
+
+
 def test_new_ids_leave_the_results_as_they_are():
     results = [result(0, 'a'), result(0, 'b')]
     assert [(truth['img_id'], found['img_id']) for truth, found in number_images(results)] == [(1, 1), (2, 2)]

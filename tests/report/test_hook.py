@@ -33,7 +33,7 @@ class Logger(list):
 @pytest.fixture
 def runner(work_dir, details, monkeypatch):
     """A training about to begin in the work dir of an earlier one."""
-    known = json.loads((work_dir / 'report/run.json').read_text())['card']
+    known = dict(json.loads((work_dir / 'report/run.json').read_text())['card'], start=[])
     monkeypatch.setattr(card, 'model_card', lambda runner: known)
     return SimpleNamespace(
         work_dir=str(work_dir), train_loop=None, timestamp='20260102_000000', seed=0, train_dataloader=training_set(),
@@ -69,6 +69,14 @@ def test_a_training_that_is_cut_short(runner, work_dir):
     runner.epoch, runner.iter = 1, 15
     hook.after_run(runner)
     assert state(work_dir)['status'] == 'stopped' and '>stopped<' in (work_dir / 'report.html').read_text()
+
+
+def test_a_clock_that_is_changed_meanwhile_counts_for_nothing(runner, work_dir, monkeypatch):
+    hook = ReportHook()
+    hook.before_train(runner)
+    monkeypatch.setattr('time.time', lambda: 0.0)
+    hook.after_run(runner)
+    assert 0 <= state(work_dir)['seconds'] < 600
 
 
 def test_time_adds_up_over_resumes(runner, work_dir):
@@ -124,7 +132,10 @@ def test_a_training_resumed_after_a_crash_has_a_report(runner, work_dir):
     (work_dir / 'report/run.json').write_text('{"card": ')
     runner.iter = 20
     ReportHook().before_train(runner)
-    assert state(work_dir)['status'] == 'running' and not runner.logger and 'logs' not in state(work_dir)
+    written = state(work_dir)
+    assert written['status'] == 'running' and not runner.logger
+    assert written['logs'] == ['20260101_000000', '20260102_000000'] and written['seconds'] >= 3  # of the log
+    assert 'start' not in written['card']  # its own checkpoint is not what the training began with
 
 
 def test_a_crash_while_it_is_written_leaves_the_state_whole(runner, work_dir, monkeypatch):

@@ -1,9 +1,13 @@
 import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mixdet.errors import UserError
-from mixdet.report.logs import read_history
+from mixdet.report.logs import history, read_logs
 from mixdet.report.run import read_training_run
 
 RESUMED = 'a = 1\nresume = True\n'
@@ -17,6 +21,10 @@ def write_log(work_dir, name, iters, resumed=None, loss=1.0):
     (folder / 'scalars.json').write_text(''.join(f'{line}\n' for line in lines))
     if resumed is not None:
         (folder / 'config.py').write_text(RESUMED if resumed else 'resume = False\n')
+
+
+def read_history(work_dir, parts=()):
+    return history(read_logs(work_dir, parts))
 
 
 def losses(work_dir, parts=()):
@@ -119,3 +127,53 @@ def test_logs_of_others_are_an_error(tmp_path, record):
     (tmp_path / '1/vis_data/scalars.json').write_text(f'{record}\n')
     with pytest.raises(UserError, match='scalars.json is not a log of MMEngine'):
         read_history(tmp_path)
+
+
+def write_validation(work_dir, name, step, ap):
+    with (work_dir / name / 'vis_data/scalars.json').open('a') as file:
+        file.write(json.dumps({'coco/bbox_mAP': ap, 'step': step}) + '\n')
+
+
+def test_a_validation_that_is_done_again_counts_once(tmp_path):
+    """A run that was killed after a validation, before its checkpoint noted it, does it first when it is resumed."""
+    write_log(tmp_path, '1', [10, 20], False)
+    write_validation(tmp_path, '1', 20, 0.1)
+    write_log(tmp_path, '2', [], True)
+    write_validation(tmp_path, '2', 20, 0.2)
+    write_log(tmp_path, '3', [], True)
+    write_validation(tmp_path, '3', 20, 0.3)
+    assert [(step, numbers.ap) for step, numbers in read_history(tmp_path)[1]] == [(20, 0.3)]
+
+
+def test_parts_in_one_folder(tmp_path):
+    """Two starts in the same second by the clock, which was put back an hour between them."""
+    write_log(tmp_path, '1', [10, 20, 30, 20, 30, 40], False)
+    write_validation(tmp_path, '1', 40, 0.1)
+    assert list(losses(tmp_path)) == [10, 20, 30, 40]
+
+
+def test_a_part_that_repeats_the_whole_comes_after_it(tmp_path):
+    """Resumed before the first record, after the clock was put back: only the config says which was first."""
+    write_log(tmp_path, '20260101_200000', [10, 20, 30], False, 1.0)
+    write_log(tmp_path, '20260101_150000', [10, 20], True, 2.0)
+    assert losses(tmp_path) == {10: 2.0, 20: 2.0}
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data())
+def test_any_clock_gives_the_same_history(data):
+    """A training of up to four parts, each named after a clock of its own.
+
+    Where the order of the parts was noted each may begin anywhere in the one before, else within its last records.
+    """
+    names = data.draw(st.permutations(['20260101_010000', '20260101_020000', '20260102_000000', '20261231_000000']))
+    noted, parts = data.draw(st.booleans()), names[: data.draw(st.integers(1, 4))]
+    expected, reached = {}, 0
+    with TemporaryDirectory() as folder:
+        for number, name in enumerate(parts):
+            begin = data.draw(st.integers(1 if noted else reached - 2, reached)) if number else 0
+            reached = begin + data.draw(st.integers(5, 9))
+            iters = range(10 * begin + 10, 10 * reached + 1, 10)
+            expected = {i: loss for i, loss in expected.items() if i < iters[0]} | dict.fromkeys(iters, float(number))
+            write_log(Path(folder), name, iters, bool(number), float(number))
+        assert losses(Path(folder), parts if noted else ()) == expected

@@ -109,6 +109,14 @@ def test_results_are_merged_by_config_and_data():
     assert [record['data'] for record in records[:2]] == ['coco/instances_val2017, 5000 images', 'blood/val, 87 images']
 
 
+def test_names_of_any_kind_in_the_files():
+    rows = make_rows()[:1]
+    rows[0].name, rows[0].trained = '=1|1', {'@a/b, 2 images': [0.5]}
+    record = next(csv.DictReader(io.StringIO(table1_csv(rows))))
+    assert (record['config'], record['data']) == ("'=1|1", "'@a/b, 2 images")
+    assert markdown_table(*table_cells(rows)).splitlines()[2].startswith(r'| =1\|1 | ')
+
+
 def test_the_name_of_a_data_set_is_that_of_its_folder():
     row = make_rows()[0]
     merge_results([row], [result(row, 0.1, path) for path in ('a/b/c/val.json', 'annotations/val.json', 'val.json')])

@@ -48,6 +48,13 @@ def test_nothing_is_drawn_of_untrained_mixnets(drawn, tmp_path):
     assert (tmp_path / 'table1.png').is_file() and not drawn
 
 
+def test_names_of_any_kind(tmp_path):
+    rows = make_rows(mixconv357={r'$\frac$, 2 images': [0.25]})
+    rows[1].name = r'mobilenetv2-$\frac$'
+    plot_table1(rows, tmp_path / 'table1.png')
+    assert (tmp_path / 'table1.png').is_file()
+
+
 def test_our_points_are_apart_from_the_papers(drawn, tmp_path):
     plot_table1(make_rows(mixconv357={COCO: [0.25, 0.27]}), tmp_path / 'table1.png')
     assert drawn == [PAPER, (f'ours: {COCO}', [(0.8, pytest.approx(26.0))], False)]

@@ -86,9 +86,9 @@ def test_crowds_are_made_objects_and_categories_ordered_on_request(tmp_path):
     assert done.returncode == 2 and 'give its name with --fix OUT.json' in done.stderr
     done = run_tool('check_dataset.py', 'some.json', '--fix', 'no.json', '--classes', 'disk', cwd=tmp_path)
     assert done.returncode == 2 and "some.json has no category 'disk'" in done.stderr
-    done = run_tool('check_dataset.py', 'some.json', '--fix', 'new.json', *options, cwd=tmp_path)
+    done = run_tool('check_dataset.py', 'some.json', '--fix', 'new/a.json', *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    fixed = json.loads((tmp_path / 'new.json').read_text())
+    fixed = json.loads((tmp_path / 'new/a.json').read_text())
     assert [category['name'] for category in fixed['categories']] == names
     assert not any(box['iscrowd'] for box in fixed['annotations'])
 

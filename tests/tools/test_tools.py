@@ -254,3 +254,61 @@ def test_another_ground_truth_than_the_data_sets_is_refused(work, training):
     )
     rows = (work / 'other_truth/results/epoch_1/per_class.csv').read_text().splitlines()[1:]
     assert sum(int(row.split(',')[1]) for row in rows) == boxes
+
+
+def with_classes(work, split, names, name):
+    """Write a copy of an annotation file whose categories have ``names``, and a config of ``name`` for it."""
+    folder = work / 'data/mixdet_demo/annotations'
+    content = json.loads((folder / f'{split}.json').read_text())
+    content['categories'] = [dict(id=i, name=names[i]) for i in names]
+    (folder / f'{name}.json').write_text(json.dumps(content))
+    dataset = dict(ann_file=f'annotations/{name}.json', metainfo=dict(classes=tuple(names.values())))
+    return f'dict(num_workers=0, persistent_workers=False, dataset={dataset!r})'
+
+
+def test_classes_in_another_order_than_the_checkpoints_are_refused(work, training):
+    """All files agree with one another, and every weight fits: only the checkpoint knows what its labels mean."""
+    names = dict(reversed([*enumerate(demo.CLASSES, 1)]))
+    loader = with_classes(work, 'val', names, 'reversed')
+    evaluator = "dict(ann_file='data/mixdet_demo/annotations/reversed.json')"
+    (work / 'reversed.py').write_text(
+        f"_base_ = './tiny.py'\ntest_dataloader = {loader}\ntest_evaluator = {evaluator}\n"
+    )
+    checkpoint = 'work_dirs/tiny/epoch_1.pth'
+    done = run_tool('test.py', 'reversed.py', checkpoint, cwd=work)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert f'checkpoint {checkpoint}: its classes are in another order than in test_dataloader: ' in done.stderr
+    assert "class 0 is 'disc', not 'star' (4 of 4 differ); give data with" in done.stderr
+    images = 'data/mixdet_demo/images/val'
+    done = run_tool('predict.py', 'reversed.py', checkpoint, images, '--score-thr', 0, '--out', 'p', cwd=work)
+    assert done.returncode == 0 and 'the names are those of the checkpoint' in done.stdout, done.stderr
+    categories = json.loads((work / 'p/images.json').read_text())['categories']
+    assert [category['name'] for category in categories] == list(demo.CLASSES)
+
+
+def test_names_of_any_kind_under_any_locale(work):
+    """Rich's markup, TeX, a formula, control characters and letters that the locale lacks, from training to report."""
+    names = dict(enumerate(['[/]', r'$\frac$', '=1+1', '\x1b[31mWürfel\u202e'], 1))
+    train, val = (with_classes(work, split, names, f'odd_{split}') for split in ('train', 'val'))
+    (work / '[odd] $x_$.py').write_text(
+        f"_base_ = './tiny.py'\ntrain_dataloader, val_dataloader = {train}, {val}\ntest_dataloader = val_dataloader\n"
+        "val_evaluator = dict(ann_file='data/mixdet_demo/annotations/odd_val.json')\ntest_evaluator = val_evaluator\n"
+        'model = dict(test_cfg=dict(score_thr=0.0, max_per_img=5))\n',
+        encoding='utf-8',
+    )
+    locale = dict(LC_ALL='C', PYTHONIOENCODING='ascii', PYTHONUTF8='0')
+    out = 'odd[/]'
+    options = ('--work-dir', out, '--cfg-options', 'train_cfg.max_epochs=1')
+    done = start_tool('train.py', '[odd] $x_$.py', *options, cwd=work, **locale)
+    assert done.returncode == 0 and '\\x1b[31mW\\xfcrfel\\u202e' in done.stdout, done.stdout + done.stderr
+    assert 'Traceback' not in done.stderr and '[/]' in done.stdout and r'$\frac$' in done.stdout
+    table = (work / out / 'results.csv').read_text(encoding='utf-8').splitlines()
+    assert len({line.count(',') for line in table}) == 1 and 'AP =1+1' in table[0] and 'Würfel' in table[0]
+    done = run_tool('test.py', '[odd] $x_$.py', f'{out}/epoch_1.pth', '--work-dir', out, cwd=work)
+    assert done.returncode == 0 and '\\x1b[31mWürfel\\u202e' in done.stdout, done.stderr
+    assert set(json.loads((work / out / 'results/epoch_1.json').read_text())['per_class']) == set(names.values())
+    rows = (work / out / 'results/epoch_1/per_class.csv').read_text(encoding='utf-8').splitlines()
+    assert [row.split(',')[0] for row in rows[1:]] == ['[/]', r'$\frac$', "'=1+1", '\\x1b[31mWürfel\\u202e']
+    written = [*(work / out).rglob('*.csv'), *(work / out).rglob('*.log'), work / out / 'report.html']
+    for path in written:
+        assert not re.search('[\x1b\u202e]', path.read_text(encoding='utf-8')), path

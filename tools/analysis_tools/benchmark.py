@@ -13,6 +13,7 @@ from mixdet.cli.main import run_tool, user_input
 from mixdet.engine.atomic import check_new, write_new_text, writing
 from mixdet.engine.config import load_config
 from mixdet.errors import UserError
+from mixdet.text import print
 
 NCHW = 'NCHW:'
 

@@ -16,6 +16,7 @@ from mixdet.benchmark.timing import time_in_turns
 from mixdet.cli.main import run_tool, user_input
 from mixdet.errors import UserError
 from mixdet.evaluation.coco import evaluate_coco
+from mixdet.text import print
 
 BACKENDS = ('pycocotools', 'faster-coco-eval')
 
@@ -35,7 +36,7 @@ def main() -> None:
     with user_input(args.annotations), contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
         truth = COCO(args.annotations)
         ids = truth.getCatIds(), truth.getImgIds()
-    with user_input(args.detections), open(args.detections) as file:
+    with user_input(args.detections), open(args.detections, encoding='utf-8') as file:
         rows = json.load(file)
         evaluations = {name: partial(evaluate_coco, truth, rows, *ids, name) for name in BACKENDS}
         numbers = [evaluate().stats for evaluate in evaluations.values()]

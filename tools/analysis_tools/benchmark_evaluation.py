@@ -15,6 +15,7 @@ from mixdet.cli.main import run_tool, user_input
 from mixdet.engine.atomic import check_new, write_new_text
 from mixdet.engine.config import load_config
 from mixdet.errors import UserError
+from mixdet.text import print
 
 
 def main() -> None:
@@ -39,7 +40,7 @@ def main() -> None:
     if not args.images.is_dir():
         raise UserError(f'--images {args.images}: there is no such folder')
     try:
-        count = len(json.loads(args.ann.read_text())['images'])
+        count = len(json.loads(args.ann.read_text(encoding='utf-8'))['images'])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f'--ann {args.ann} is not a COCO annotation file: {error}') from error
     if count <= args.batch:

@@ -23,6 +23,7 @@ from mixdet.cli.main import run_tool
 from mixdet.engine.atomic import check_new, write_text, writing
 from mixdet.errors import UserError
 from mixdet.layers import native, triton_ops
+from mixdet.text import print
 
 IMPLEMENTATIONS = {'cpu': mixconv.CPU_IMPLEMENTATIONS, 'cuda': mixconv_cuda.CUDA_IMPLEMENTATIONS}
 

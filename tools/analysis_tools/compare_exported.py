@@ -12,6 +12,7 @@ from mixdet.cli.runner import build_runner
 from mixdet.deploy.exported import ExportedDetector
 from mixdet.deploy.parity import LARGE_AP_LOSS, evaluate_together
 from mixdet.engine.checkpoint import check_fits, read_checkpoint
+from mixdet.text import markdown_cell, print
 
 
 def main() -> None:
@@ -35,9 +36,10 @@ def main() -> None:
     print('| file | MiB | AP | AP50 | detections | boxes within, px | scores within | without a counterpart |')
     print('|---|---|---|---|---|---|---|---|')
     for name, (numbers, difference) in results.items():
+        stats = numbers.bbox.stats
         print(
-            f'| {Path(name).name} | {Path(name).stat().st_size / 2**20:.1f} | {numbers.bbox.stats["mAP"]:.4f} '
-            f'| {numbers.bbox.stats["mAP_50"]:.4f} | {difference.detections} | {difference.boxes:.4f} '
+            f'| {markdown_cell(Path(name).name)} | {Path(name).stat().st_size / 2**20:.1f} | {stats["mAP"]:.4f} '
+            f'| {stats["mAP_50"]:.4f} | {difference.detections} | {difference.boxes:.4f} '
             f'| {difference.scores:.1e} | {difference.unmatched} |'
         )
     original = results[args.checkpoint].numbers.bbox.stats['mAP']

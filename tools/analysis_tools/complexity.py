@@ -1,16 +1,14 @@
 """Parameters and multiply-adds of a config's detector: python tools/analysis_tools/complexity.py CONFIG."""
 
 import argparse
-import sys
 
 from mmengine.registry import init_default_scope
-from rich.console import Console
-from rich.table import Table
 
 from mixdet.cli.main import run_tool, user_input
 from mixdet.engine.config import load_config
 from mixdet.errors import UserError
 from mixdet.reproduction.counting import CONVENTIONS, count_config
+from mixdet.text import Console, Table, print
 
 
 def main() -> None:
@@ -38,7 +36,7 @@ def main() -> None:
         table.add_column('MACs', justify='right')
         for layer in cost.layers:
             table.add_row(layer.name, layer.kind, f'{layer.weights:,}', f'{layer.macs:,}')
-        Console(width=None if sys.stdout.isatty() else 120).print(table)
+        Console(120).print(table)
     height, width = args.shape
     print(f'params {cost.params / 1e6:.4f} M   MACs {cost.macs / 1e9:.4f} G   ({args.convention}, {height}x{width})')
     for note in cost.notes:

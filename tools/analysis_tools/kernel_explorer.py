@@ -2,18 +2,15 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Optional
-
-from rich.console import Console
-from rich.table import Table
 
 from mixdet.backbones.variants import FIGURES, NETWORKS
 from mixdet.cli.main import run_tool
 from mixdet.engine.atomic import check_new, make_folder, writing
 from mixdet.errors import UserError
 from mixdet.reproduction.ablations import VariantCost, plot_costs, variant_costs, write_costs_csv
+from mixdet.text import Console, Table, print
 
 
 def main() -> None:
@@ -36,7 +33,7 @@ def main() -> None:
         check_new(stem.with_suffix('.png'))
 
     costs = variant_costs(args.network, args.figure, args.size, args.rounds, _read_results(args.results))
-    Console(width=None if sys.stdout.isatty() else 120).print(_costs_table(costs))
+    Console(120).print(_costs_table(costs))
     if args.out:
         with writing(stem):
             write_costs_csv(costs, stem.with_suffix('.csv'))
@@ -48,7 +45,7 @@ def _read_results(path: Optional[str]) -> dict[str, float]:
     if not path:
         return {}
     try:
-        results = json.loads(Path(path).read_text())
+        results = json.loads(Path(path).read_text(encoding='utf-8'))
         return {str(name): float(ap) for name, ap in results.items()}
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f'--results {path}: must be a JSON file that maps variant names to AP ({error})') from error

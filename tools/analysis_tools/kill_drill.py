@@ -34,6 +34,7 @@ from mixdet.engine.checkpoint import read_checkpoint
 from mixdet.engine.config import load_config
 from mixdet.engine.newest import checkpoint_patterns, find_newest, survey
 from mixdet.engine.resume import STATE
+from mixdet.text import print
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs/demo/ssdlite_mixnet-s_1xb8-12e_demo.py'
 INTERVAL = 3  # iterations between checkpoints; an epoch has 4
@@ -181,7 +182,7 @@ def inspect(work_dir: Path, done: int, tally: Tally) -> None:
 
 def content(work_dir: Path) -> dict:
     """The parts of the last checkpoint that two equal runs agree on."""
-    last = read_checkpoint(Path((work_dir / 'last_checkpoint').read_text()))
+    last = read_checkpoint(Path((work_dir / 'last_checkpoint').read_text(encoding='utf-8')))
     history = last['message_hub']['log_scalars'].items()
     last['history'] = {
         key: [part.tolist() for part in buffer.data] for key, buffer in history if key.split('/')[-1] not in TIMES

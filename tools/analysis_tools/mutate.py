@@ -26,6 +26,7 @@ from typing import NamedTuple, Optional
 from mixdet.cli.main import run_tool
 from mixdet.engine.atomic import check_new, write_text
 from mixdet.errors import UserError
+from mixdet.text import print
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ('layers', 'ssdlite', 'deploy', 'engine')
@@ -150,7 +151,7 @@ class Laboratory:
         if tests not in self.times:
             start = time.perf_counter()
             if self.run(tests, 3600) != 0:
-                lines = (self.folder / 'pytest.log').read_text(errors='replace').strip().splitlines()
+                lines = (self.folder / 'pytest.log').read_text(encoding='utf-8', errors='replace').strip().splitlines()
                 reason = next((line for line in lines if line.startswith(('FAILED', 'ERROR'))), lines[-1])
                 raise UserError(f'{tests.relative_to(ROOT)} fails without any mutation: {reason}')
             self.times[tests] = time.perf_counter() - start

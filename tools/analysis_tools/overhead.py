@@ -11,6 +11,7 @@ from mixdet.cli.main import run_tool
 from mixdet.datasets import make_demo_data
 from mixdet.engine import CheckpointHook, InterruptHook, NonFiniteHook, Runner, resume, seeded_data
 from mixdet.engine.config import load_config
+from mixdet.text import print
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs/demo/ssdlite_mixnet-s_1xb8-12e_demo.py'
 spent: Counter = Counter()  # processor time by part, s

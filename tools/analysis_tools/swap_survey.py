@@ -12,6 +12,7 @@ from mixdet.engine.atomic import check_new, write_new_text
 from mixdet.errors import UserError
 from mixdet.swap.offline import write_language_model
 from mixdet.swap.survey import survey, survey_tables
+from mixdet.text import print
 
 
 def main() -> None:
