@@ -8,10 +8,11 @@ from typing import Any, Optional
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 
 from mixdet.engine.atomic import PARTIAL, atomic_path, write_text
 from mixdet.engine.checkpoint import find_checkpoint, read_checkpoint
+from mixdet.engine.lock import FolderLock, lock_folders
 from mixdet.engine.resumable import check_resumable
 from mixdet.engine.resume import ExactResumeHook
 from mixdet.errors import UserError
@@ -30,6 +31,7 @@ class CheckpointHook(MMEngineCheckpointHook):
     - A checkpoint, and ``last_checkpoint``, is written to a temporary file, synced to disk and renamed; only then are
       older checkpoints removed.
     - ``resume=True`` without a file takes the newest intact checkpoint and warns of those it skipped.
+    - While a training runs, no other one can begin in its work dir, see ``FolderLock``.
     - A resumed run continues exactly as if it had never stopped, see ``ExactResumeHook``, which this hook adds to the
       runner. A checkpoint of another network or of other classes is refused.
 
@@ -45,9 +47,12 @@ class CheckpointHook(MMEngineCheckpointHook):
     def __init__(self, *args: Any, new_schedule: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.new_schedule = new_schedule
+        self._locks: list[FolderLock] = []
 
     def before_run(self, runner: Runner) -> None:
-        """Add the hook of exact resume, and choose the checkpoint to resume from."""
+        """Lock the folders of a training, add the hook of exact resume, choose the checkpoint to resume from."""
+        if isinstance(runner._train_loop, BaseLoop):  # not an evaluation, which replaces nothing
+            self._locks = lock_folders(self._folders(runner), runner.logger.warning)
         self._exact_resume = self._hook_of_exact_resume(runner)
         self._resumed_from: Optional[Path] = None  # which LAST may not name yet
         if runner._resume and runner._load_from is None:
@@ -80,6 +85,17 @@ class CheckpointHook(MMEngineCheckpointHook):
             runner.register_hook(hook, self.priority)
         return hook
 
+    def after_run(self, runner: Runner) -> None:
+        """Let others train in the folders."""
+        while self._locks:
+            self._locks.pop().release()
+
+    def _folders(self, runner: Runner) -> list[Path]:
+        """The local folders that a training writes to."""
+        remote = self.file_client_args or self.backend_args or '://' in str(self.out_dir)
+        elsewhere = [] if self.out_dir is None or remote else [Path(self.out_dir, Path(runner.work_dir).name)]
+        return list(dict.fromkeys(folder.resolve() for folder in (Path(runner.work_dir), *elsewhere)))
+
     def _patterns(self, runner: Runner) -> list[Path]:
         folder = Path(self.out_dir, Path(runner.work_dir).name) if self.out_dir else Path(runner.work_dir)
         return [folder / self.filename_tmpl.format('*'), folder / f'{INTERRUPTED}*.pth']
@@ -104,13 +120,13 @@ class CheckpointHook(MMEngineCheckpointHook):
         except OSError as error:
             raise UserError(f'checkpoints cannot be written to {folder}: {error.strerror}; set work_dir') from error
 
-    def save_now(self, runner: Runner, done: int) -> str:
+    def save_now(self, runner: Runner, done: int, alone: bool = False) -> str:
         """Save between two regular checkpoints, after ``done`` iterations; returns the file's path.
 
-        The file is removed when the next regular checkpoint is written.
+        The file is removed when the next regular checkpoint is written. With ``alone`` the other processes take no part
         """
         meta = dict(epoch=runner.epoch, iter=done)
-        self.last_ckpt = self._write_to_resume(runner, f'{INTERRUPTED}iter_{done}.pth', meta)
+        self.last_ckpt = self._write_to_resume(runner, f'{INTERRUPTED}iter_{done}.pth', meta, alone=alone)
         return self.last_ckpt
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict, validated: bool = False) -> None:
@@ -173,9 +189,11 @@ class CheckpointHook(MMEngineCheckpointHook):
         runner.logger.info(f'The best checkpoint, {indicator} {score:0.4f}, is saved to {name}.')
         return True
 
-    def _write_to_resume(self, runner: Runner, name: str, meta: dict, validated: bool = False) -> str:
+    def _write_to_resume(
+        self, runner: Runner, name: str, meta: dict, validated: bool = False, alone: bool = False
+    ) -> str:
         """Save as ``name`` a checkpoint to resume from, note it as the latest one, and return its path."""
-        with self._exact_resume.saving(runner, validated):
+        with self._exact_resume.saving(runner, validated, alone):
             path = self._write(
                 runner,
                 name,
@@ -201,6 +219,8 @@ class CheckpointHook(MMEngineCheckpointHook):
             **options,
         }
         with _user_error(path):
+            for lock in self._locks:
+                lock.check()
             if isinstance(self.file_backend, LocalBackend):
                 with atomic_path(Path(path)) as partial:
                     runner.save_checkpoint(self.out_dir, partial.name, **options)
