@@ -80,14 +80,15 @@ class ExactResumeHook(Hook):
         begin_at_epoch_start(runner.train_loop)
 
     @contextlib.contextmanager
-    def saving(self, runner: Runner, validated: bool) -> Iterator[None]:
+    def saving(self, runner: Runner, validated: bool, alone: bool = False) -> Iterator[None]:
         """Inside, checkpoints get the run's state. Every process must enter, since each has a part of the state.
 
         Args:
             runner: the runner, after an iteration, an epoch or a validation.
             validated: whether the validation due at this point is done.
+            alone: without the other processes, and the state that is theirs.
         """
-        self._captured = capture(runner, validated)
+        self._captured = capture(runner, validated, alone)
         try:
             yield
         finally:
@@ -99,8 +100,10 @@ class ExactResumeHook(Hook):
             checkpoint[STATE] = self._captured
 
 
-def capture(runner: Runner, validated: bool) -> RunState:
+def capture(runner: Runner, validated: bool, alone: bool = False) -> RunState:
     """The state to save, see ``ExactResumeHook.saving``."""
+    if alone:
+        return RunState(validated=validated, batches=len(runner.train_dataloader), processes=[])
     mine = ProcessState(rng=rng_state(), gradients=_gradients(runner))
     return RunState(validated=validated, batches=len(runner.train_dataloader), processes=all_gather_object(mine))
 
@@ -126,7 +129,9 @@ def restore(runner: Runner, state: Optional[RunState]) -> None:
             'the checkpoint was not saved by mixdet.CheckpointHook: the training continues from it, but not exactly '
             'as if it had never stopped'
         )
-    if len(state['processes']) != get_world_size():
+    if not state['processes']:
+        runner.logger.warning('one process saved this checkpoint without the others: not an exact resume')
+    elif len(state['processes']) != get_world_size():
         runner.logger.warning(
             f'{len(state["processes"])} processes trained before and {get_world_size()} do now: not an exact resume'
         )
