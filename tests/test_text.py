@@ -9,7 +9,7 @@ from helpers import ROOT
 from matplotlib.figure import Figure
 
 from mixdet import text
-from mixdet.text import Console, Table, csv_cell, encodable, plot_text, printable
+from mixdet.text import Console, Table, csv_cell, encodable, plot_text, printable, shortened
 
 NAMES = {  # what each is shown as
     'screw [small]': 'screw [small]',
@@ -103,3 +103,9 @@ def test_names_go_no_other_way(path):
     if not OUR_NAMES & set(path.parts):
         assert not calls & {'csv.writer', 'csv.DictWriter'} or 'csv_cell' in taken
         assert not any(name.endswith('.legend') for name in calls) or 'plot_text' in taken
+
+
+def test_long_words_and_texts_lose_their_middle():
+    assert shortened('a b') == 'a b' and shortened('x' * 10, 10) == 'x' * 10
+    assert shortened('class ' + 'x' * 11 + ' is gone', 10) == 'class xxxxx...(11 characters)...xxxxx is gone'
+    assert shortened('ab ' * 4, 10, 6) == 'ab ...(12 characters)...ab '

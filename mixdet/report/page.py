@@ -114,9 +114,11 @@ def best_checkpoint(run: TrainingRun) -> Optional[Path]:
     best = max(run.work_dir.glob('best_*.pth'), key=_number_in_name, default=None)
     if best:
         return best
-    pointer = run.work_dir / 'last_checkpoint'
-    last = run.work_dir / Path(pointer.read_text().strip()).name if pointer.is_file() else None
-    return last if last and last.is_file() else None
+    try:
+        last = run.work_dir / Path((run.work_dir / 'last_checkpoint').read_text(encoding='utf-8').strip()).name
+        return last if last.is_file() else None
+    except (OSError, ValueError):  # none, or one that holds no path
+        return None
 
 
 def capital(title: str) -> str:

@@ -1,3 +1,7 @@
+import contextlib
+import logging
+import sys
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -54,3 +58,21 @@ def test_only_a_training_replaces_the_config_of_a_work_dir(tmp_path):
         runner.cfg = Config.fromfile(tmp_path / 'source/c.py')
         runner.dump_config(replace)
         assert Config.fromfile(tmp_path / 'c.py').options == kept
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='needs /dev/full')
+def test_a_log_that_cannot_be_written_is_told_once(tmp_path, runner, monkeypatch, capsys):
+    logger = logging.getLogger('unwritable')
+    logger.propagate = False
+    monkeypatch.setattr(logger, 'handlers', [logging.FileHandler(tmp_path / 'a.log'), logging.StreamHandler()])
+    monkeypatch.setattr('mmengine.runner.Runner.build_logger', lambda self: logger)
+    file, console = runner.build_logger().handlers
+    assert console.level == logging.WARNING
+    file.stream.close()
+    file.stream = Path('/dev/full').open('w')  # noqa: SIM115
+    for _ in range(2):
+        logger.error('x')
+    told = [line for line in capsys.readouterr().err.splitlines() if line != 'x']
+    assert told == [f'{tmp_path / "a.log"} cannot be written any more: [Errno 28] No space left on device']
+    with contextlib.suppress(OSError):
+        file.stream.close()
