@@ -123,7 +123,7 @@ class CheckpointHook(MMEngineCheckpointHook):
     def save_now(self, runner: Runner, done: int, alone: bool = False) -> str:
         """Save between two regular checkpoints, after ``done`` iterations; returns the file's path.
 
-        The file is removed when the next regular checkpoint is written. With ``alone`` the other processes take no part
+        The file is removed when the next regular checkpoint is written. With ``alone`` other processes take no part.
         """
         meta = dict(epoch=runner.epoch, iter=done)
         self.last_ckpt = self._write_to_resume(runner, f'{INTERRUPTED}iter_{done}.pth', meta, alone=alone)

@@ -13,10 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import Optional
 
 from mmengine.dist import broadcast_object_list, is_main_process
 
+from mixdet.engine.holder import Holder, place, read_holder, start_of
 from mixdet.errors import UserError
 
 try:
@@ -30,37 +31,6 @@ SILENCE = 60.0  # s without one, after which a holder on another machine is take
 POLL = 1.0  # s between two looks at a lock that is waited for
 SETTLING = 3.0  # s that a holder may take to write its name
 CURE = 'wait for it, stop it, or set another work_dir'
-
-
-class Holder(NamedTuple):
-    """Who holds a lock."""
-
-    host: str
-    pid: int
-    place: str  # boot and process namespace, in which process ids mean the same; '' if the system does not tell
-    start: str  # of the process since boot: ids are used again
-    since: str
-    inode: int  # of the lock's file: in a copy of the folder the lock is nobody's
-
-    def __str__(self) -> str:
-        return f'process {self.pid} on {self.host}, since {self.since}'
-
-    def is_here(self) -> bool:
-        """Whether its process id means something to this process."""
-        return bool(self.place) and self.place == _place()
-
-    def is_alive(self) -> bool:
-        """Whether it is a running process of this machine; call it only if ``is_here``."""
-        start = _start_of(self.pid)
-        if start is not None:
-            return start == self.start
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        except OSError:
-            pass  # a process of another user, in a system that hides those
-        return not Path(f'/proc/{self.pid}').exists()  # else it is dead, and its parent has not yet noticed
 
 
 class FolderLock:
@@ -93,7 +63,8 @@ class FolderLock:
                 f'checkpoints cannot be written to {self.folder}: {error.strerror or error} ({LOCK}); set work_dir'
             ) from error
         _held[self.path] = self
-        threading.Thread(target=self._beat, name='work dir lock', daemon=True).start()
+        self._thread = threading.Thread(target=self._beat, name='work dir lock', daemon=True)
+        self._thread.start()
 
     def check(self) -> None:
         """Raise UserError if the folder is gone or another process has taken the lock; take it again if it was removed.
@@ -112,7 +83,7 @@ class FolderLock:
             self.release()
             return self.acquire()
         try:
-            holder = _read(descriptor)
+            holder = read_holder(descriptor)
         finally:
             os.close(descriptor)
         if holder != self._holder:
@@ -124,10 +95,11 @@ class FolderLock:
 
     def release(self) -> None:
         """Give the lock back, if it is held."""
-        self._stop.set()
         if self._descriptor is not None:
+            self._stop.set()
+            self._thread.join()  # it touches the file by its descriptor
             with contextlib.suppress(OSError):
-                if _read(self._descriptor) == self._holder and self._is_in_place(self._descriptor):
+                if read_holder(self._descriptor) == self._holder and self._is_in_place(self._descriptor):
                     self.path.unlink()
             self._close()
         if _held.get(self.path) is self:
@@ -139,7 +111,7 @@ class FolderLock:
         keep = False
         try:
             free = _kernel_lock(descriptor)
-            holder = _read(descriptor)
+            holder = read_holder(descriptor)
             if holder is None or holder.inode != os.fstat(descriptor).st_ino:
                 holder = None
             dead = holder is not None and self._is_dead(holder, free, os.fstat(descriptor).st_mtime_ns)
@@ -199,8 +171,8 @@ class FolderLock:
         self._holder = Holder(
             host=socket.gethostname(),
             pid=os.getpid(),
-            place=_place(),
-            start=_start_of(os.getpid()) or '',
+            place=place(),
+            start=start_of(os.getpid()) or '',
             since=time.strftime('%Y-%m-%d %H:%M:%S %z'),
             inode=os.fstat(descriptor).st_ino,
         )
@@ -276,7 +248,7 @@ def check_free(folder: Path) -> None:
     except OSError:
         return
     try:
-        holder = _read(descriptor)
+        holder = read_holder(descriptor)
         if holder and holder.inode == os.fstat(descriptor).st_ino and holder.is_here() and holder.is_alive():
             raise UserError(f'{folder} is in use by another training ({holder}); {CURE}')
     finally:
@@ -303,30 +275,3 @@ def _kernel_lock(descriptor: int) -> Optional[bool]:
     except OSError:
         return None
     return True
-
-
-def _read(descriptor: int) -> Optional[Holder]:
-    """The holder that a lock's file names; None if it names none."""
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    try:
-        found = json.loads(os.read(descriptor, 1 << 16))
-        return Holder(**{key: kind(found[key]) for key, kind in Holder.__annotations__.items()})
-    except (ValueError, TypeError, KeyError):
-        return None
-
-
-def _place() -> str:
-    """What tells apart machines and containers between which a process id does not mean the same."""
-    try:
-        return f'{Path("/proc/sys/kernel/random/boot_id").read_text().strip()} {os.readlink("/proc/self/ns/pid")}'
-    except OSError:
-        return ''
-
-
-def _start_of(pid: int) -> Optional[str]:
-    """When process ``pid`` started, in ticks since boot; None if there is no such process, or it is dead already."""
-    try:
-        fields = Path(f'/proc/{pid}/stat').read_bytes().rpartition(b')')[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in (b'Z', b'X') else fields[19].decode()

@@ -102,17 +102,6 @@ def test_a_dead_holder_of_this_machine_is_recognised(tmp_path, said, change):
     lock.release()
 
 
-@linux
-def test_a_zombie_is_dead(tmp_path, said):
-    child = fork(lambda: None)
-    while module._start_of(child) is not None:  # until it has ended; it is not yet waited for
-        time.sleep(0.01)
-    path = written(tmp_path, pid=child, start='1')
-    holder = module.Holder(**json.loads(path.read_text()))
-    assert holder.is_here() and not holder.is_alive()
-    end_of(child)
-
-
 def test_a_silent_holder_on_another_machine_is_taken_for_dead(tmp_path, said, quick):
     written(tmp_path, place='another boot', host='node7')
     lock = FolderLock(tmp_path, said.append)
@@ -130,7 +119,7 @@ def test_a_holder_on_another_machine_shows_that_it_lives(tmp_path, said, quick, 
 
 def test_without_locks_of_the_kernel_the_names_are_enough(tmp_path, said, quick, monkeypatch):
     monkeypatch.setattr(module, 'fcntl', None)
-    monkeypatch.setattr(module, '_place', lambda: '')
+    monkeypatch.setattr(module, 'place', lambda: '')
     written(tmp_path, host='node7')
     lock = FolderLock(tmp_path, said.append)
     lock.acquire()
