@@ -53,7 +53,7 @@ def explained_batches(batches: Iterator) -> Iterator:
             return
         except UserError as error:
             raise UserError(str(error).rpartition(REPORTED)[2].strip()) from error
-        except RuntimeError as error:
+        except (RuntimeError, ConnectionError, EOFError) as error:  # the latter if it dies while it sends
             reason = _lost_worker(error, getattr(batches, '_workers', ()))
             if reason is None:
                 raise
@@ -61,16 +61,19 @@ def explained_batches(batches: Iterator) -> Iterator:
         yield batch
 
 
-def _lost_worker(error: RuntimeError, workers: Any) -> Optional[str]:
+def _lost_worker(error: Exception, workers: Any) -> Optional[str]:
     """Why a worker is lost; None if ``error`` is another."""
     text = str(error)
+    if not isinstance(error, RuntimeError):
+        for worker in workers:  # its files are closed before its end is known
+            worker.join(1)
     statuses = {worker.exitcode for worker in workers} - {0, None}
     memory = 'shared memory' in text or {errno.ENOSPC, -getattr(signal, 'SIGBUS', 0)} & statuses
     if 'Caught' in text and not memory:
         return None
     if memory:
         return f'the workers of the data loader have too little shared memory: {_shared_memory()}'
-    if not text.startswith('DataLoader worker'):
+    if not text.startswith('DataLoader worker') and (isinstance(error, RuntimeError) or not statuses):
         return None
     if -getattr(signal, 'SIGKILL', 0) in statuses:
         return (

@@ -87,7 +87,7 @@ def test_what_a_worker_says_is_one_line(workers):
 
 def batches_of(error, *statuses):
     class Batches:
-        _workers = [SimpleNamespace(exitcode=status) for status in statuses]
+        _workers = [SimpleNamespace(exitcode=status, join=lambda seconds: None) for status in statuses]
 
         def __next__(self):
             raise error
@@ -104,6 +104,7 @@ FULL = RuntimeError('Caught RuntimeError in DataLoader worker process 0: unable 
     ('error', 'statuses', 'reason'),
     [
         (LOST, [None, -9], 'was killed .SIGKILL., as the system does when memory runs out; use fewer'),
+        (ConnectionResetError(104, 'reset'), [-9], 'was killed .SIGKILL.'),
         (LOST, [0, -11, None], r'ended \(SIGSEGV\); num_workers=0 shows its error'),
         (LOST, [3], r'ended \(status 3\)'),
         (LOST, [None], r'ended \(unknown\)'),
