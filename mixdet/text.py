@@ -31,6 +31,16 @@ def printable(text: object) -> str:
     return UNPRINTABLE.sub(_escape, str(text))
 
 
+def shortened(text: str, word: int = 500, whole: int = 4000) -> str:
+    """``text`` without the middle of words longer than ``word``, and without its own if it is longer than ``whole``."""
+    text = re.sub(rf'\S{{{word + 1},}}', lambda found: _without_middle(found[0], word), text)
+    return text if len(text) <= whole else _without_middle(text, whole)
+
+
+def _without_middle(text: str, length: int) -> str:
+    return f'{text[: length // 2]}...({len(text)} characters)...{text[-length // 2 :]}'
+
+
 def encodable(text: str, stream: Optional[TextIO] = None) -> str:
     """``text`` with escapes for what the encoding of ``stream``, by default stdout, lacks."""
     encoding = getattr(stream or sys.stdout, 'encoding', None) or 'utf-8'

@@ -11,7 +11,7 @@ from helpers import ROOT
 from matplotlib.figure import Figure
 
 from mixdet import text
-from mixdet.text import Console, Table, csv_cell, encodable, markdown_cell, plot_text, printable
+from mixdet.text import Console, Table, csv_cell, encodable, markdown_cell, plot_text, printable, shortened
 
 NAMES = {  # what each is shown as
     'screw [small]': 'screw [small]',
@@ -179,3 +179,9 @@ def test_names_go_no_other_way(path):
     if place != 'mixdet/report/figures.py':  # escapes the title of a figure itself
         html = [ast.unparse(node) for node in nodes if isinstance(node, ast.JoinedStr) and is_html(node)]
         assert not html, 'a template, which escapes'
+
+
+def test_long_words_and_texts_lose_their_middle():
+    assert shortened('a b') == 'a b' and shortened('x' * 10, 10) == 'x' * 10
+    assert shortened('class ' + 'x' * 11 + ' is gone', 10) == 'class xxxxx...(11 characters)...xxxxx is gone'
+    assert shortened('ab ' * 4, 10, 6) == 'ab ...(12 characters)...ab '

@@ -12,6 +12,8 @@ from mixdet.cli.runner import build_runner
 from mixdet.engine import CheckpointHook
 from mixdet.engine.checkpoint import check_related, read_checkpoint
 from mixdet.engine.expectations import warn_of_differences
+from mixdet.engine.launch import check_restarts
+from mixdet.engine.lock import check_free
 from mixdet.engine.validation import without_validation
 from mixdet.errors import UserError
 from mixdet.text import print
@@ -41,6 +43,7 @@ def main() -> None:
     args = parser.parse_args()
 
     cfg = config_from_arguments(args)
+    check_free(Path(cfg.work_dir))
     apply_arguments(args, cfg)
     local = cfg.get('load_from') and '://' not in cfg.load_from
     checkpoint = read_checkpoint(cfg.load_from) if local else None
@@ -73,6 +76,10 @@ def apply_arguments(args: argparse.Namespace, cfg: Config) -> None:
                 '--new-schedule: needs --resume, and default_hooks.checkpoint of type mixdet.CheckpointHook'
             )
         hook.new_schedule = True
+    if not check_restarts(args.resume):
+        raise UserError(
+            'torchrun --max-restarts: needs --resume without a file; else a process that is started again begins anew'
+        )
     if args.resume == 'auto' and not any(Path(cfg.work_dir).glob('*.pth')):
         print(f'Nothing to resume in {cfg.work_dir}: training from the start')
     elif args.resume:

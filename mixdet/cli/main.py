@@ -12,7 +12,7 @@ from mmengine.logging import MMLogger
 from mixdet.compat.distributed import leave
 from mixdet.engine.allocator import keep_freed_memory
 from mixdet.errors import UserError
-from mixdet.text import log_any_text, print
+from mixdet.text import log_any_text, print, shortened
 
 TRACEBACK = 'MIXDET_TRACEBACK'
 # warnings from upstream's code about what a user cannot change
@@ -34,10 +34,11 @@ def run_tool(main: Callable[[], None]) -> None:
     status = 0
     try:
         main()
-    except UserError as error:
-        if os.environ.get(TRACEBACK):
+    except (UserError, OSError) as error:
+        if os.environ.get(TRACEBACK) or getattr(error, 'errno', 0) is None:  # the system numbers its errors
             raise
-        print(f'error: {" ".join(str(error).split())}{_ascii_names(str(error))}', file=sys.stderr)
+        message = ' '.join(_reason(error).split())
+        print(f'error: {shortened(message)}{_ascii_names(message)}', file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
         status = 130
@@ -46,6 +47,13 @@ def run_tool(main: Callable[[], None]) -> None:
             print(error.code, file=sys.stderr)
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
     leave(status)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else 'a file'
+        return f'{name}: {error.strerror} (traceback: {TRACEBACK}=1)'
+    return str(error)
 
 
 def _ascii_names(message: str) -> str:

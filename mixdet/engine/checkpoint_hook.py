@@ -8,11 +8,12 @@ from typing import Any, Optional
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 
 from mixdet.engine.atomic import atomic_path, remove_leftovers, write_text
 from mixdet.engine.checkpoint import read_checkpoint
 from mixdet.engine.finite import nonfinite_buffers, nonfinite_part
+from mixdet.engine.lock import FolderLock, lock_folders
 from mixdet.engine.newest import (
     ATTEMPT,
     BEST,
@@ -42,6 +43,7 @@ class CheckpointHook(MMEngineCheckpointHook):
     - Weights that are not finite are not saved: the training ends, and the checkpoints before stay.
     - ``resume=True`` without a file takes the newest checkpoint that is whole and finite, by what the files say and not
       by their times (``mixdet.engine.newest``), and warns of those it skipped.
+    - While a training runs, no other one can begin in its work dir, see ``FolderLock``.
     - A resumed run continues exactly as if it had never stopped, see ``ExactResumeHook``, which this hook adds to the
       runner. A checkpoint of another network or of other classes is refused.
 
@@ -60,9 +62,12 @@ class CheckpointHook(MMEngineCheckpointHook):
         self._attempt = 0  # see mixdet.engine.newest
         self._by_design: frozenset[str] = frozenset()  # buffers that need not be finite
         self._unnoted: Optional[Path] = None  # resumed from, which LAST may not name yet
+        self._locks: list[FolderLock] = []
 
     def before_run(self, runner: Runner) -> None:
-        """Add the hook of exact resume, and choose the checkpoint to resume from."""
+        """Lock the folders of a training, add the hook of exact resume, choose the checkpoint to resume from."""
+        if isinstance(runner._train_loop, BaseLoop):  # not an evaluation, which replaces nothing
+            self._locks = lock_folders(self._folders(runner), runner.logger.warning)
         self._exact_resume = self._hook_of_exact_resume(runner)
         self._unnoted = None
         self._by_design = nonfinite_buffers(unwrap_model(runner.model))
@@ -108,6 +113,17 @@ class CheckpointHook(MMEngineCheckpointHook):
             runner.register_hook(hook, self.priority)
         return hook
 
+    def after_run(self, runner: Runner) -> None:
+        """Let others train in the folders."""
+        while self._locks:
+            self._locks.pop().release()
+
+    def _folders(self, runner: Runner) -> list[Path]:
+        """The local folders that a training writes to."""
+        remote = self.file_client_args or self.backend_args or '://' in str(self.out_dir)
+        elsewhere = [] if self.out_dir is None or remote else [Path(self.out_dir, Path(runner.work_dir).name)]
+        return list(dict.fromkeys(folder.resolve() for folder in (Path(runner.work_dir), *elsewhere)))
+
     def _patterns(self, runner: Runner) -> list[Path]:
         folder = Path(self.out_dir, Path(runner.work_dir).name) if self.out_dir else Path(runner.work_dir)
         return checkpoint_patterns(folder, self.filename_tmpl)
@@ -149,13 +165,13 @@ class CheckpointHook(MMEngineCheckpointHook):
         except OSError as error:
             raise UserError(f'checkpoints cannot be written to {folder}: {error.strerror}; set work_dir') from error
 
-    def save_now(self, runner: Runner, done: int) -> str:
+    def save_now(self, runner: Runner, done: int, alone: bool = False) -> str:
         """Save between two regular checkpoints, after ``done`` iterations; returns the file's path.
 
-        The file is removed when the next regular checkpoint is written.
+        The file is removed when the next regular checkpoint is written. With ``alone`` other processes take no part.
         """
         meta = dict(epoch=runner.epoch, iter=done)
-        self.last_ckpt = self._write_to_resume(runner, f'{INTERRUPTED}iter_{done}.pth', meta)
+        self.last_ckpt = self._write_to_resume(runner, f'{INTERRUPTED}iter_{done}.pth', meta, alone=alone)
         return self.last_ckpt
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict, validated: bool = False) -> None:
@@ -218,9 +234,11 @@ class CheckpointHook(MMEngineCheckpointHook):
         runner.logger.info(f'The best checkpoint, {indicator} {score:0.4f}, is saved to {name}.')
         return True
 
-    def _write_to_resume(self, runner: Runner, name: str, meta: dict, validated: bool = False) -> str:
+    def _write_to_resume(
+        self, runner: Runner, name: str, meta: dict, validated: bool = False, alone: bool = False
+    ) -> str:
         """Save as ``name`` a checkpoint to resume from, note it as the latest one, and return its path."""
-        with self._exact_resume.saving(runner, validated):
+        with self._exact_resume.saving(runner, validated, alone):
             path = self._write(
                 runner,
                 name,
@@ -246,6 +264,8 @@ class CheckpointHook(MMEngineCheckpointHook):
             **options,
         }
         with _user_error(path):
+            for lock in self._locks:
+                lock.check()
             if isinstance(self.file_backend, LocalBackend):
                 with atomic_path(Path(path)) as partial:
                     runner.save_checkpoint(str(partial.parent), partial.name, **options)

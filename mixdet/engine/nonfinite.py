@@ -1,6 +1,7 @@
 """A loss or gradient that is not finite: stop before it reaches the weights, say where it came from, save the step."""
 
 import functools
+import io
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -137,14 +138,20 @@ class NonFiniteHook(Hook):
             iteration=runner.iter + 1,
             epoch=runner.epoch,
         )
-        with atomic_path(path) as partial:
-            torch.save(step, partial)
+        replay = f'to run the step again: python tools/replay.py CONFIG {path}'
+        try:
+            buffer = io.BytesIO()  # torch's own writer does not say that a disk is full
+            torch.save(step, buffer)
+            with atomic_path(path) as partial:
+                partial.write_bytes(buffer.getbuffer())
+        except OSError as error:
+            replay = f'the step cannot be saved to {path}: {error.strerror or error}'
         losses = ', '.join(f'{name} {value.item():.4g}' for name, value in flat_losses(self._losses))
         set_rng_state(self._rng)
         report = examine_step(self._model, runner.optim_wrapper, self._batch)
         raise UserError(
             f'the {what} of iteration {runner.iter + 1} is not finite ({losses}); {report}; the weights were not '
-            f'changed; to run the step again: python tools/replay.py CONFIG {path}'
+            f'changed; {replay}'
         )
 
 

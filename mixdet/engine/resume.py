@@ -87,14 +87,15 @@ class ExactResumeHook(Hook):
         begin_at_epoch_start(runner.train_loop)
 
     @contextlib.contextmanager
-    def saving(self, runner: Runner, validated: bool) -> Iterator[None]:
+    def saving(self, runner: Runner, validated: bool, alone: bool = False) -> Iterator[None]:
         """Inside, checkpoints get the run's state. Every process must enter, since each has a part of the state.
 
         Args:
             runner: the runner, after an iteration, an epoch or a validation.
             validated: whether the validation due at this point is done.
+            alone: without the other processes, and the state that is theirs.
         """
-        self._captured = capture(runner, validated, self._data)
+        self._captured = capture(runner, validated, self._data, alone)
         try:
             yield
         finally:
@@ -106,14 +107,14 @@ class ExactResumeHook(Hook):
             checkpoint[STATE] = self._captured
 
 
-def capture(runner: Runner, validated: bool, data: Optional[str] = None) -> RunState:
+def capture(runner: Runner, validated: bool, data: Optional[str] = None, alone: bool = False) -> RunState:
     """The state to save, see ``ExactResumeHook.saving``; ``data`` is the fingerprint of the training data."""
-    mine = ProcessState(rng=rng_state(), gradients=_gradients(runner))
+    processes = [] if alone else all_gather_object(ProcessState(rng=rng_state(), gradients=_gradients(runner)))
     by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
     return RunState(
         validated=validated,
         batches=len(runner.train_dataloader),
-        processes=all_gather_object(mine),
+        processes=processes,
         first=first_iteration(runner.train_loop) if by_epoch else 0,
         data=data,
         surroundings=_surroundings(runner),
@@ -175,7 +176,9 @@ def restore(runner: Runner, state: Optional[RunState]) -> None:
             'the checkpoint was not saved by mixdet.CheckpointHook: the training continues from it, but not exactly '
             'as if it had never stopped'
         )
-    if len(state['processes']) != get_world_size():
+    if not state['processes']:
+        runner.logger.warning('one process saved this checkpoint without the others: not an exact resume')
+    elif len(state['processes']) != get_world_size():
         runner.logger.warning(
             f'{len(state["processes"])} processes trained before and {get_world_size()} do now: not an exact resume'
         )

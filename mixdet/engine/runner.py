@@ -1,8 +1,10 @@
 """MMEngine's Runner with a short console output."""
 
 import contextlib
+import functools
 import io
 import logging
+import sys
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -24,11 +26,14 @@ from mixdet.engine.batch_norm import (
 from mixdet.engine.class_names import ClassNamesHook
 from mixdet.engine.config import literal_braces
 from mixdet.engine.console import ConsoleHook
+from mixdet.engine.failures import failures_saved
+from mixdet.errors import first_line
 from mixdet.registry import RUNNERS
-from mixdet.text import log_any_text
+from mixdet.text import log_any_text, print
 
 # MMEngine's default hooks, which it can switch off itself
 BUILT_IN = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
+BEFORE_A_BATCH = ('before_train_epoch', 'after_train_iter', 'after_val')  # the hooks after which a loop takes one
 
 
 @RUNNERS.register_module()
@@ -40,12 +45,15 @@ class Runner(MMEngineRunner):
     """
 
     _training = False
+    between_iterations = False  # whether a training waits for its next batch, and nothing is half done
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
-        """MMEngine's logger, with only warnings on the console."""
+        """MMEngine's logger, with only warnings on the console; that its file cannot be written is told once."""
         logger = super().build_logger(*args, **kwargs)
         for handler in logger.handlers:
-            if not isinstance(handler, logging.FileHandler):
+            if isinstance(handler, logging.FileHandler):
+                handler.handleError = functools.partial(_tell_once, handler)  # type: ignore[method-assign]
+            else:
                 handler.setLevel(max(handler.level, logging.WARNING))
         log_any_text(logger)
         return logger
@@ -89,6 +97,12 @@ class Runner(MMEngineRunner):
             if path.suffix == '.py':
                 partial.write_text(literal_braces(partial.read_text(encoding='utf-8')), encoding='utf-8')
 
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Call the hooks, and note whether an iteration comes next."""
+        self.between_iterations = False
+        super().call_hook(fn_name, **kwargs)
+        self.between_iterations = fn_name in BEFORE_A_BATCH
+
     def load_or_resume(self) -> None:
         """Load or resume as MMEngine does; then the config replaces the one of an earlier training in the work dir."""
         with contextlib.redirect_stdout(io.StringIO()):  # MMEngine prints the name of the file
@@ -100,8 +114,15 @@ class Runner(MMEngineRunner):
         """Train; the hooks' ``after_run`` is called also if the training is interrupted or fails."""
         self._training = True
         try:
-            with single_value_explained():
+            with failures_saved(self), single_value_explained():
                 return super().train()
         except BaseException:
             self.call_hook('after_run')
             raise
+
+
+def _tell_once(handler: logging.FileHandler, record: logging.LogRecord) -> None:
+    """Say that the file of ``handler`` cannot be written, where logging would print a traceback for each line."""
+    handler.handleError = lambda record: None  # type: ignore[method-assign]
+    error = sys.exc_info()[1]
+    print(f'{handler.baseFilename} cannot be written any more: {error and first_line(error)}', file=sys.stderr)

@@ -19,7 +19,10 @@ from mmengine.dist import get_rank
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
+from mixdet.compat.workers import die_of_unsent_batches, report_deaths_to_the_loader_alone
+from mixdet.engine.loading import explained_batches, unreadable_image
 from mixdet.engine.randomness import seeded
+from mixdet.errors import UserError
 
 # transforms that keep images or sizes of earlier iterations, which no checkpoint holds
 STATEFUL = {'CachedMosaic', 'CachedMixUp', 'BatchSyncRandomResize'}
@@ -41,8 +44,14 @@ class SeededDataset(Dataset):
     def __getitem__(self, item: Any) -> Any:
         if not isinstance(item, SeededIndex):
             return self.dataset[item]
-        with seeded(*item.key):
-            return self.dataset[item.index]
+        try:
+            with seeded(*item.key):
+                return self.dataset[item.index]
+        except Exception as error:
+            unreadable = unreadable_image(error)
+            if unreadable is None:
+                raise
+            raise UserError(unreadable) from error
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -133,10 +142,16 @@ class SeededLoader(DataLoader):
             pin_memory_device=loader.pin_memory_device,
         )
 
+    def __iter__(self) -> Iterator:  # type: ignore[override]  # a generator is all that loops use
+        return explained_batches(super().__iter__())
+
 
 def _start_worker(init: Optional[Callable[[int], None]], worker: int) -> None:
     """Leave signals to the main process, which needs its workers to finish an iteration; then call ``init``."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_of_unsent_batches()
+    for name in ('SIGINT', 'SIGHUP', 'SIGUSR1'):  # Windows lacks two
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     if hasattr(signal, 'sigwaitinfo'):  # not on macOS and Windows
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_exit_on_sigterm_of_parent, daemon=True).start()
@@ -186,6 +201,7 @@ def seed_loaders(runner: Runner) -> None:
     warning.
     """
     loop, key = runner.train_loop, (runner.seed, get_rank())
+    report_deaths_to_the_loader_alone()
     if not isinstance(loop, (EpochBasedTrainLoop, IterBasedTrainLoop)):
         return runner.logger.warning(f'{type(loop).__name__}: a resumed run will not see the same data')
     if not _is_indexed(loop.dataloader):

@@ -59,10 +59,40 @@ def test_bugs_keep_their_traceback():
         run_tool(lambda: 1 / 0)
 
 
+@pytest.mark.parametrize(
+    ('error', 'line'),
+    [
+        (OSError(36, 'File name too long', 'a.py'), 'a.py: File name too long'),
+        (FileNotFoundError(2, 'No such file or directory', b'a.json'), 'a.json: No such file or directory'),
+        (OSError(28, 'No space left on device'), 'a file: No space left on device'),
+    ],
+)
+def test_what_the_system_refuses_is_one_line_too(capsys, error, line):
+    with pytest.raises(SystemExit) as status:
+        run_tool(lambda: fail(error))
+    assert status.value.code == 2 and capsys.readouterr().err == f'error: {line} (traceback: MIXDET_TRACEBACK=1)\n'
+
+
+def test_an_os_error_of_a_program_is_a_bug():
+    with pytest.raises(OSError, match='^a bug$'):
+        run_tool(lambda: fail(OSError('a bug')))
+
+
+@pytest.mark.parametrize('name', ['a' * 200_000, 'a ' * 100_000])
+def test_names_of_any_length_leave_the_message_readable(capsys, name):
+    with pytest.raises(SystemExit):
+        run_tool(lambda: fail(UserError(f'class {name} is unknown; give another')))
+    line = capsys.readouterr().err
+    assert len(line) < 5000 and line.startswith('error: class a') and line.endswith(' is unknown; give another\n')
+    assert 'characters)...' in line
+
+
 def test_traceback_of_bad_input_on_request(monkeypatch):
     monkeypatch.setenv(TRACEBACK, '1')
     with pytest.raises(UserError):
         run_tool(lambda: fail(UserError('x')))
+    with pytest.raises(PermissionError):
+        run_tool(lambda: fail(PermissionError(13, 'x', 'y')))
 
 
 def test_warnings_that_a_user_cannot_act_on_are_not_shown():

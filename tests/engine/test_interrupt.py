@@ -1,17 +1,22 @@
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 import torch.distributed as dist
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from tiny_training import BATCHES, config, difference, log_lines, outcome, train
 
 from mixdet.engine import InterruptHook
-from mixdet.engine.interrupt import STATUS, resume_command
+from mixdet.engine.checkpoint import read_checkpoint
+from mixdet.engine.interrupt import STATUS
 
 pytestmark = pytest.mark.slow
 
@@ -81,16 +86,36 @@ def test_a_second_signal_ends_the_run_at_once(tmp_path, capsys):
     assert capsys.readouterr().err == 'SIGINT: stopping after this iteration; again to stop at once\n'
 
 
-def test_the_command_is_the_one_given_with_resume():
-    assert resume_command(['tools/train.py', 'a b.py', '--amp']) == "python tools/train.py 'a b.py' --amp --resume"
-    assert resume_command(['train.py', 'c.py', '--resume', 'x.pth', '--amp']) == 'python train.py c.py --amp --resume'
-    assert resume_command(['train.py', 'c.py', '--resume', '--new-schedule']) == 'python train.py c.py --resume'
-    assert resume_command(['train.py', 'c.py', '--resume=x.pth']) == 'python train.py c.py --resume'
+@pytest.mark.skipif(sys.platform == 'win32', reason='signals of POSIX')
+@pytest.mark.parametrize(('name', 'status'), [('SIGHUP', 129), ('SIGUSR1', 138)])
+def test_a_lost_terminal_and_a_clusters_warning_save_too(tmp_path, capsys, name, status):
+    with pytest.raises(SystemExit) as stop:
+        train(config(tmp_path, interval=100), hooks=[InterruptHook(), Send(getattr(signal, name), 2)])
+    assert stop.value.code == status and (tmp_path / 'interrupted_iter_3.pth').exists()
+    assert f'{name}: stopped after iteration 3 of' in capsys.readouterr().out
 
 
-def test_the_default_command_is_quoted():
-    assert resume_command(['train.py', 'c.py', '--resume', '--amp']) == 'python train.py c.py --amp --resume'
-    assert resume_command(['train.py', 'a.pth']) == 'python train.py a.pth --resume'
+@pytest.mark.skipif(sys.platform == 'win32', reason='signals of POSIX')
+def test_a_signal_that_nohup_ignores_stays_ignored(tmp_path, handlers):
+    for number in set(STATUS) - {signal.SIGINT}:
+        signal.signal(number, signal.SIG_IGN)
+    hook, seen = InterruptHook(), []
+    runner = train(config(tmp_path, interval=100), hooks=[hook, Handlers(seen), Send(signal.SIGHUP, 2)])
+    assert runner.iter == 3 * BATCHES and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    assert seen[0] == {**dict.fromkeys(STATUS, signal.SIG_IGN), signal.SIGINT: hook._receive}
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='terminals of POSIX')
+def test_a_terminal_that_is_gone_takes_nothing_with_it(monkeypatch):
+    ours, theirs = os.openpty()
+    hook = InterruptHook()
+    hook._terminals = [theirs]
+    os.close(ours)
+    with pytest.raises(OSError, match='Input/output error'):
+        os.write(theirs, b'x')
+    hook._receive(signal.SIGHUP, None)
+    assert os.write(theirs, b'x') == 1
+    os.close(theirs)
 
 
 def test_signals_are_not_taken_without_a_checkpoint_hook(tmp_path, handlers, monkeypatch):
@@ -141,3 +166,45 @@ def test_all_processes_stop_if_one_was_signalled(capsys, monkeypatch):
         assert stop.value.code == 143 and received == []
     assert saved == [5, 5]
     assert capsys.readouterr().out.count('SIGTERM: stopped after iteration 5 of 12, saved a.pth') == 1
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='forks')
+def test_a_process_that_waits_for_another_saves_what_is_whole_and_ends(tmp_path):
+    script = Path(__file__).resolve().parents[1] / 'stuck_training.py'
+    done = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, timeout=600)
+    ends = json.loads(done.stdout.splitlines()[-1])
+    assert {status for status, _ in ends.values()} == {143}, ends
+    printed = {case: text for case, (_, text) in ends.items()}
+    for case, text in printed.items():
+        rank = int(case == 'second process')
+        assert f'SIGTERM: process {rank} still waits for another after 0.1 s' in text
+        assert ('resume with: python ' in text) == (rank == 0)
+    saved = {path.parent.name: path for path in tmp_path.glob('*/interrupted*')}
+    assert saved == {
+        'iteration': tmp_path / 'iteration/interrupted_iter_5.pth',
+        'validation': tmp_path / 'validation/interrupted_iter_4.pth',
+    }
+    for case, path in saved.items():
+        iteration = path.stem.rpartition('_')[2]
+        assert f'SIGTERM: stopped after iteration {iteration} of 12, saved {path}' in printed[case]
+        content = read_checkpoint(path)
+        assert content['mixdet_state']['processes'] == [] and content['meta']['iter'] == int(iteration)
+    assert 'the weights were being changed and are not saved; the last checkpoint is whole' in printed['step']
+    # in a validation the trained weights are saved, in whose place it has the averaged ones
+    train(config(tmp_path / 'whole', interval=4, max_keep_ckpts=-1, ema=True), kill_at=5)
+    trained = read_checkpoint(tmp_path / 'whole/iter_4.pth')['state_dict']
+    weights = read_checkpoint(saved['validation'])['state_dict']
+    assert all(torch.equal(weights[name], trained[name]) for name in trained)
+    log = next(Path(train(config(tmp_path / 'iteration', ema=True), resume=True).log_dir).glob('*.log'))
+    assert 'one process saved this checkpoint without the others' in log.read_text()
+
+
+def test_several_processes_take_a_signal_that_torchrun_passes_on_for_one(capsys):
+    hook = InterruptHook()
+    hook._terminals, hook._repeat = [], 600.0
+    hook._receive(signal.SIGTERM, None)
+    hook._receive(signal.SIGTERM, None)
+    hook._since -= 601
+    with pytest.raises(KeyboardInterrupt):
+        hook._receive(signal.SIGTERM, None)
+    assert capsys.readouterr().err.count('stopping after this iteration') == 1

@@ -1,3 +1,4 @@
+import errno
 import itertools
 import json
 from types import SimpleNamespace
@@ -156,6 +157,19 @@ def test_the_training_stops_before_the_step(tmp_path, change_loss, accumulate, v
     assert all(torch.equal(step['state_dict'][name], weights[name]) for name in parameters)
     set_rng_state(step['rng'])
     assert len(torch.rand(1)) == 1
+
+
+def test_a_full_disk_does_not_hide_the_cause(tmp_path, change_loss, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    change_loss(lambda loss, step, model: loss * float('nan') if step == 2 else loss)
+    monkeypatch.setattr('pathlib.Path.write_bytes', full)
+    with pytest.raises(
+        UserError, match='^the loss of iteration 2 is not finite .*; the step cannot be saved .*No space'
+    ):
+        train(config(tmp_path), hooks=[NonFiniteHook()])
+    assert not list(tmp_path.glob('*nonfinite*'))
 
 
 @pytest.mark.parametrize('accumulate', [1, 4])

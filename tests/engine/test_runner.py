@@ -1,3 +1,7 @@
+import contextlib
+import logging
+import sys
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -114,3 +118,21 @@ def test_names_in_a_dumped_config_mean_themselves(tmp_path):
 def test_a_config_that_cannot_be_written_is_named(tmp_path):
     with little_room(0), pytest.raises(UserError, match='c.py cannot be written: File too large'):
         dumped(tmp_path, tmp_path / 'elsewhere/c.py', a=1)
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='needs /dev/full')
+def test_a_log_that_cannot_be_written_is_told_once(tmp_path, runner, monkeypatch, capsys):
+    logger = logging.getLogger('unwritable')
+    logger.propagate = False
+    monkeypatch.setattr(logger, 'handlers', [logging.FileHandler(tmp_path / 'a.log'), logging.StreamHandler()])
+    monkeypatch.setattr('mmengine.runner.Runner.build_logger', lambda self: logger)
+    file, console = runner.build_logger().handlers
+    assert console.level == logging.WARNING
+    file.stream.close()
+    file.stream = Path('/dev/full').open('w')  # noqa: SIM115
+    for _ in range(2):
+        logger.error('x')
+    told = [line for line in capsys.readouterr().err.splitlines() if line != 'x']
+    assert told == [f'{tmp_path / "a.log"} cannot be written any more: [Errno 28] No space left on device']
+    with contextlib.suppress(OSError):
+        file.stream.close()

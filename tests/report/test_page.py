@@ -166,6 +166,9 @@ def test_the_best_checkpoint_is_the_latest_best_or_the_last(work_dir):
     for path in work_dir.glob('*.pth'):
         path.unlink()
     assert best_checkpoint(run) is None
+    for junk in (b'\xff\x00', b'x' * 5000, b''):
+        (work_dir / 'last_checkpoint').write_bytes(junk)
+        assert best_checkpoint(run) is None
     assert 'CHECKPOINT' in dict(commands(run))['Evaluate']
 
 

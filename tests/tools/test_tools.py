@@ -12,6 +12,7 @@ import torch
 from helpers import ROOT, run_tool, start_tool
 
 from mixdet.datasets import demo, make_demo_data
+from mixdet.engine.lock import FolderLock
 
 pytestmark = pytest.mark.slow
 
@@ -160,6 +161,58 @@ def test_two_processes_train_and_test_on_cpu(work):
     assert single.returncode == double.returncode == 0, single.stderr + double.stderr
     table = single.stdout[single.stdout.index('COCO box') :]
     assert table.split('Ground truth')[0] in double.stdout
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """Calls tools/dist_train.sh; returns what it asks torchrun for, and the signals that this is to pass on."""
+    python = tmp_path / 'python'
+    python.write_text('#!/bin/sh\necho "$PET_SIGNALS_TO_HANDLE $TORCH_DISABLE_SHARE_RDZV_TCP_STORE"\necho "$@"\n')
+    python.chmod(0o755)
+
+    def run(before='', **variables):
+        path = os.pathsep.join([str(tmp_path), os.environ['PATH']])
+        command = ['bash', '-c', f'{before} exec bash {ROOT}/tools/dist_train.sh c.py 8 --resume']
+        done = subprocess.run(command, env={'PATH': path, **variables}, capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
+
+    return run
+
+
+def test_a_launch_without_restarts_is_fixed(launch):
+    signals, command = launch(NNODES='2', NODE_RANK='1', MASTER_ADDR='node0')
+    assert signals == 'SIGHUP,SIGTERM,SIGINT,SIGQUIT,SIGUSR1 1'
+    assert command.startswith(
+        '-m torch.distributed.run --nnodes=2 --node_rank=1 --master_addr=node0 --master_port=29500 --nproc_per_node=8 '
+    )
+    assert command.endswith('tools/train.py c.py --launcher pytorch --resume')
+
+
+def test_a_launch_with_restarts(launch):
+    assert ' --standalone --max-restarts=3 --nproc_per_node=8 ' in launch(MAX_RESTARTS='3')[1]
+    several = launch(MAX_RESTARTS='3', NNODES='2', MASTER_ADDR='node0', PORT='7', RUN_ID='b')[1]
+    assert ' --nnodes=2 --rdzv-backend=c10d --rdzv-endpoint=node0:7 --rdzv-id=b --max-restarts=3 ' in several
+
+
+def test_torchrun_heeds_nohup(launch):
+    assert launch("trap '' HUP;")[0] == 'SIGTERM,SIGINT,SIGQUIT,SIGUSR1 1'
+    assert launch(PET_SIGNALS_TO_HANDLE='SIGTERM')[0] == 'SIGTERM 1'
+
+
+def test_restarts_need_resume(work):
+    done = run_tool('train.py', 'tiny.py', cwd=work, TORCHELASTIC_MAX_RESTARTS='3')
+    assert done.returncode == 2 and 'torchrun --max-restarts: needs --resume without a file' in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
+def test_a_work_dir_in_use_is_refused_before_anything_is_written(work, tmp_path):
+    lock = FolderLock(tmp_path, print)
+    lock.acquire()
+    done = run_tool('train.py', 'tiny.py', '--work-dir', tmp_path, '--resume', cwd=work)
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
+    assert f'{tmp_path} is in use by another training (process {os.getpid()} on ' in done.stderr
+    lock.release()
+    assert not list(tmp_path.iterdir())
 
 
 BAD_INPUT = {
