@@ -15,6 +15,7 @@ from mixdet.benchmark.peers import mmdet_ssdlite_config
 from mixdet.benchmark.timing import Timing
 from mixdet.cli.main import run_tool, user_input
 from mixdet.cli.options import OptionAction, config_with_options
+from mixdet.engine.atomic import check_new, write_new_text
 from mixdet.errors import UserError
 from mixdet.text import print
 
@@ -45,8 +46,10 @@ def main() -> None:
         raise UserError('--images, --batches, --rounds and --threads must be at least 1, --workers at least 0')
     if args.step_ms is not None and not args.step_ms > 0:
         raise UserError(f'--step-ms {args.step_ms:g}: must be above 0')
-    if args.out and not args.out.parent.is_dir():
-        raise UserError(f'{args.out}: the folder {args.out.parent} does not exist')
+    if args.out:
+        check_new(args.out, '--out')
+        if not args.out.parent.is_dir():
+            raise UserError(f'{args.out}: the folder {args.out.parent} does not exist')
 
     torch.set_num_threads(args.threads)
     cfgs = _configs(args)
@@ -68,7 +71,7 @@ def main() -> None:
     report = data_report(transforms, loaders, steps)
     print(data_markdown(report))
     if args.out:
-        args.out.write_text(json.dumps(report, indent=1) + '\n')
+        write_new_text(args.out, json.dumps(report, indent=1) + '\n')
 
 
 def _configs(args: argparse.Namespace) -> dict[str, Config]:

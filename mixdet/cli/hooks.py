@@ -6,6 +6,7 @@ from mmengine.config import Config
 HOOKS = dict(
     checkpoint='mixdet.CheckpointHook',
     folded_batch_norm='mixdet.FoldedBatchNormHook',
+    image_cache='mixdet.ImageCacheHook',
     interrupt='mixdet.InterruptHook',
     nonfinite='mixdet.NonFiniteHook',
     report='mixdet.ReportHook',

@@ -50,7 +50,8 @@ def read_holder(descriptor: int) -> Optional[Holder]:
 def place() -> str:
     """What tells apart machines and containers between which a process id does not mean the same."""
     try:
-        return f'{Path("/proc/sys/kernel/random/boot_id").read_text().strip()} {os.readlink("/proc/self/ns/pid")}'
+        boot = Path('/proc/sys/kernel/random/boot_id').read_text(encoding='ascii').strip()
+        return f'{boot} {os.readlink("/proc/self/ns/pid")}'
     except OSError:
         return ''
 

@@ -105,7 +105,7 @@ def _write(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix='.', suffix='.partial', dir=path.parent) as folder:
             partial = Path(folder, path.name)
-            partial.write_text(text)
+            partial.write_text(text, encoding='utf-8')
             partial.replace(path)
     except OSError as error:
         raise UserError(f'results file {path} cannot be written: {error.strerror or error}') from error

@@ -117,12 +117,12 @@ def best_checkpoint(run: TrainingRun) -> Optional[Path]:
     best = max(run.work_dir.glob('best_*.pth'), key=_number_in_name, default=None)
     if best:
         return best
-    pointer = run.work_dir / 'last_checkpoint'
-    if not pointer.is_file():
+    try:
+        noted = (run.work_dir / 'last_checkpoint').read_text(encoding='utf-8', errors='surrogateescape').strip()
+        last = run.work_dir / Path(noted).name
+        return last if last.is_file() else None
+    except (OSError, ValueError):  # none, or one that holds no path
         return None
-    noted = pointer.read_text(encoding='utf-8', errors='surrogateescape').strip()  # a path may hold any bytes
-    last = run.work_dir / Path(noted).name
-    return last if last.is_file() else None
 
 
 def capital(title: str) -> str:

@@ -70,7 +70,7 @@ def test_files_are_trusted_only_on_request(monkeypatch):
 
 def test_every_tool_that_reads_checkpoints_has_the_option_that_refusals_name():
     readers = re.compile(r'\b(Detector|read_checkpoint|read_step|ExportedDetector|load_exported|convert)\(')
-    own = {'kill_drill.py', 'foreign_files_drill.py'}  # which read what they wrote
+    own = {'kill_drill.py', 'resume_drill.py', 'foreign_files_drill.py'}  # which read what they wrote
     tools = {path.name: path.read_text() for path in (ROOT / 'tools').rglob('*.py')}
     found = {name for name, text in tools.items() if readers.search(text)} - own
     assert found == {name for name, text in tools.items() if re.search('add_(unsafe_load|common_arguments)', text)}

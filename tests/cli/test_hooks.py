@@ -26,6 +26,7 @@ def test_our_hooks_replace_mmdetections_alone():
     assert changes == [
         'default_hooks.checkpoint: mixdet.CheckpointHook',
         'default_hooks.folded_batch_norm: mixdet.FoldedBatchNormHook',
+        'default_hooks.image_cache: mixdet.ImageCacheHook',
         'default_hooks.interrupt: mixdet.InterruptHook',
         'default_hooks.nonfinite: mixdet.NonFiniteHook',
         'val_evaluator: mixdet.CocoMetric',

@@ -1,4 +1,5 @@
 import itertools
+import multiprocessing
 import os
 import pickle
 import random
@@ -147,7 +148,7 @@ def test_workers_heed_no_signal_but_the_end_that_their_parent_sends():
     assert list(batches) == [[(0, index, [0])] for index in range(4)]
     batches = iter(loader(1))
     next(batches)
-    (worker,) = batches._workers
+    (worker,) = multiprocessing.active_children()
     os.kill(worker.pid, signal.SIGTERM)
     worker.join()
     assert worker.exitcode == 0

@@ -12,6 +12,7 @@ COMMANDS = {
     'model.onnx': ('export.py', CONFIG, 'gone.pth', '--out'),
     'swapped.py': ('swap_backbone.py', CONFIG, '--backbone', 'mixnet-s'),
     'found.pkl': ('test.py', CONFIG, 'gone.pth', '--out'),
+    'data.json': ('benchmark_data.py', CONFIG, '--out'),
     'times.md': ('analysis_tools/benchmark.py', CONFIG, '--out'),
     'times.png': ('analysis_tools/benchmark_mixconv.py', '--plot'),
     'survey.md': ('analysis_tools/swap_survey.py', 'survey.jsonl', '--only', 'ssd/*', '--markdown'),

@@ -118,11 +118,12 @@ def write_training(path: Path) -> None:
     """The folder of a training that names and links to files outside of it."""
     for folder in ('report', 'log/vis_data'):
         (path / folder).mkdir(parents=True)
-    (path / 'log/vis_data/scalars.json').write_text('{"loss": 1.0, "lr": 1.0, "iter": 1, "epoch": 1, "step": 1}\n')
+    (path / 'log/vis_data/scalars.json').write_bytes(b'{"loss": 1.0, "lr": 1.0, "iter": 1, "epoch": 1, "step": 1}\n')
     for link in ('a.py', 'report/link.jpg'):
         (path / link).symlink_to(Path('secret').resolve())
     names = ('../../secret', str(Path('secret').resolve()), 'link.jpg')
-    (path / 'report/run.json').write_text(json.dumps(dict(augmented=[dict(bare=name, image='a') for name in names])))
+    augmented = [dict(bare=name, image='a') for name in names]
+    (path / 'report/run.json').write_text(json.dumps(dict(augmented=augmented)), encoding='utf-8')
 
 
 KINDS: dict[str, tuple[tuple[str, ...], Callable]] = {
@@ -136,9 +137,9 @@ KINDS: dict[str, tuple[tuple[str, ...], Callable]] = {
     'zeros.npz': (WEIGHTS, write_zeros),
     'constant.pb': (WEIGHTS, write_graph),
     'map.pbtxt': (('convert_weights.py good.pth out.pth --as ssdlite_mobilenetv2 --label-map {}',),
-                  lambda path: path.write_text('item { name: "' + '\\"' * 10**5)),
-    'call.yaml': (CONFIGS, lambda path: path.write_text("a: !!python/object/apply:os.system ['touch marker']")),
-    'deep.json': ((*CONFIGS, 'check_dataset.py {} --images .'), lambda path: path.write_text('[' * 10**6)),
+                  lambda path: path.write_bytes(b'item { name: "' + b'\\"' * 10**5)),
+    'call.yaml': (CONFIGS, lambda path: path.write_bytes(b"a: !!python/object/apply:os.system ['touch marker']")),
+    'deep.json': ((*CONFIGS, 'check_dataset.py {} --images .'), lambda path: path.write_bytes(b'[' * 10**6)),
     'training': (('report.py {}',), write_training),
 }  # fmt: skip
 
@@ -160,7 +161,11 @@ def attempt(command: str) -> tuple[int, str, int]:
             sys.stderr.flush()
             os._exit(status)
     _, status, used = os.wait4(process, 0)
-    return os.waitstatus_to_exitcode(status), Path('log').read_text(errors='replace'), used.ru_maxrss // 1024
+    return (
+        os.waitstatus_to_exitcode(status),
+        Path('log').read_text(encoding='utf-8', errors='replace'),
+        used.ru_maxrss // 1024,
+    )
 
 
 def harm(name: str, status: int, text: str) -> str:
@@ -169,7 +174,7 @@ def harm(name: str, status: int, text: str) -> str:
         Path('marker').unlink()
         return 'MARKER'
     if name == 'training':
-        page = Path(name, 'report.html').read_text(errors='replace') if status == 0 else ''
+        page = Path(name, 'report.html').read_text(encoding='utf-8', errors='replace') if status == 0 else ''
         return '' if page and 'a file of the user' not in page and 'data:image/jpeg' not in page else 'SECRET'
     refused = status == 2 and 'Traceback' not in text and name in text.rpartition('error: ')[2]
     return '' if refused else f'STATUS {status}'
@@ -185,9 +190,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix='foreign_files-') as folder:
         os.chdir(folder)
         make_demo_data('data/mixdet_demo', {'train': 8, 'val': 4})
-        Path('good.py').write_text(CONFIG)
+        Path('good.py').write_text(CONFIG, encoding='utf-8')
         Path('secret').write_bytes(SECRET)
-        cv2.imwrite('image.png', np.zeros((32, 32, 3), np.uint8))
+        Path('image.png').write_bytes(cv2.imencode('.png', np.zeros((32, 32, 3), np.uint8))[1].tobytes())
         init_default_scope('mmdet')
         torch.save(dict(state_dict=MODELS.build(load_config('good.py').model).state_dict()), 'good.pth')
         usual = attempt('report.py nothing')[2]

@@ -56,7 +56,7 @@ class Drill:
     def start(self) -> subprocess.Popen:
         """Start torchrun on one node."""
         environment = {**os.environ, **RESTARTS, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
-        with self.work_dir.with_suffix('.log').open('a') as log:
+        with self.work_dir.with_suffix('.log').open('a', encoding='utf-8') as log:
             return subprocess.Popen(self._command, stdout=log, stderr=log, env=environment)
 
     def wait_for(self, path: Path) -> None:
@@ -112,7 +112,7 @@ def undisturbed(drill: Drill) -> None:
 def kill_process(drill: Drill) -> None:
     """Kill the first process, which holds the lock of the work dir."""
     drill.wait_for(drill.work_dir / f'iter_{2 * INTERVAL}.pth')
-    os.kill(json.loads((drill.work_dir / LOCK).read_text())['pid'], signal.SIGKILL)
+    os.kill(json.loads((drill.work_dir / LOCK).read_text(encoding='utf-8'))['pid'], signal.SIGKILL)
 
 
 def lose_node(drill: Drill) -> None:

@@ -42,7 +42,7 @@ CONFIG = Path(__file__).resolve().parents[2] / 'configs/demo/ssdlite_mixnet-s_1x
 OPTIONS: dict[str, Any] = {
     'model': dict(_delete_=True, type='mixdet.ResumeDrillModel'),
     'train_dataloader': dict(batch_size=2, num_workers=0, persistent_workers=False),
-    'train_dataloader.dataset.pipeline.3.scale': (96, 96),
+    'train_dataloader.dataset.pipeline.2.scale': (96, 96),
     'custom_hooks': [dict(type='EMAHook')],
     'train_cfg': dict(max_epochs=9),
     'val_dataloader': None,
@@ -181,7 +181,7 @@ def change_note(work_dir: Path, way: str) -> None:
     if way == 'gone':
         note.unlink()
     elif way == 'out of date':
-        note.write_text(str(draw.choice(sorted(work_dir.glob('*.pth')))))
+        note.write_text(str(draw.choice(sorted(work_dir.glob('*.pth')))), encoding='utf-8')
     elif way == 'junk':
         note.write_bytes(draw.randbytes(64))
 
