@@ -10,9 +10,11 @@ ALL = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """Those of the tests' own process, which is not to end."""
+    """Those of a process in the foreground; the tests' own one may have been started to ignore signals."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    yield before
+    for number in SIGNALS:
+        signal.signal(number, signal.default_int_handler)
+    yield dict.fromkeys(SIGNALS, signal.default_int_handler)
     for number, handler in before.items():
         signal.signal(number, handler)
 
