@@ -102,12 +102,12 @@ def test_versions_are_compared_by_their_numbers():
 
 
 def test_reads_the_forks_versions(tmp_path, monkeypatch):
-    fake(tmp_path, forked='')
-    (tmp_path / 'forked/version.py').write_text(
+    fake(tmp_path, a_fork='')
+    (tmp_path / 'a_fork/version.py').write_text(
         "from importlib.metadata import version\n__version__ = version('pytest')\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert stack.installed_version('forked') == pytest.__version__
+    assert stack.installed_version('a_fork') == pytest.__version__
 
 
 def test_missing_packages_are_reported_in_one_line(monkeypatch):
