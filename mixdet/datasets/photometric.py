@@ -30,7 +30,7 @@ class Drawn(NamedTuple):
 
 @TRANSFORMS.register_module()
 class PhotoMetricDistortion(upstream.PhotoMetricDistortion):
-    """MMDetection's ``PhotoMetricDistortion``, at half its time and with a result that stays uint8.
+    """MMDetection's ``PhotoMetricDistortion`` with a result that stays uint8.
 
     Parameters, their draws and the order of the operations are MMDetection's; the same seed gives the same distortion.
     Its result, float32, is rounded and saturated to 0..255 at the end, as the authors of SSD did. An image that is not

@@ -133,3 +133,12 @@ def test_the_folder_above_behind_a_link(tmp_path):
     assert common_folder([above, tmp_path / 'data/b.jpg']) == tmp_path / 'data'
     assert relative_path(above, tmp_path) == Path('data/a.jpg')
     assert relative_path(tmp_path / 'link/a.jpg', tmp_path) == Path('link/a.jpg')  # as the user names it
+
+
+def test_files_that_others_write_meanwhile_stay(tmp_path):
+    """As another process of a distributed test does, after this one has looked into the folder."""
+    folder = OutputFolder(tmp_path)
+    assert folder.create(Path('a.jpg'), ('.jpg',)) == tmp_path / 'a.jpg'
+    (tmp_path / 'b.jpg').write_text('mine')
+    assert folder.create(Path('b.jpg'), ('.jpg',)) == tmp_path / 'b_2.jpg'
+    assert (tmp_path / 'b.jpg').read_text() == 'mine'
