@@ -49,7 +49,7 @@ def test_there_are_configs():
 
 
 @ssdlite_config
-def test_training_images_stay_uint8_until_they_are_normalised(path):
+def test_training_images_are_normalised_on_the_device(path):
     cfg = load(path)
     train, val = (unwrap_dataset(cfg[f'{part}_dataloader'].dataset).pipeline for part in ('train', 'val'))
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
@@ -57,7 +57,7 @@ def test_training_images_stay_uint8_until_they_are_normalised(path):
     with TRANSFORMS.switch_scope_and_registry('mmdet'):
         sample = Compose(train[1:])(dict(img=image, img_shape=(60, 80), instances=instances))
     width, height = val[1].scale
-    assert sample['inputs'].dtype == torch.uint8 and sample['inputs'].shape == (3, height, width)
+    assert sample['inputs'].shape == (3, height, width) and sample['inputs'].max() > 100  # levels as yet
     assert sample['data_samples'].gt_instances.bboxes.shape == (1, 4)
 
 

@@ -22,14 +22,15 @@ ROTATING = ('color', 'grayscale')  # values of color_type with which OpenCV and 
 def image_loader(pipeline: Optional[Sequence] = None) -> Callable[[dict], Optional[dict]]:
     """The transform of ``pipeline`` that loads images; MMDetection's default where there is none."""
     for step in pipeline or ():
-        if not isinstance(step, dict):
-            transform = step
-        elif not re.search(r'Load\w*Image', str(step.get('type'))):
-            continue
-        else:
+        # mixdet.SSDCrop and mixdet.LoadCachedImage may hold the transform that reads the file itself
+        transform = (step.get('loader') or step) if isinstance(step, dict) else step
+        if isinstance(transform, dict):
+            if not re.search(r'Load\w*Image', str(transform.get('type'))):
+                continue
             with TRANSFORMS.switch_scope_and_registry('mmdet') as registry:
-                transform = registry.build(step)
-            transform = getattr(transform, 'loader', transform)  # of mixdet.LoadCachedImage: the file itself counts
+                transform = registry.build(transform)
+        while getattr(transform, 'loader', None) is not None:
+            transform = transform.loader
         if isinstance(transform, LoadImageFromFile) or isinstance(step, dict):
             return transform
     return LoadImageFromFile()

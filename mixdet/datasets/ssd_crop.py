@@ -1,7 +1,6 @@
 """SSD's random expansion, crop, resizing and flip in one transform, which reads each pixel once."""
 
 import bisect
-import math
 from collections.abc import Sequence
 from typing import NamedTuple, Optional, Union
 
@@ -14,6 +13,8 @@ from mmdet.datasets.transforms import RandomFlip
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
 
+from mixdet.datasets.reduced import ReducedLoader, largest_reduction
+from mixdet.datasets.warping import resized_part
 from mixdet.errors import UserError
 from mixdet.registry import TRANSFORMS
 
@@ -69,6 +70,9 @@ class SSDCrop(BaseTransform):
         bbox_clip_border: clip boxes to the result.
         prob: of ``RandomFlip``.
         direction: of ``RandomFlip``.
+        loader: config of ``LoadImageFromFile``, then left out before: large images are decoded at 1/2, 1/4 or 1/8 of
+            their sides where the crop is shrunk at least so much anyway. The crop is drawn for the ``height`` and
+            ``width`` of the annotations; a file of another size is decoded whole, and drawn for anew.
 
     Raises:
         UserError: if a parameter is out of range, or a sample has what cannot be transformed: segmentation maps,
@@ -88,6 +92,7 @@ class SSDCrop(BaseTransform):
         bbox_clip_border: bool = True,
         prob: Union[float, list[float]] = 0.5,
         direction: Union[str, list[str]] = 'horizontal',
+        loader: Optional[dict] = None,
     ) -> None:
         size = (scale, scale) if isinstance(scale, int) else tuple(scale)
         _require(len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size), scale=scale)
@@ -106,14 +111,21 @@ class SSDCrop(BaseTransform):
         chances = prob if isinstance(prob, list) else [prob / len(directions)] * len(directions)
         self.directions = [*directions, None]
         self.chances = np.cumsum(chances).tolist()
+        self.loader = None if loader is None else ReducedLoader(loader)
 
-    def transform(self, results: dict) -> dict:
+    def transform(self, results: dict) -> Optional[dict]:
         """Transform ``img`` (H, W, C) and the boxes, labels, ignore flags and masks that belong to it."""
+        boxes = _corners(results.get('gt_bboxes'))
+        if self.loader is None:
+            geometry, reduction = self._draw(*results['img'].shape[:2], boxes), 1
+        else:
+            drawn = self._load(results, self.loader, boxes)
+            if drawn is None:
+                return None
+            geometry, reduction = drawn
         image = results['img']
         self._check(results, 1 if image.ndim == 2 else image.shape[2])
-        boxes = _corners(results.get('gt_bboxes'))
-        geometry = self._draw(*image.shape[:2], boxes)
-        results['img'] = self._pixels(image, geometry)
+        results['img'] = self._pixels(image, geometry, reduction)
         results['img_shape'] = self.scale[::-1]
         results['scale'], results['keep_ratio'] = self.scale, False
         results['scale_factor'] = tuple(np.divide(self.scale, _size(geometry.patch)).tolist())
@@ -123,6 +135,19 @@ class SSDCrop(BaseTransform):
         if 'gt_bboxes' in results:
             self._annotations(results, boxes, geometry)
         return results
+
+    def _load(self, results: dict, loader: ReducedLoader, boxes: np.ndarray) -> Optional[tuple[Geometry, int]]:
+        """Set ``img`` and ``ori_shape``; returns what was drawn, and the reduction of the sides; None without image."""
+        geometry, wanted = None, 1
+        if results.get('height') and results.get('width'):
+            geometry = self._draw(results['height'], results['width'], boxes)
+            wanted = largest_reduction(_size(geometry.patch), self.scale)
+        reduction = loader.load(results, wanted)
+        if reduction is None:
+            return None
+        if geometry is None or results['ori_shape'] != (results['height'], results['width']):
+            geometry = self._draw(*results['ori_shape'], boxes)
+        return geometry, reduction
 
     def _check(self, results: dict, channels: int) -> None:
         refused = [key for key in REFUSED if results.get(key) is not None]
@@ -178,32 +203,12 @@ class SSDCrop(BaseTransform):
                     return patch
         return None
 
-    def _pixels(self, image: np.ndarray, geometry: Geometry) -> np.ndarray:
+    def _pixels(self, image: np.ndarray, geometry: Geometry, reduction: int) -> np.ndarray:
         """The image of the result, (height, width, C)."""
-        height, width = image.shape[:2]
-        x1, y1, x2, y2 = _moved(np.array(geometry.patch), *(-shift for shift in geometry.offset)).tolist()
-        if x1 >= 0 and y1 >= 0 and x2 <= width and y2 <= height:
-            result = cv2.resize(image[y1:y2, x1:x2], self.scale)
-        else:
-            result = self._warped(image, x1, y1, x2, y2)
-        return result if geometry.direction is None else cv2.flip(result, FLIPS[geometry.direction])
-
-    def _warped(self, image: np.ndarray, x1: int, y1: int, x2: int, y2: int) -> np.ndarray:
-        """The rectangle of the image, which reaches beyond it, at the size of the result."""
-        height, width = image.shape[:2]
+        part = _moved(np.array(geometry.patch), *(-shift for shift in geometry.offset)).tolist()
         fill = np.asarray(self.mean).astype(image.dtype).tolist()
-        view = image[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)]
-        if not view.size:
-            return cv2.resize(np.full((1, 1, *image.shape[2:]), fill, image.dtype), self.scale)
-        # a pixel of the colour around the image, which is then repeated as the crop's own borders are
-        view = _bordered(view, y1 < 0, y2 > height, x1 < 0, x2 > width, fill)
-        left, right, column, step_x = _target(x1, x2, width, self.scale[0])
-        top, bottom, row, step_y = _target(y1, y2, height, self.scale[1])
-        warped = cv2.warpAffine(
-            view, np.array([[step_x, 0, column], [0, step_y, row]]), (right - left, bottom - top),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
-        )  # fmt: skip
-        return _bordered(warped, top, self.scale[1] - bottom, left, self.scale[0] - right, fill)
+        result = resized_part(image, part, self.scale, fill, reduction)
+        return result if geometry.direction is None else cv2.flip(result, FLIPS[geometry.direction])
 
     def _matrix(self, geometry: Geometry, scale_x: float, scale_y: float) -> np.ndarray:
         """What maps a point (x, y, 1) of the image to the result, (3, 3) float32."""
@@ -269,11 +274,6 @@ def _corners(boxes: Union[np.ndarray, HorizontalBoxes, None]) -> np.ndarray:
     return (boxes if isinstance(boxes, np.ndarray) else boxes.tensor.numpy()).astype(np.float32).reshape(-1, 4)
 
 
-def _bordered(image: np.ndarray, top: int, bottom: int, left: int, right: int, fill: Sequence[float]) -> np.ndarray:
-    """``image`` with so many rows and columns of the colour ``fill`` around it."""
-    return cv2.copyMakeBorder(image, int(top), int(bottom), int(left), int(right), cv2.BORDER_CONSTANT, value=fill)
-
-
 def _size(rectangle: Sequence[int]) -> tuple[int, int]:
     return rectangle[2] - rectangle[0], rectangle[3] - rectangle[1]
 
@@ -310,18 +310,3 @@ def _centred(boxes: np.ndarray, patch: Rectangle) -> np.ndarray:
     """Which of ``boxes`` (N, 4) have their centre in the crop."""
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     return ((centres > patch[:2]) & (centres < patch[2:])).all(1)
-
-
-def _target(low: int, high: int, side: int, size: int) -> tuple[int, int, float, float]:
-    """One axis of the warp of ``low``..``high`` to ``size`` pixels, of which the image covers 0..``side``.
-
-    Returns:
-        The pixels begin and end that are to be computed, the place of the first one in the part of the image with a
-        pixel around it, and the step from one to the next.
-    """
-    step = (high - low) / size
-    # the image shows in what lies between -1 and side
-    begin = min(max(math.floor((-0.5 - low) / step - 0.5), 0), size)
-    end = min(max(math.ceil((side + 0.5 - low) / step + 0.5), 0), size)
-    first = low + (begin + 0.5) * step - 0.5
-    return begin, end, first - max(low, 0) + (low < 0), step

@@ -8,6 +8,7 @@ from mmcv.transforms import LoadImageFromFile
 from mmengine.config import ConfigDict
 from PIL import Image
 
+from mixdet.datasets import SSDCrop
 from mixdet.datasets.images import check_images, image_loader
 from mixdet.datasets.issues import IssueLog
 
@@ -110,6 +111,10 @@ def test_the_loader_is_that_of_the_pipeline(folder):
     assert image_loader([dict(type='LoadAnnotations', with_bbox=True)]).imdecode_backend == 'cv2'
     cached = image_loader([dict(type='mixdet.LoadCachedImage', cache=str(folder / 'cache'), color_type='grayscale')])
     assert type(cached) is LoadImageFromFile and cached.color_type == 'grayscale'  # the files are checked, no cache
+    crop = dict(type='mixdet.SSDCrop', scale=8, loader=dict(type='LoadImageFromFile', ignore_empty=True))
+    for step in (crop, SSDCrop(8, loader=crop['loader'])):
+        inner = image_loader([dict(type='LoadAnnotations', with_bbox=True), step])
+        assert type(inner) is LoadImageFromFile and inner.ignore_empty
 
 
 def test_rotation_is_that_of_the_pipeline(folder):
