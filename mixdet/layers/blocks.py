@@ -11,6 +11,7 @@ from mmcv.cnn import ConvModule, build_activation_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mixdet.layers.batch_norm import norm_act
 from mixdet.layers.mixconv import KernelSizes, Split
 from mixdet.layers.padding import check_padding
 
@@ -21,7 +22,17 @@ def make_divisible(channels: float, divisor: int = 8) -> int:
     return rounded if rounded >= 0.9 * channels else rounded + divisor
 
 
-class ConvNormAct(ConvModule):
+class _ConvModule(ConvModule):
+    """mmcv's ``ConvModule``, which trains its batch-norm and activation as one operator where there is one."""
+
+    def forward(self, x: Tensor, activate: bool = True, norm: bool = True) -> Tensor:
+        """(N, C, H, W) -> (N, C', H', W')."""
+        if not (self.training and activate and norm and self.with_norm) or self.with_explicit_padding:
+            return super().forward(x, activate, norm)
+        return norm_act(self.conv(x), self.norm, self.activate if self.with_activation else None)
+
+
+class ConvNormAct(_ConvModule):
     """Convolution, normalisation, activation; (N, C, H, W) -> (N, C', H / s, W / s).
 
     mmcv's ``ConvModule`` with these changes: 1x1 convolutions are ``PointwiseConv2d``, padding is 'symmetric' or
@@ -59,7 +70,7 @@ class ConvNormAct(ConvModule):
         self.is_init = True
 
 
-class MixConvNormAct(ConvModule):
+class MixConvNormAct(_ConvModule):
     """Mixed depthwise convolution, normalisation, activation; (N, C, H, W) -> (N, C, H / s, W / s)."""
 
     def __init__(

@@ -76,7 +76,7 @@ def choose(layer: 'MixConv2d', x: Tensor) -> str:
     each operator (PyTorch's FLOP counter), and if the group convolutions have hooks or have been replaced, because then
     these must be called: a pruning hook sets the weight.
     """
-    if layer.impl == 'split' or isinstance(x, Proxy) or exporting() or _is_observed():
+    if layer.impl == 'split' or isinstance(x, Proxy) or exporting() or is_observed():
         return 'split'
     if not all(map(_is_plain, layer.convs)):
         return 'split'
@@ -93,7 +93,7 @@ def choose(layer: 'MixConv2d', x: Tensor) -> str:
         and len(layer.convs) == 1
         and max(layer.convs[0].kernel_size) <= 3
         and _needs_grad(layer, x)
-        and not (_is_channels_last(x) and (layer.stride == (1, 1) or SLOW_GRADIENTS))
+        and not (is_channels_last(x) and (layer.stride == (1, 1) or SLOW_GRADIENTS))
     ):
         return 'split'
     return 'native' if native.available() else 'split'
@@ -110,7 +110,7 @@ def exporting() -> bool:
 
 def _in_channels_last_for_gradients(layer: 'MixConv2d', x: Tensor) -> bool:
     eager = not isinstance(x, Proxy) and x.is_cpu and not exporting()
-    return eager and _is_channels_last(x) and _needs_grad(layer, x)
+    return eager and is_channels_last(x) and _needs_grad(layer, x)
 
 
 def _needs_grad(layer: 'MixConv2d', x: Tensor) -> bool:
@@ -119,17 +119,21 @@ def _needs_grad(layer: 'MixConv2d', x: Tensor) -> bool:
 
 def _is_plain(conv: nn.Module) -> bool:
     """Whether ``conv`` may be computed without calling it: an ``nn.Conv2d`` without hooks, whose call is its own."""
-    return (
-        type(conv) is nn.Conv2d
-        and not conv._forward_hooks
-        and not conv._forward_pre_hooks
-        and not conv._backward_hooks
-        and not conv._backward_pre_hooks
-        and 'forward' not in conv.__dict__
+    return type(conv) is nn.Conv2d and not has_hooks(conv)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether a call of ``module`` does more than its class says: hooks of its own, or another ``forward``."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or 'forward' in module.__dict__
     )
 
 
-def _is_observed() -> bool:
+def is_observed() -> bool:
     """Whether something looks at each operator or module that runs: a TorchDispatchMode, or a hook on all modules."""
     if is_compiling():
         return False
@@ -138,7 +142,8 @@ def _is_observed() -> bool:
     )
 
 
-def _is_channels_last(x: Tensor) -> bool:
+def is_channels_last(x: Tensor) -> bool:
+    """Whether ``x`` is (N, C, H, W) and its channels lie next to each other."""
     return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -153,7 +158,7 @@ def split(layer: 'MixConv2d', x: Tensor) -> Tensor:
 def _convolve(layer: 'MixConv2d', conv: nn.Conv2d, x: Tensor) -> Tensor:
     if layer.padding == 'same':
         x = pad_same(x, conv.kernel_size, conv.stride, conv.dilation)
-    if SLOW_GRADIENTS and _is_plain(conv) and not _is_observed():
+    if SLOW_GRADIENTS and _is_plain(conv) and not is_observed():
         return _depthwise(x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
     return conv(x)
 
