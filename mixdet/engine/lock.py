@@ -33,16 +33,21 @@ SETTLING = 3.0  # s that a holder may take to write its name
 CURE = 'wait for it, stop it, or set another work_dir'
 
 
+class InUseError(UserError):
+    """Another process holds the lock."""
+
+
 class FolderLock:
     """A lock on ``folder``, which must exist.
 
     Args:
         folder: what to lock.
         say: is called with what a user should know: that another holder is waited for, or was dead.
+        name: of the lock's file in the folder.
     """
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
-        self.folder, self.path, self._say = folder, folder.resolve() / LOCK, say
+    def __init__(self, folder: Path, say: Callable[[str], None], name: str = LOCK) -> None:
+        self.folder, self.path, self._say = folder, folder.resolve() / name, say
         self._descriptor: Optional[int] = None
         self._stop = threading.Event()
 
@@ -50,7 +55,8 @@ class FolderLock:
         """Take the lock. A holder on another machine is watched for up to ``SILENCE`` seconds.
 
         Raises:
-            UserError: if another process holds it, or the folder cannot be written to.
+            InUseError: if another process holds it.
+            UserError: if the folder cannot be written to.
         """
         earlier = _held.pop(self.path, None)
         if earlier is not None:  # of a run that ended in this process without releasing it
@@ -60,7 +66,7 @@ class FolderLock:
                 time.sleep(POLL)
         except OSError as error:
             raise UserError(
-                f'checkpoints cannot be written to {self.folder}: {error.strerror or error} ({LOCK}); set work_dir'
+                f'checkpoints cannot be written to {self.folder}: {error.strerror or error} ({self.path.name}); set work_dir'
             ) from error
         _held[self.path] = self
         self._thread = threading.Thread(target=self._beat, name='work dir lock', daemon=True)
@@ -106,7 +112,7 @@ class FolderLock:
             del _held[self.path]
 
     def _try(self) -> bool:
-        """Whether the lock is ours now; raises UserError if it is known to be another's."""
+        """Whether the lock is ours now; raises InUseError if it is known to be another's."""
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, 'O_NOFOLLOW', 0), 0o666)
         keep = False
         try:
@@ -128,11 +134,11 @@ class FolderLock:
                 os.close(descriptor)
 
     def _is_dead(self, holder: Holder, free: Optional[bool], sign: int) -> bool:
-        """Whether ``holder`` is dead; False if it has to be waited for. Raises UserError if it is alive."""
+        """Whether ``holder`` is dead; False if it has to be waited for. Raises InUseError if it is alive."""
         refusal = f'{self.folder} is in use by another training ({holder}); {CURE}'
         if holder.is_here():
             if holder.is_alive():
-                raise UserError(refusal)
+                raise InUseError(refusal)
             return True
         if free and not holder.place and holder.host == socket.gethostname():
             return True  # a system without /proc, whose kernel has told
@@ -142,11 +148,11 @@ class FolderLock:
             self._say(f'{self.folder} is in use by another training ({holder}); {wait}')
         first, since = self._watched
         if sign != first:
-            raise UserError(refusal)
+            raise InUseError(refusal)
         if time.monotonic() - since < SILENCE:
             return False
         if free is False:
-            raise UserError(
+            raise InUseError(
                 f'{self.folder} is locked by another training ({holder}), which has given no sign of life for '
                 f'{SILENCE:.0f} s; if it is dead, remove {self.path}'
             )
@@ -158,7 +164,7 @@ class FolderLock:
     def _wait_for_name(self) -> None:
         self._unnamed = self._unnamed or time.monotonic()
         if time.monotonic() - self._unnamed > SETTLING:
-            raise UserError(f'{self.folder} is in use by another training, which does not say its name; {CURE}')
+            raise InUseError(f'{self.folder} is in use by another training, which does not say its name; {CURE}')
 
     def _is_in_place(self, descriptor: int) -> bool:
         """Whether the file is still the one at the lock's path: a holder removes it at its end."""
@@ -251,6 +257,19 @@ def check_free(folder: Path) -> None:
         holder = read_holder(descriptor)
         if holder and holder.inode == os.fstat(descriptor).st_ino and holder.is_here() and holder.is_alive():
             raise UserError(f'{folder} is in use by another training ({holder}); {CURE}')
+    finally:
+        os.close(descriptor)
+
+
+def is_held_elsewhere(folder: Path, name: str = LOCK) -> bool:
+    """Whether the lock's file names a holder on another machine, of which only waiting tells whether it is alive."""
+    try:
+        descriptor = os.open(folder / name, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        holder = read_holder(descriptor)
+        return holder is not None and holder.inode == os.fstat(descriptor).st_ino and not holder.is_here()
     finally:
         os.close(descriptor)
 
