@@ -145,8 +145,10 @@ def _pairs(results: Results) -> list[str]:
                 for family in families
             }
             both = [dict(item for pair in values.values() for item in pair[i].items()) for i in (0, 1)]
-            groups = [(family, *pair) for family, pair in values.items()]
-            for who, a, b in [*groups, *([('both', *both)] if len(groups) > 1 else [])]:
+            groups = {family: [*pair] for family, pair in values.items()}
+            if len(groups) > 1:
+                groups['both'] = both
+            for who, (a, b) in groups.items():
                 found = paired_difference(a, b)
                 if found is not None:
                     low, high = found.interval or (math.nan, math.nan)

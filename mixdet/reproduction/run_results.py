@@ -94,7 +94,7 @@ def make_result(
         jobs: how many runs were trained side by side.
     """
     numbers = CocoNumbers.from_metrics(metrics).bbox
-    pipeline = unwrap_dataset(runner.cfg.test_dataloader.dataset).pipeline
+    pipeline = unwrap_dataset(runner.cfg.test_dataloader.dataset)['pipeline']
     scale = next(step['scale'] for step in pipeline if 'scale' in step)
     size = (scale[1], scale[0])
     cost = count_complexity(runner.model, size)
