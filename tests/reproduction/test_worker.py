@@ -33,7 +33,7 @@ class FakeRunner:
         self.test_loop = SimpleNamespace(run=lambda: {})
 
     def build(self, cfg, path):
-        print(f'{path} in {cfg.work_dir}, resume={cfg.resume}')
+        print(f'{path} in {cfg.work_dir}, resume={cfg.resume}', flush=True)
         return self
 
     def train(self):
