@@ -7,7 +7,7 @@ from mixdet.cli.main import run_tool
 from mixdet.engine.atomic import check_ours, make_folder, write_new_text, write_text, writing
 from mixdet.errors import UserError
 from mixdet.reproduction.results_page import MARK, readme_with_results, results_page, split_results
-from mixdet.reproduction.run_results import CHOICES, read_choices, read_run_results
+from mixdet.reproduction.run_results import read_choices, read_run_results
 from mixdet.text import print
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,7 +60,7 @@ def _add(source: Path, folder: Path) -> None:
     for target, text in new:
         make_folder(target.parent)
         write_new_text(target, text)
-    print(f'{len(new)} files added to {folder}, {len([path for path in new if path[0].parent.name == CHOICES])} choices')
+    print(f'{len(new)} files added to {folder}')
 
 
 if __name__ == '__main__':

@@ -56,7 +56,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument('--data-root', type=Path, required=True, help='folder with a folder for each data set')
     parser.add_argument('--work-dir', type=Path, help='where all files go (default: work_dirs/<study>)')
     parser.add_argument('--jobs', type=int, default=1, help='runs side by side')
-    parser.add_argument('--rows', nargs='+', default=[], metavar='ROW', help='only these, such as mobilenetv2-mixconv35')
+    parser.add_argument('--rows', nargs='+', default=[], metavar='ROW', help='only these, as mobilenetv2-mixconv35')
     parser.add_argument('--data', nargs='+', default=[], metavar='SET', help='only these data sets')
     parser.add_argument('--seeds', nargs='+', type=int, default=[], help='only these')
     parser.add_argument('--checkpoint-interval', type=int, default=1, help='epochs between two checkpoints of a run')

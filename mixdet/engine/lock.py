@@ -65,9 +65,8 @@ class FolderLock:
             while not self._try():
                 time.sleep(POLL)
         except OSError as error:
-            raise UserError(
-                f'checkpoints cannot be written to {self.folder}: {error.strerror or error} ({self.path.name}); set work_dir'
-            ) from error
+            reason = f'{error.strerror or error} ({self.path.name})'
+            raise UserError(f'checkpoints cannot be written to {self.folder}: {reason}; set work_dir') from error
         _held[self.path] = self
         self._thread = threading.Thread(target=self._beat, name='work dir lock', daemon=True)
         self._thread.start()

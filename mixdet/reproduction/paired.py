@@ -34,7 +34,8 @@ def paired_difference(a: Mapping, b: Mapping) -> Optional[Difference]:
         return None
     mean, interval = statistics.fmean(found), None
     if len(found) > 1:
-        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(found) - 1)) * statistics.stdev(found) / math.sqrt(len(found))
+        quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(found) - 1))
+        half = quantile * statistics.stdev(found) / math.sqrt(len(found))
         interval = (mean - half, mean + half)
     return Difference(len(found), mean, interval, sum((value > 0) + (value == 0) / 2 for value in found))
 

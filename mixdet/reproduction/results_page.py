@@ -3,7 +3,7 @@
 import math
 import re
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from mixdet.reproduction.paired import CONFIDENCE, agreement, mean_and_deviation, paired_difference
@@ -145,8 +145,10 @@ def _pairs(results: Results) -> list[str]:
                 for family in families
             }
             both = [dict(item for pair in values.values() for item in pair[i].items()) for i in (0, 1)]
-            groups = [(family, *pair) for family, pair in values.items()]
-            for who, a, b in [*groups, *([('both', *both)] if len(groups) > 1 else [])]:
+            groups = {family: [*pair] for family, pair in values.items()}
+            if len(groups) > 1:
+                groups['both'] = both
+            for who, (a, b) in groups.items():
                 found = paired_difference(a, b)
                 if found is not None:
                     low, high = found.interval or (math.nan, math.nan)
@@ -207,25 +209,23 @@ def _range(values: Sequence[int]) -> str:
     return str(low) if low == high else f'{low} to {high}'
 
 
-
 INTRODUCTION = """
 The rows of the paper's [Table 1](../README.md#table-1) trained on data sets that fit a small machine, each row with
 several seeds, all rows under one protocol: does mixing kernels help there by more than the noise?
 
-- Every row starts from ImageNet weights of the same network with 3x3 kernels. Larger kernels start as these, padded with
-  zeros ([weights.md](weights.md#kernel-growth)), so all rows of a family compute the same at the start.
-- All rows of a family have one schedule: AdamW, batch size 24, warm-up, cosine decay to 0. Learning rate and whether the
-  moving average of the weights is tested are chosen by AP on a fifth of the *training* images that is held out, with the
-  3x3 row, so that the choice cannot favour mixed kernels. The test images play no part in any choice.
+- Every row starts from ImageNet weights of the same network with 3x3 kernels. Larger kernels start as these, padded
+  with zeros ([weights.md](weights.md#kernel-growth)), so all rows of a family compute the same at the start.
+- All rows of a family have one schedule: AdamW, batch size 24, warm-up, cosine decay to 0. Learning rate and whether
+  the moving average of the weights is tested are chosen by AP on a fifth of the *training* images that is held out,
+  with the 3x3 row, so that the choice cannot favour mixed kernels. The test images play no part in any choice.
 - What is tested is the end of the training, never the best checkpoint.
 - Seeds decide the initial head, the order of the images and their augmentation; runs of the same seed are compared.
 """
 PAPER_COLUMN = """The last column is the paper's figure for the same network on COCO at 320x320, which was not measured
 here. Params and MACs are those of the detector as it was trained."""
-PAIRED = """AP of the first minus AP of the second, run by run with the same seed, in points of AP (percent). The interval
-is Student's t over the pairs: what it leaves out, the choice of the test images among it, is said
-[below](#what-these-numbers-can-and-cannot-say). "Ahead" counts the pairs in which the first is better. "both" takes the
-pairs of all networks together."""
+PAIRED = """AP of the first minus AP of the second, run by run with the same seed, in points of AP (percent). The
+interval is Student's t over the pairs; what it leaves out is said [below](#what-these-numbers-can-and-cannot-say).
+"Ahead" counts the pairs in which the first is better, a tie as half. "both" takes the pairs of all networks."""
 ORDER = """Of the five rows of a network, by mean AP, against the paper's COCO mAP. 1 is the same order, -1 the reverse;
 pairs of rows with equal figures in the paper are left out of the count. With five rows chance alone gives
 tau of +0.6 or more in 12 % of cases."""
@@ -242,16 +242,17 @@ LIMITS = """
 - Standard deviations and intervals are over seeds. Other test images would move all rows, and by more where they are
   few; rows that are compared share them. Two seeds give an interval so wide that only the sign is of use.
 - Several comparisons are made. One interval in twenty leaves out 0 by chance.
-- A repetition on the same CPU with the same versions gives the same digits, one on a GPU does not: its sums come in no fixed order.
+- A repetition on the same CPU with the same versions gives the same digits, one on a GPU does not: its sums come in no
+  fixed order.
 """
 COMMANDS = """
 ```bash
 COMMAND
-python tools/results_page.py --add work_dirs/table1/results   # takes the results over into docs/results, writes this page
+python tools/results_page.py --add work_dirs/table1/results   # copies them to docs/results, writes this page
 ```
 
 The data sets lie in COCO format in `data/neu-det`, `data/bccd` and `data/deeppcb` (`configs/_base_/datasets/*_224.py`);
-the weights in `checkpoints` ([weights.md](weights.md#fine-tuning)). `--jobs 4` trains four runs side by side; the same command,
-started again or on other machines that share the folder, goes on with what is left. A run of its own is repeated by the
-command in its file in [results](results).
+the weights in `checkpoints` ([weights.md](weights.md#fine-tuning)). `--jobs 4` trains four runs side by side; the same
+command, started again or on other machines that share the folder, goes on with what is left. The file of each run in
+`docs/results` holds the command that repeats it alone, with the choices that it depends on.
 """

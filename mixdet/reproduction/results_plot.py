@@ -52,8 +52,8 @@ def _draw_ap(axes: Axes, rows: dict[str, list[RunResult]]) -> None:
         )
         for row, runs in shown.items():
             place = (runs[0].macs / 1e9, 100 * statistics.fmean(_aps(runs)))
-            name = plot_text(row.removeprefix(f'{family}-'))
-            axes.annotate(name, place, xytext=(5, 5), textcoords='offset points', fontsize=8)
+            name = row.removeprefix(f'{family}-')
+            axes.annotate(plot_text(name), place, xytext=(5, 5), textcoords='offset points', fontsize=8)
     axes.set(xlabel='multiply-adds, $10^9$', ylabel='AP, %')
     axes.margins(x=0.25, y=0.1)  # room for the names
     axes.legend(fontsize=8)

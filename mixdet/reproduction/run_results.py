@@ -94,7 +94,8 @@ def make_result(
         jobs: how many runs were trained side by side.
     """
     numbers = CocoNumbers.from_metrics(metrics).bbox
-    scale = next(step['scale'] for step in unwrap_dataset(runner.cfg.test_dataloader.dataset).pipeline if 'scale' in step)
+    pipeline = unwrap_dataset(runner.cfg.test_dataloader.dataset)['pipeline']
+    scale = next(step['scale'] for step in pipeline if 'scale' in step)
     size = (scale[1], scale[0])
     cost = count_complexity(runner.model, size)
     losses, times = (runner.message_hub.get_scalar(f'train/{key}').data[0] for key in ('loss', 'time'))

@@ -163,14 +163,14 @@ def run_config(
             cfg[key] = source[key]
     train, test = (unwrap_dataset(cfg[f'{part}_dataloader'].dataset) for part in ('train', 'test'))
     if run.data != name:
-        files = _write_parts(study, name, root / train.ann_file, work_dir)
-        train.ann_file, test.ann_file = map(str, files)
-        test.data_prefix = train.data_prefix
-        cfg.test_evaluator.ann_file = test.ann_file
+        kept, held_out = _write_parts(study, name, root / train['ann_file'], work_dir)
+        train['ann_file'] = str(kept)
+        test['ann_file'] = cfg.test_evaluator.ann_file = str(held_out)
+        test['data_prefix'] = train['data_prefix']
     if not (train.get('metainfo') or {}).get('classes'):
-        names = [category['name'] for category in read_coco(root / train.ann_file)['categories']]
-        train.metainfo = test.metainfo = dict(classes=tuple(names))
-    cfg.model.bbox_head.num_classes = len(train.metainfo.classes)
+        names = [category['name'] for category in read_coco(root / train['ann_file'])['categories']]
+        train['metainfo'] = test['metainfo'] = dict(classes=tuple(names))
+    cfg.model.bbox_head.num_classes = len(train['metainfo']['classes'])
     for part in ('train', 'test'):
         cfg[f'{part}_dataloader'].update(num_workers=0, persistent_workers=False)
     without_validation(cfg)

@@ -93,7 +93,8 @@ class Worker:
         if not config.is_file():
             write_new_text(config, text)
         elif config.read_text(encoding='utf-8') != text:
-            raise UserError(f'{config} was written with other settings; give another --work-dir, or remove it and {folder}')
+            cure = f'give another --work-dir, or remove it and {folder}'
+            raise UserError(f'{config} was written with other settings; {cure}')
         cfg = load_config(str(config))
         cfg.work_dir, cfg.resume = str(folder), any(folder.glob('*.pth'))
         runner = self.build_runner(cfg, str(config))
@@ -128,7 +129,7 @@ def output_in(path: Path) -> Iterator[None]:
 
 
 def run_processes(command: Sequence[str], jobs: int) -> int:
-    """Run ``command`` in ``jobs`` processes until each has ended; returns the status of the first that was stopped, or 0.
+    """Run ``command`` in ``jobs`` processes until each has ended; returns 0, or 128 and the signal that stopped them.
 
     SIGINT and SIGTERM are passed on, once each: the trainings save and end. A process that asks for it by the status
     ``RESTART`` is started again; so is one that crashes, a few times.

@@ -61,7 +61,8 @@ def test_config_of_a_run(study, tmp_path):
     assert cfg.optim_wrapper.optimizer.lr == 0.25 and cfg.train_cfg.max_epochs == cfg.param_scheduler[1].T_max == 2
     assert cfg.randomness == dict(seed=0) and cfg.val_dataloader is None and cfg.train_dataloader.num_workers == 0
     data = f'{tmp_path}/data/demo/'
-    assert cfg.train_dataloader.dataset.data_root == data and cfg.test_evaluator.ann_file == f'{data}annotations/val.json'
+    assert cfg.train_dataloader.dataset.data_root == data
+    assert cfg.test_evaluator.ann_file == f'{data}annotations/val.json'
     assert len(cfg.train_dataloader.dataset.metainfo.classes) == 4
     assert cfg.visualizer.name == cfg.experiment_name == 'demo_tiny5_seed0'
     hook = cfg.default_hooks.checkpoint

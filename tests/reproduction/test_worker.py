@@ -33,7 +33,7 @@ class FakeRunner:
         self.test_loop = SimpleNamespace(run=lambda: {})
 
     def build(self, cfg, path):
-        print(f'{path} in {cfg.work_dir}, resume={cfg.resume}')
+        print(f'{path} in {cfg.work_dir}, resume={cfg.resume}', flush=True)
         return self
 
     def train(self):
@@ -53,7 +53,8 @@ def work(progress, tmp_path, monkeypatch):
 
     def do(error=None, **settings):
         worker = Worker(progress, tmp_path / 'data', FakeRunner(error).build, 'python tools/study.py s.py', jobs=3)
-        return end_and_output(lambda: worker.do(progress.study.runs()[2], settings or dict(lr=0.01)), tmp_path / 'output')
+        run = progress.study.runs()[2]
+        return end_and_output(lambda: worker.do(run, settings or dict(lr=0.01)), tmp_path / 'output')
 
     return do
 
@@ -149,7 +150,8 @@ def test_processes_are_started_again(tmp_path, act, count):
 
 def test_a_signal_is_passed_on_once(tmp_path):
     act = 'import signal; signal.signal(signal.SIGTERM, lambda *_: (open(sys.argv[-1], "a").write("t"), sys.exit(143)))'
-    process = fork(lambda: sys.exit(run_processes([*command(tmp_path, f'{act}; time.sleep(60)'), str(tmp_path / 't')], 2)))
+    words = [*command(tmp_path, f'{act}; time.sleep(60)'), str(tmp_path / 't')]
+    process = fork(lambda: sys.exit(run_processes(words, 2)))
     while not (tmp_path / 'starts').exists() or starts(tmp_path) < 2:
         time.sleep(0.02)
     time.sleep(0.3)  # until the handlers are there

@@ -20,8 +20,9 @@ COMMANDS = {
     'verdicts.json': ('analysis_tools/mutate.py', '--out'),
     'table1.md': ('table1.py', '--rounds', 0, '--work-dir', '.'),
     'table1.png': ('table1.py', '--rounds', 0, '--work-dir', '.'),
+    'results.md': ('results_page.py', '--configs', '.', '--docs', '.'),
 }
-IN_FOLDER = ('mobilenetv2_figure4.png', 'table1.md', 'table1.png')  # the tool is given the folder
+IN_FOLDER = ('mobilenetv2_figure4.png', 'table1.md', 'table1.png', 'results.md')  # the tool is given the folder
 
 
 @pytest.mark.parametrize('link', [False, True])

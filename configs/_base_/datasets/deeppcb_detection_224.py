@@ -1,5 +1,6 @@
-# Defects of printed circuits (DeepPCB, https://github.com/tangsanli5201/DeepPCB; 640x640 px) in COCO format, at 224x224.
-# The official training part of 1,000 images is split into 900 and 100; the test part is the official one, 500 images.
+# Defects of printed circuits (DeepPCB, https://github.com/tangsanli5201/DeepPCB; 640x640 px) in COCO format, at
+# 224x224. The official training part of 1,000 images is split into 900 and 100; the test part is the official one, 500
+# images.
 _base_ = './coco_detection_300.py'
 data_root = 'data/deeppcb/'
 classes = ('open', 'short', 'mousebite', 'spur', 'copper', 'pin-hole')
