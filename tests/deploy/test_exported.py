@@ -51,7 +51,7 @@ def test_other_torchscript_is_refused(tmp_path):
         load_exported(tmp_path / 'b.torchscript', trusted=True)
 
 
-METADATA_OF_ALL = Metadata(('a',), (8, 8), (0.0,), (1.0,), 'Resize', True, 'c')
+METADATA_OF_ALL = Metadata(('a',), (8, 8), (0.0,) * 3, (1.0,) * 3, 'Resize', True, 'c')
 
 
 class Writer(torch.nn.Module):

@@ -63,7 +63,7 @@ def write_script(path: Path) -> None:
     """TorchScript that writes a file when it runs, and otherwise looks like one of our exports."""
     module = torch.jit.ScriptModule()
     module.define("def forward(self, x):\n  return torch.from_file('marker', True, 4).fill_(1.0)[0] + x\n")
-    metadata = Metadata(('a',), (160, 160), (0.0,), (1.0,), 'Resize', True, 'c').to_json()
+    metadata = Metadata(('a',), (160, 160), (0.0,) * 3, (1.0,) * 3, 'Resize', True, 'c').to_json()
     torch.jit.save(module, str(path), _extra_files={METADATA: json.dumps(metadata)})
 
 
