@@ -77,7 +77,12 @@ setup(
     # With this an editable install is an entry of sys.path, else an import hook, which comes after all paths: a script
     # beside a clone named mixdet would import the clone, a folder without __init__.py.
     package_dir={'': '.'},
-    package_data={'mixdet': ['py.typed'], 'mixdet.layers': ['csrc/*'], 'mixdet.report': ['templates/*']},
+    package_data={
+        'mixdet': ['py.typed'],
+        'mixdet.deploy': ['web_page/*'],
+        'mixdet.layers': ['csrc/*'],
+        'mixdet.report': ['templates/*'],
+    },
     cmdclass={'build_py': BuildPyWithMim},
     install_requires=['jinja2', 'matplotlib', 'numpy>=1.26', 'pycocotools', 'rich'],
     extras_require={

@@ -36,7 +36,8 @@ def write(tiny, path, name, nms=True, **options):
 
 
 @pytest.mark.parametrize(
-    'name', [pytest.param(name, marks=needs_torch(row.minimum_torch)) for name, row in FORMATS.items()]
+    'name',
+    [pytest.param(name, marks=needs_torch(row.minimum_torch)) for name, row in FORMATS.items() if row.dynamic_batch],
 )
 def test_every_format_gives_the_same_alone_and_in_a_batch(tiny, tmp_path, demo_images, name):
     if name == 'onnx':
