@@ -143,9 +143,18 @@ function show(card) {
     const row = element('tr');
     const name = element('th', classes[label]);
     name.scope = 'row';
-    row.append(name, element('td', score.toFixed(2)), ...box.map((side) => element('td', side.toFixed(1))));
+    row.append(name, cell(score, 2), ...box.map((side) => cell(side, 1)));
     return row;
   }));
+}
+
+/** A cell of the table with a rounded number, and the number itself for programs. */
+function cell(value, digits) {
+  const number = element('data', value.toFixed(digits));
+  number.value = value;
+  const made = element('td');
+  made.append(number);
+  return made;
 }
 
 /** Lay the boxes with at least the score asked for over the picture in a card, and count them; returns them. */
