@@ -25,7 +25,7 @@ from mixdet.engine.atomic import check_new, new_files
 from mixdet.errors import UserError
 
 MINIMUM_TORCH_HALF = '2.2'  # before, PyTorch has no convolution of float16 on CPUs
-RESIZES = ('Resize', 'TFResize')  # those that docs/onnx_example.py implements
+RESIZES = ('Resize', 'TFResize')  # those that docs/examples/detect_onnx.py implements
 
 
 class CalibrationImages:

@@ -10,6 +10,7 @@ COMMANDS = {
     'fixed.json': ('check_dataset.py', 'ann.json', '--fix'),
     'weights.pth': ('convert_weights.py', 'source.npz', '--as', 'mobilenetv1'),
     'model.onnx': ('export.py', CONFIG, 'gone.pth', '--out'),
+    'page.web': ('export.py', CONFIG, 'gone.pth', '--format', 'web', '--out'),
     'swapped.py': ('swap_backbone.py', CONFIG, '--backbone', 'mixnet-s'),
     'found.pkl': ('test.py', CONFIG, 'gone.pth', '--out'),
     'data.json': ('benchmark_data.py', CONFIG, '--out'),
