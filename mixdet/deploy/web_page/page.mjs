@@ -175,7 +175,7 @@ function draw(card, {width, height, found, prepare, network}) {
     place.append(frame);
   }
   card.querySelector('.summary').textContent = summary(shown);
-  const time = `${(prepare + network).toFixed(0)} ms (network ${network.toFixed(0)} ms)`;
+  const time = `${(prepare + network).toFixed(0)}\xa0ms (network ${network.toFixed(0)}\xa0ms)`;
   card.querySelector('.summary + p').textContent = `${width} × ${height} px · ${time}`;
   return shown;
 }
@@ -186,7 +186,7 @@ function summary(found) {
   for (const {label} of found) {
     counts.set(classes[label], (counts.get(classes[label]) ?? 0) + 1);
   }
-  return Array.from(counts, ([name, count]) => (count > 1 ? `${name} × ${count}` : name)).join(', ') || 'no object';
+  return Array.from(counts, ([name, count]) => (count > 1 ? `${name}\xa0×\xa0${count}` : name)).join(', ') || 'no object';
 }
 
 // The camera
