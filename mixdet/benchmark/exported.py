@@ -56,7 +56,7 @@ def memory(path: Path) -> float:
     command = [sys.executable, '-W', 'ignore', '-m', 'mixdet.benchmark.exported', str(path), *trust]
     done = subprocess.run(command, capture_output=True, text=True, errors='replace')
     if done.returncode:
-        last = [*done.stderr.splitlines(), 'no message'][-1]
+        last = ['no message', *done.stderr.splitlines()][-1]
         raise UserError(f'{path}: measuring its memory failed with status {done.returncode}: {last}')
     return float(done.stdout.splitlines()[-1])
 

@@ -48,7 +48,8 @@ def test_every_format_gives_the_same_alone_and_in_a_batch(tiny, tmp_path, demo_i
             write(tiny, path, name, dynamic_batch=True)
         return
     run, metadata = write(tiny, path, name, dynamic_batch=True)
-    assert metadata == export_metadata(Detector(*tiny), tiny[0], True)
+    expected = export_metadata(Detector(*tiny), tiny[0], True)
+    assert metadata == expected._replace(thresholds=metadata.thresholds) and metadata.thresholds.max_per_img == 10
     detector = Detector(*tiny)
     expected = detections(detector, demo_images)
     inputs = detector.preprocess(demo_images).numpy()
@@ -82,8 +83,7 @@ def test_onnx_without_nms_in_half_precision(tiny, tmp_path):
     assert boxes.shape[:2] == scores.shape[:2] and scores.shape[2] == 4
     with pytest.raises(Exception, match='invalid dimensions'):  # it is for one image
         run(np.zeros((2, 3, 160, 160), np.float32))
-    with pytest.raises(UserError, match='exported with --no-nms'):
-        ExportedDetector(str(tmp_path / 'a.onnx'))
+    assert isinstance(ExportedDetector(str(tmp_path / 'a.onnx')), ExportedDetector)
     graph = onnx.load(tmp_path / 'a.onnx').graph
     assert any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in graph.initializer)
     # one convolution for each mixed one, and no batch-norm
@@ -218,3 +218,33 @@ def test_a_full_disk_is_named(tiny, tmp_path, name):
     with little_room(10_000), pytest.raises(UserError, match='cannot be written: File too large'):
         write(tiny, tmp_path / f'a{FORMATS[name].suffix}', name)
     assert not list(tmp_path.iterdir())
+
+
+def test_options_that_a_format_lacks(tmp_path):
+    for options, message in (
+        (dict(precision='int8'), '--precision int8: --format torchscript has only fp32, fp16'),
+        (dict(precision='int8', file_format='ncnn'), '--precision int8: --format ncnn has only fp32, fp16'),
+        (dict(dynamic_batch=True, file_format='ncnn'), '--dynamic-batch: files in format ncnn take one image'),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_export(tmp_path / 'a.torchscript', **{'file_format': 'torchscript', **options})
+
+
+def test_metadata_beside_a_file_are_not_overwritten_and_go_with_it(tiny, tmp_path, monkeypatch):
+    """Of a format that holds none itself: both files or none."""
+    row = FORMATS['torchscript']
+    opened = row._replace(metadata_inside=False, open=lambda *arguments: row.open(*arguments)._replace(metadata=None))
+    monkeypatch.setitem(FORMATS, 'torchscript', opened)
+    beside = tmp_path / 'a.torchscript.json'
+    beside.write_text('mine')
+    with pytest.raises(UserError, match=r'a\.torchscript\.json exists already'):
+        write(tiny, tmp_path / 'a.torchscript', 'torchscript')
+    assert beside.read_text() == 'mine' and list(tmp_path.iterdir()) == [beside]
+    beside.unlink()
+    assert write(tiny, tmp_path / 'a.torchscript', 'torchscript')[1].classes == CLASSES
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['a.torchscript', 'a.torchscript.json']
+    broken = opened._replace(open=lambda *arguments: 1 / 0)
+    monkeypatch.setitem(FORMATS, 'torchscript', broken)
+    with pytest.raises(UserError, match='b.torchscript is not a detector exported by'):
+        write(tiny, tmp_path / 'b.torchscript', 'torchscript')
+    assert len(list(tmp_path.iterdir())) == 2

@@ -41,7 +41,10 @@ def test_other_files_are_refused(tmp_path, suffix):
         load_exported(tmp_path / f'a{suffix}', trusted=True)
     with pytest.raises(UserError, match='does not exist'):
         load_exported(tmp_path / f'gone{suffix}')
-    with pytest.raises(UserError, match='must end in one of .onnx, .torchscript, .pt2'):
+    (tmp_path / f'b{suffix}').mkdir()
+    with pytest.raises(UserError, match='is not a detector exported by|has no metadata'):
+        load_exported(tmp_path / f'b{suffix}', trusted=True)
+    with pytest.raises(UserError, match='must end in one of .onnx, .openvino, .ncnn, .torchscript, .pt2'):
         load_exported(__file__)
 
 
@@ -222,3 +225,33 @@ def test_what_an_exported_detector_cannot_do(file):
         detector.extract_feat(torch.zeros(1, 3, 160, 160))
     outputs = detector(torch.zeros(1, 3, 160, 160), mode='tensor')
     assert [output.shape for output in outputs] == [(1, 10, 4), (1, 10), (1, 10)]
+
+
+def test_detector_takes_an_exported_file(tiny, file, demo_images, monkeypatch):
+    with pytest.raises(UserError, match=r'a\.torchscript is a program'):
+        Detector(tiny[0], file)
+    monkeypatch.setattr(checkpoints, '_trusted', True)
+    detectors = Detector(*tiny, score_thr=0.0), Detector(tiny[0], file, score_thr=0.0)
+    assert isinstance(detectors[1].model, ExportedDetector) and 'ExportedDetector on cpu, 4 classes' in repr(
+        detectors[1]
+    )
+    for found, wanted in zip(*(detector.predict(demo_images) for detector in detectors)):
+        assert [one.name for one in found] == [one.name for one in wanted]
+        np.testing.assert_allclose([one.box for one in found], [one.box for one in wanted], atol=0.01)
+    for options in (dict(agnostic_nms=True), dict(device='cuda')):
+        with pytest.raises(UserError, match='is not for an exported file'):
+            Detector(tiny[0], file, **options)
+    with pytest.raises(UserError, match='an exported file cannot be exported again'):
+        export_metadata(detectors[1], 'c.py', True)
+
+
+def test_nms_outside_needs_its_thresholds(tiny, tmp_path):
+    detector = Detector(*tiny, fuse=False)
+    path = tmp_path / 'a.torchscript'
+    export(detector, export_metadata(detector, 'c.py', False), path, 'torchscript')
+    assert ExportedDetector(str(path), trusted=True).metadata.thresholds.max_per_img == 10
+    detector.model.test_cfg.nms.type = 'soft_nms'
+    path = tmp_path / 'b.torchscript'
+    export(detector, export_metadata(detector, 'c.py', False), path, 'torchscript')
+    with pytest.raises(UserError, match='has neither NMS nor the thresholds for it'):
+        ExportedDetector(str(path), trusted=True)

@@ -82,8 +82,11 @@ def test_wrong_arguments(tmp_path):
     for arguments, message in (
         (('--out', 'a.pt2'), 'a.pt2: a file in format onnx must end in .onnx'),
         (('--out', 'there.onnx'), 'there.onnx exists already'),
-        (('--out', 'a.pt2', '--format', 'torch-export', '--int8', '.'), '--int8 works with --format onnx and without'),
-        (('--out', 'a.onnx', '--half', '--int8', '.'), '--int8 works with --format onnx and without --half'),
+        (('--out', 'a.pt2', '--format', 'torch-export', '--int8', '.'), '--format torch-export has only fp32, fp16'),
+        (('--out', 'a.onnx', '--half', '--int8', '.'), '--precision, --half and --int8 contradict each other'),
+        (('--out', 'a.onnx', '--precision', 'int8'), '--precision int8 and --calibrate DIR'),
+        (('--out', 'a.onnx', '--calibrate', '.'), '--precision int8 and --calibrate DIR'),
+        (('--out', 'a.onnx', '--calibrate', '.', '--int8', '.'), '--int8 DIR and --calibrate DIR name two folders'),
     ):
         done = run_tool('export.py', 'c.py', 'c.pth', *arguments, cwd=tmp_path)
         assert done.returncode == 2 and message in done.stderr

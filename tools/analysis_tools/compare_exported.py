@@ -74,9 +74,9 @@ def main() -> None:
         }
         batch = next(iter(runner.test_dataloader))
         for threads in args.threads:
-            columns.append(f'ms, {threads} thread{"s" * (threads > 1)}')
+            columns.append(f'ms (CPU time), {threads} thread{"s" * (threads > 1)}')
             for name, timing in latencies(openers, batch, threads, args.seconds).items():
-                rows[name].append(f'{timing.wall:.1f}')
+                rows[name].append(f'{timing.wall:.1f} ({timing.cpu:.1f})')
         columns.append('memory, MiB')
         for name, row in rows.items():
             row.append(f'{memory(Path(name)):.0f}' if name in exported else '')

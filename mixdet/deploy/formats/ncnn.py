@@ -30,7 +30,7 @@ def write(job: Job, path: Path) -> None:
         ]  # fmt: skip
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors='replace')
         if done.returncode or not all(file.is_file() for file in files.values()):
-            last = [*done.stdout.splitlines(), *done.stderr.splitlines(), 'no output'][-1]
+            last = ['no output', *done.stdout.splitlines(), *done.stderr.splitlines()][-1]
             raise UserError(f'--format ncnn: pnnx failed with status {done.returncode}: {last}')
         for name, file in files.items():
             shutil.copyfile(file, path / name)

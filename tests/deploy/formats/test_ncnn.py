@@ -43,7 +43,7 @@ def difference(tiny, path, images):
 def test_the_detections_are_the_detectors(tiny, folder, demo_images, trusted):
     found = difference(tiny, folder, demo_images)
     assert found.detections == 30 and found.unmatched == 0
-    assert found.boxes < 0.01 and found.scores < 1e-5
+    assert found.boxes < 0.01 and found.scores < 1e-4
     assert sorted(file.name for file in folder.iterdir()) == ['mixdet.json', WEIGHTS, MODEL]
     run, metadata = load_exported(folder, threads=2)
     assert not metadata.nms and metadata.thresholds.max_per_img == 10
