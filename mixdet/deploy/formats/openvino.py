@@ -21,7 +21,7 @@ CONVOLUTIONS = ('Convolution', 'GroupConvolution')
 
 
 def write(job: Job, path: Path) -> None:
-    """Convert the traced network; for int8, quantise it with NNCF. fp16 and int8 store other weights in float16."""
+    """Convert the traced network; fp16 stores weights in float16, for int8 NNCF quantises."""
     import openvino
 
     program = torch.jit.trace(job.network, job.example, check_trace=False)
