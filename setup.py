@@ -42,6 +42,8 @@ version = re.search(r"__version__ = '(.+)'", (ROOT / 'mixdet' / 'version.py').re
 onedl = ['onedl-mmengine>=0.10.12,<0.11', 'onedl-mmcv>=2.3.6,<2.4', 'onedl-mmdetection>=3.5.1,<3.6']
 weights = ['safetensors', 'tensorboard']  # tensorboard has the protobuf definitions of TensorFlow graphs
 onnx = ['onnx', 'onnxruntime', 'onnxscript']
+openvino = ['openvino>=2026.4,<2027', 'nncf>=3.4,<4']  # nncf quantises
+ncnn = ['ncnn>=1.0.20261020', 'pnnx>=20261020']  # pnnx converts
 evaluation = ['faster-coco-eval']
 # PyTorch for CUDA brings Triton along; with PyTorch for CPUs the tests use Triton's interpreter
 triton = ['triton; sys_platform == "linux" and platform_machine == "x86_64"']
@@ -77,7 +79,12 @@ setup(
     # With this an editable install is an entry of sys.path, else an import hook, which comes after all paths: a script
     # beside a clone named mixdet would import the clone, a folder without __init__.py.
     package_dir={'': '.'},
-    package_data={'mixdet': ['py.typed'], 'mixdet.layers': ['csrc/*'], 'mixdet.report': ['templates/*']},
+    package_data={
+        'mixdet': ['py.typed'],
+        'mixdet.deploy': ['web_page/*'],
+        'mixdet.layers': ['csrc/*'],
+        'mixdet.report': ['templates/*'],
+    },
     cmdclass={'build_py': BuildPyWithMim},
     install_requires=['jinja2', 'matplotlib', 'numpy>=1.26', 'pycocotools', 'rich'],
     extras_require={
@@ -86,7 +93,9 @@ setup(
         'onedl': onedl,
         'weights': weights,
         'onnx': onnx,
+        'openvino': openvino,
+        'ncnn': ncnn,
         'eval': evaluation,
-        'test': [*tests, *lint, *onnx, *weights, *evaluation, *triton],
+        'test': [*tests, *lint, *onnx, *openvino, *ncnn, *weights, *evaluation, *triton],
     },
 )

@@ -158,7 +158,7 @@ def test_every_picture_is_shown():
 
 def test_the_onnx_example_draws_what_it_finds():
     pytest.importorskip('onnxruntime')
-    draw = runpy.run_path(str(ROOT / 'docs/onnx_example.py'))['draw']
+    draw = runpy.run_path(str(ROOT / 'docs/examples/detect_onnx.py'))['draw']
     image = np.full((60, 80, 3), 128, np.uint8)
     picture = np.array(draw(image, [('cat', 0.9, [20.0, 10.0, 70.0, 50.0])]))
     changed = (picture != image).any(-1)

@@ -13,8 +13,11 @@ import torch
 from helpers import needs_torch
 
 from mixdet.compat import checkpoints
-from mixdet.deploy.export import METADATA, SUFFIXES, Metadata, export, export_metadata
-from mixdet.deploy.exported import ExportedDetector, format_of, load_exported
+from mixdet.deploy.export import export, export_metadata
+from mixdet.deploy.exported import ExportedDetector, load_exported
+from mixdet.deploy.formats import FORMATS, format_of
+from mixdet.deploy.formats.base import Metadata
+from mixdet.deploy.formats.torchscript import METADATA
 from mixdet.deploy.inference import Detector
 from mixdet.errors import UserError
 from mixdet.registry import MODELS
@@ -29,7 +32,7 @@ def file(tiny, tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize('suffix', SUFFIXES.values())
+@pytest.mark.parametrize('suffix', [row.suffix for row in FORMATS.values()])
 def test_other_files_are_refused(tmp_path, suffix):
     if suffix == '.onnx':
         pytest.importorskip('onnxruntime')
@@ -38,7 +41,10 @@ def test_other_files_are_refused(tmp_path, suffix):
         load_exported(tmp_path / f'a{suffix}', trusted=True)
     with pytest.raises(UserError, match='does not exist'):
         load_exported(tmp_path / f'gone{suffix}')
-    with pytest.raises(UserError, match='must end in one of .onnx, .torchscript, .pt2'):
+    (tmp_path / f'b{suffix}').mkdir()
+    with pytest.raises(UserError, match='is not a detector exported by|has no metadata'):
+        load_exported(tmp_path / f'b{suffix}', trusted=True)
+    with pytest.raises(UserError, match='must end in one of .onnx, .openvino, .ncnn, .torchscript, .pt2'):
         load_exported(__file__)
 
 
@@ -48,7 +54,7 @@ def test_other_torchscript_is_refused(tmp_path):
         load_exported(tmp_path / 'b.torchscript', trusted=True)
 
 
-METADATA_OF_ALL = Metadata(('a',), (8, 8), (0.0,), (1.0,), 'Resize', True, 'c')
+METADATA_OF_ALL = Metadata(('a',), (8, 8), (0.0,) * 3, (1.0,) * 3, 'Resize', True, 'c')
 
 
 class Writer(torch.nn.Module):
@@ -68,7 +74,7 @@ class Attack:
 
 def write_script(path):
     """A TorchScript file that writes another file when it runs."""
-    torch.jit.script(Writer()).save(str(path), _extra_files={METADATA: json.dumps(METADATA_OF_ALL._asdict())})
+    torch.jit.script(Writer()).save(str(path), _extra_files={METADATA: json.dumps(METADATA_OF_ALL.to_json())})
 
 
 def write_program(path, change):
@@ -130,7 +136,7 @@ def write_onnx(path, external=None, word='a', op='Add'):
     of = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ('image', 'boxes')]
     graph = onnx.helper.make_graph([onnx.helper.make_node(op, ['image', 'one'], ['boxes'])], 'g', of[:1], of[1:], [one])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid('', 18)], ir_version=9)
-    metadata = METADATA_OF_ALL._replace(classes=(word,))._asdict()
+    metadata = METADATA_OF_ALL._replace(classes=(word,)).to_json()
     values = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
     onnx.helper.set_model_props(model, values)
     path.write_bytes(model.SerializeToString())
@@ -162,7 +168,11 @@ def test_a_class_may_be_called_location(tmp_path, monkeypatch):
 
 
 def test_format_is_known_by_the_suffix():
-    assert (format_of('a/b.onnx'), format_of('b.pt2'), format_of('b.pth')) == ('onnx', 'torch-export', None)
+    assert [format_of(f'a/b{suffix}') for suffix in ('.onnx', '.pt2', '.pth')] == [
+        FORMATS['onnx'],
+        FORMATS['torch-export'],
+        None,
+    ]
 
 
 def test_an_exported_file_is_a_detector(tiny, file, demo_images):
@@ -215,3 +225,33 @@ def test_what_an_exported_detector_cannot_do(file):
         detector.extract_feat(torch.zeros(1, 3, 160, 160))
     outputs = detector(torch.zeros(1, 3, 160, 160), mode='tensor')
     assert [output.shape for output in outputs] == [(1, 10, 4), (1, 10), (1, 10)]
+
+
+def test_detector_takes_an_exported_file(tiny, file, demo_images, monkeypatch):
+    with pytest.raises(UserError, match=r'a\.torchscript is a program'):
+        Detector(tiny[0], file)
+    monkeypatch.setattr(checkpoints, '_trusted', True)
+    detectors = Detector(*tiny, score_thr=0.0), Detector(tiny[0], file, score_thr=0.0)
+    assert isinstance(detectors[1].model, ExportedDetector) and 'ExportedDetector on cpu, 4 classes' in repr(
+        detectors[1]
+    )
+    for found, wanted in zip(*(detector.predict(demo_images) for detector in detectors)):
+        assert [one.name for one in found] == [one.name for one in wanted]
+        np.testing.assert_allclose([one.box for one in found], [one.box for one in wanted], atol=0.01)
+    for options in (dict(agnostic_nms=True), dict(device='cuda')):
+        with pytest.raises(UserError, match='is not for an exported file'):
+            Detector(tiny[0], file, **options)
+    with pytest.raises(UserError, match='an exported file cannot be exported again'):
+        export_metadata(detectors[1], 'c.py', True)
+
+
+def test_nms_outside_needs_its_thresholds(tiny, tmp_path):
+    detector = Detector(*tiny, fuse=False)
+    path = tmp_path / 'a.torchscript'
+    export(detector, export_metadata(detector, 'c.py', False), path, 'torchscript')
+    assert ExportedDetector(str(path), trusted=True).metadata.thresholds.max_per_img == 10
+    detector.model.test_cfg.nms.type = 'soft_nms'
+    path = tmp_path / 'b.torchscript'
+    export(detector, export_metadata(detector, 'c.py', False), path, 'torchscript')
+    with pytest.raises(UserError, match='has neither NMS nor the thresholds for it'):
+        ExportedDetector(str(path), trusted=True)

@@ -4,7 +4,7 @@ import sys
 import pytest
 import tqdm
 
-from mixdet.deploy.export import export, export_metadata
+from mixdet.deploy.export import CalibrationImages, export, export_metadata
 from mixdet.deploy.exported import load_exported
 from mixdet.deploy.inference import Detector
 from mixdet.deploy.quantize import _of_one_pixel, quantize
@@ -27,10 +27,7 @@ def test_int8(tiny, tmp_path, demo_images, contained):
     metadata = export_metadata(detector, tiny[0], True)
     export(detector, metadata, path, 'onnx')
     size = path.stat().st_size
-    with pytest.raises(UserError, match='no image to calibrate on'):
-        quantize(path, [], detector)
-    quantize(path, demo_images, detector)
-    assert logging.root.manager.disable == logging.NOTSET
+    quantize(path, CalibrationImages(detector, demo_images))
     nodes = onnx.load(path).graph.node
     assert sum(node.op_type == 'QuantizeLinear' for node in nodes) > 20
     # a convolution is clipped before its output is quantised, or by the quantisation itself
@@ -57,7 +54,7 @@ def test_a_failure_leaves_the_file_as_it_was(tiny, tmp_path, demo_images, contai
     before = path.read_bytes()
     monkeypatch.setattr('onnxruntime.quantization.quantize_static', lambda *args, **kwargs: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        quantize(path, demo_images, detector)
+        quantize(path, CalibrationImages(detector, demo_images))
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
@@ -77,7 +74,14 @@ def test_convolutions_of_one_pixel_stay_in_float():
     assert _of_one_pixel(onnx.shape_inference.infer_shapes(model).graph) == ['second']
 
 
-def test_onnxruntime_is_needed(tiny, tmp_path, demo_images, monkeypatch):
+def test_what_8_bits_need(tiny, tmp_path, demo_images, monkeypatch):
+    pytest.importorskip('onnxscript')
+    detector = Detector(*tiny, fuse=False)
+    metadata = export_metadata(detector, tiny[0], True)
+    with pytest.raises(UserError, match='there is no image to calibrate on'):
+        export(detector, metadata, tmp_path / 'a.onnx', 'onnx', precision='int8')
     monkeypatch.setitem(sys.modules, 'onnxruntime.quantization', None)
-    with pytest.raises(UserError, match='--int8: .*pip install -e'):
-        quantize(tmp_path / 'a.onnx', demo_images, Detector(*tiny))
+    images = CalibrationImages(detector, demo_images)
+    with pytest.raises(UserError, match='--format onnx: .*pip install -e'):
+        export(detector, metadata, tmp_path / 'a.onnx', 'onnx', precision='int8', calibration=images)
+    assert not list(tmp_path.iterdir()) and logging.root.manager.disable == logging.NOTSET

@@ -8,6 +8,7 @@ from mixdet.engine.atomic import (
     check_new,
     make_folder,
     new_file,
+    new_files,
     remove_leftovers,
     write_new_text,
     write_text,
@@ -200,3 +201,39 @@ def test_checks_before_the_work(tmp_path):
     (tmp_path / 'file').touch()
     with pytest.raises(UserError, match='folder .*file/c cannot be made: Not a directory'):
         make_folder(tmp_path / 'file/c')
+
+
+def test_files_that_belong_together(tmp_path):
+    """All of them or none, and nothing is replaced."""
+    with new_files(tmp_path / 'a') as part:
+        part.write_text('whole')
+        part.with_name('a.json').write_text('beside')
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {'a': 'whole', 'a.json': 'beside'}
+    (tmp_path / 'a.json').unlink()
+    with pytest.raises(UserError, match='a exists already'), new_files(tmp_path / 'a') as part:
+        part.write_text('other')
+        part.with_name('a.json').write_text('other')
+    assert [path.read_text() for path in tmp_path.iterdir()] == ['whole']
+    with pytest.raises(ZeroDivisionError), new_files(tmp_path / 'b') as part:
+        part.write_text('half')
+        1 / 0  # noqa: B018
+    assert [path.name for path in tmp_path.iterdir()] == ['a']
+
+
+def test_a_new_folder(tmp_path):
+    with new_files(tmp_path / 'a') as part:
+        (part / 'inner').mkdir(parents=True)
+        (part / 'inner/file').write_text('whole')
+    assert (tmp_path / 'a/inner/file').read_text() == 'whole' and len(list(tmp_path.iterdir())) == 1
+    for name in ('a', 'link', 'file'):
+        if name == 'link':
+            (tmp_path / name).symlink_to('gone')
+        elif name == 'file':
+            (tmp_path / name).write_text('mine')
+        with pytest.raises(UserError, match=f'{name} exists already'), new_files(tmp_path / name) as part:
+            part.mkdir()
+    assert (tmp_path / 'a/inner/file').read_text() == 'whole' and (tmp_path / 'file').read_text() == 'mine'
+    with pytest.raises(ZeroDivisionError), new_files(tmp_path / 'b') as part:
+        (part / 'inner').mkdir(parents=True)
+        1 / 0  # noqa: B018
+    assert not list(tmp_path.glob('*b*'))

@@ -1,14 +1,16 @@
 import pytest
 from helpers import coco_checkpoint, run_tool, shared_path
 
-from mixdet.deploy.export import SUFFIXES, export, export_metadata
+from mixdet.deploy.export import export, export_metadata
+from mixdet.deploy.formats import FORMATS
 from mixdet.deploy.inference import Detector
 
 pytestmark = pytest.mark.slow
 
 
 def test_every_format_has_the_detections_and_the_ap_of_the_checkpoint(tmp_path):
-    pytest.importorskip('onnx')
+    for package in ('onnx', 'openvino', 'pnnx', 'ncnn'):
+        pytest.importorskip(package)
     data = shared_path('data', 'coco-mini')
     config, checkpoint = coco_checkpoint(tmp_path, size=300)
     (tmp_path / 'c.py').write_text(
@@ -19,14 +21,14 @@ def test_every_format_has_the_detections_and_the_ap_of_the_checkpoint(tmp_path):
         f"test_evaluator = dict(ann_file='{data}/annotations/instances_val2017.json')\n"
     )
     detector = Detector(str(tmp_path / 'c.py'), checkpoint, fuse=False)
-    files = [tmp_path / f'a{suffix}' for suffix in SUFFIXES.values()]
-    for name, path in zip(SUFFIXES, files):
+    files = [tmp_path / f'a{suffix}' for suffix in [row.suffix for row in FORMATS.values()]]
+    for name, path in zip(FORMATS, files):
         export(detector, export_metadata(detector, 'c.py', True), path, name)
     done = run_tool('analysis_tools/compare_exported.py', 'c.py', checkpoint, *files, '--unsafe-load', cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = [line.strip('| ').split(' | ') for line in done.stdout.splitlines() if line.startswith(('| coco', '| a.'))]
-    assert [line[0] for line in lines] == ['coco.pth', 'a.onnx', 'a.torchscript', 'a.pt2']
-    for _, _, ap, ap50, detections, boxes, scores, unmatched in lines:
+    assert [line[0] for line in lines] == ['coco.pth', *(file.name for file in files)]
+    for _, _, ap, ap50, detections, boxes, scores, unmatched, *_ in lines:
         assert (ap, ap50, detections) == tuple(lines[0][2:5]) and float(ap) > 0.03 and int(detections) > 100
         assert float(boxes) < 0.1 and float(scores) < 1e-4 and unmatched == '0'
 

@@ -1,6 +1,6 @@
 """Run a detector exported by tools/export.py with numpy, pillow and onnxruntime alone.
 
-python docs/onnx_example.py MODEL.onnx IMAGE [PICTURE]    # PICTURE: also draw the detections into this file
+python docs/examples/detect_onnx.py MODEL.onnx IMAGE [PICTURE]    # PICTURE: also draw the detections into this file
 """
 
 import json
