@@ -38,7 +38,8 @@ def _suppress(boxes: np.ndarray, labels: np.ndarray, thresholds: Thresholds) -> 
     """Greedy NMS of the boxes (n, 4), sorted from the best: the indices of those that it keeps, no more than needed."""
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     of_class = {label: np.flatnonzero(labels == label) for label in np.unique(labels)}
-    alive, kept = np.ones(len(boxes), bool), []
+    alive = np.ones(len(boxes), bool)
+    kept: list[int] = []
     for index, label in enumerate(labels):
         if len(kept) == thresholds.max_per_img:
             break
