@@ -21,31 +21,35 @@ def finish(boxes: np.ndarray, scores: np.ndarray, size: tuple[int, int], thresho
     Returns:
         ``boxes`` (n, 4), ``scores`` (n) and ``labels`` (n), best first.
     """
-    anchors, labels = np.nonzero(scores > thresholds.score_thr)
-    values = scores[anchors, labels]
-    order = np.argsort(-values, kind='stable')[: thresholds.candidates]
-    boxes, values, labels = boxes[anchors[order]], values[order], labels[order]
-    kept = np.zeros(len(values), bool)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        kept[members[_suppress(boxes[members], thresholds.iou_threshold)]] = True
-    best = np.flatnonzero(kept)[: thresholds.max_per_img]
+    flat = scores.ravel()
+    count = min(thresholds.candidates, int((flat > thresholds.score_thr).sum()))
+    chosen = np.argpartition(-flat, count)[:count] if count < len(flat) else np.arange(count)
+    chosen = chosen[np.lexsort((chosen, -flat[chosen]))]
+    anchors, labels = np.divmod(chosen, scores.shape[1])
+    boxes, values = boxes[anchors], flat[chosen]
+    best = _suppress(boxes, labels, thresholds)
     height, width = size
     clipped = boxes[best].clip(0, np.array([width, height, width, height], boxes.dtype))
     filled = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
     return clipped[filled], values[best][filled], labels[best][filled]
 
 
-def _suppress(boxes: np.ndarray, iou_threshold: float) -> list[int]:
-    """Greedy NMS: the indices of the boxes (n, 4), sorted from the best, that it keeps."""
+def _suppress(boxes: np.ndarray, labels: np.ndarray, thresholds: Thresholds) -> list[int]:
+    """Greedy NMS of the boxes (n, 4), sorted from the best: the indices of those that it keeps, no more than needed."""
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    left, kept = np.arange(len(boxes)), []
-    while len(left):
-        first, left = left[0], left[1:]
-        kept.append(int(first))
-        sides = np.minimum(boxes[left, 2:], boxes[first, 2:]) - np.maximum(boxes[left, :2], boxes[first, :2])
+    of_class = {label: np.flatnonzero(labels == label) for label in np.unique(labels)}
+    alive = np.ones(len(boxes), bool)
+    kept: list[int] = []
+    for index, label in enumerate(labels):
+        if len(kept) == thresholds.max_per_img:
+            break
+        if not alive[index]:
+            continue
+        kept.append(index)
+        others = of_class[label]
+        sides = np.minimum(boxes[others, 2:], boxes[index, 2:]) - np.maximum(boxes[others, :2], boxes[index, :2])
         overlap = sides.clip(0).prod(1)
         with np.errstate(invalid='ignore', divide='ignore'):  # of two empty boxes, whose NaN drops nothing
-            iou = overlap / (areas[left] + areas[first] - overlap)
-        left = left[~(iou > iou_threshold)]
+            iou = overlap / (areas[others] + areas[index] - overlap)
+        alive[others[iou > thresholds.iou_threshold]] = False  # those before it are decided already
     return kept

@@ -1,10 +1,12 @@
 import sys
 
+import numpy as np
 import pytest
 import torch
 from helpers import tiny_checkpoint
 
 from mixdet.benchmark.exported import latencies, main, memory
+from mixdet.compat import checkpoints
 from mixdet.deploy.export import export, export_metadata
 from mixdet.deploy.inference import Detector
 from mixdet.errors import UserError
@@ -24,6 +26,9 @@ def file(tmp_path_factory):
 def test_memory_of_a_file(file, monkeypatch, capsys):
     with pytest.raises(UserError, match=r'a\.torchscript: measuring its memory failed with status 1: .*is a program'):
         memory(file)
+    monkeypatch.setattr(checkpoints, '_trusted', True)
+    held = np.ones(2**27, np.uint8)  # what this process takes is not counted
+    assert 1 < memory(file) < 1000 and held.all()
     monkeypatch.setattr(sys, 'argv', ['exported.py', str(file), '--unsafe-load'])
     main()
     assert float(capsys.readouterr().out) >= 0

@@ -24,8 +24,7 @@ def test_int8(tiny, tmp_path, demo_images, contained):
     onnx = pytest.importorskip('onnx')
     path = tmp_path / 'a.onnx'
     detector = Detector(*tiny, fuse=False)
-    metadata = export_metadata(detector, tiny[0], True)
-    export(detector, metadata, path, 'onnx')
+    metadata = export(detector, export_metadata(detector, tiny[0], True), path, 'onnx')
     size = path.stat().st_size
     quantize(path, CalibrationImages(detector, demo_images))
     nodes = onnx.load(path).graph.node
