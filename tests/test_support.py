@@ -8,7 +8,8 @@ import pytest
 from helpers import ROOT
 
 from mixdet.compat import checkpoints, stack
-from mixdet.deploy.export import MINIMUM_TORCH, MINIMUM_TORCH_HALF
+from mixdet.deploy.export import MINIMUM_TORCH_HALF
+from mixdet.deploy.formats import FORMATS
 
 SUPPORT = (ROOT / 'docs/support.md').read_text(encoding='utf-8')
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
@@ -79,8 +80,9 @@ def test_sessions_have_the_tested_and_the_oldest_versions():
 
 def test_what_older_pytorchs_lack():
     rows = re.findall(r'^\| (2\.\d) \| (.+?) \|', SUPPORT, re.MULTILINE)
-    for name, version in MINIMUM_TORCH.items():
-        assert [needed for needed, what in rows if f'tools/export.py --format {name}`' in what] == [version]
+    for name, row in FORMATS.items():
+        named = [needed for needed, what in rows if f'tools/export.py --format {name}`' in what]
+        assert named == [row.minimum_torch] * (row.minimum_torch > '2.1')
     assert [needed for needed, what in rows if '--half' in what] == [MINIMUM_TORCH_HALF]
     (safe,) = re.findall(r"^SAFE_LOADING = is_at_least\(torch.__version__, '(.+)'\)", CHECKPOINTS, re.MULTILINE)
     assert [needed for needed, what in rows if what.startswith('loading checkpoints')] == [safe]

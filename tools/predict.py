@@ -16,7 +16,7 @@ from mixdet.text import print
 def main() -> None:
     parser = argparse.ArgumentParser(description='Detect objects: pictures with boxes, JSON and CSV.')
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', help='checkpoint, or a file exported by tools/export.py')
     parser.add_argument('inputs', nargs='+', help='images, videos, folders or globs')
     parser.add_argument('--out', type=Path, default=Path('predictions'), help='folder to write to')
     parser.add_argument('--overwrite', action='store_true', help='replace what an earlier run wrote to --out')

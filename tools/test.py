@@ -6,7 +6,7 @@ from pathlib import Path
 from mixdet.cli.arguments import add_common_arguments, config_from_arguments
 from mixdet.cli.main import run_tool, user_input
 from mixdet.cli.runner import build_runner
-from mixdet.deploy.exported import format_of
+from mixdet.deploy.formats import format_of
 from mixdet.engine.atomic import check_new, make_folder, writing
 from mixdet.engine.checkpoint import check_fits, read_checkpoint
 from mixdet.engine.dump import DumpPredictions

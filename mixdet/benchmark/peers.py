@@ -14,7 +14,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mixdet.backbones import MixNet
 from mixdet.backbones.base import EXPANSION, HEAD
-from mixdet.deploy.export import MINIMUM_TORCH, OPSET, quiet, require_torch
+from mixdet.deploy.export import require_torch
+from mixdet.deploy.formats.base import quiet
+from mixdet.deploy.formats.onnx import FORMAT, OPSET
 from mixdet.deploy.fusing import fuse
 from mixdet.errors import UserError
 from mixdet.layers import set_mixconv_impl
@@ -139,7 +141,7 @@ def onnxruntime_peer(name: str, model: nn.Module) -> Peer:
 
     Raises UserError if that is not installed, or PyTorch is too old to export to ONNX.
     """
-    require_torch(MINIMUM_TORCH['onnx'], '--against onnxruntime')
+    require_torch(FORMAT.minimum_torch, '--against onnxruntime')
     return Peer(f'{name}, ONNX Runtime', OnnxNetwork(fuse(model, 'export')), None, False, same_network=True)
 
 

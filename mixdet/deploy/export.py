@@ -1,60 +1,47 @@
 """Exporting an SSDLite detector to one file."""
 
-import contextlib
-import io
-import json
-import logging
 import os
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Optional
 
+import numpy as np
 import torch
+from mmdet.models import BaseDetector
 from mmengine.config import Config
-from torch import Tensor, nn
 
 from mixdet.compat.stack import is_at_least
 from mixdet.datasets.wrappers import unwrap_dataset
-from mixdet.deploy.exportable import NMS_ONNX, NMS_STEPS, ExportableSSDLite, nms_mask_in_onnx, nms_mask_operator
+from mixdet.deploy.exportable import ExportableSSDLite
+from mixdet.deploy.exported import ExportedDetector, load_exported
+from mixdet.deploy.formats import FORMATS
+from mixdet.deploy.formats.base import FP16, FP32, INT8, Format, Job, Metadata, Thresholds, quiet
+from mixdet.deploy.formats.sidecar import SUFFIX, write_sidecar
 from mixdet.deploy.fusing import fuse
 from mixdet.deploy.inference import Detector, inference_transforms
-from mixdet.engine.atomic import check_new, new_file
+from mixdet.engine.atomic import check_new, new_files
 from mixdet.errors import UserError
-from mixdet.version import __version__
 
-SUFFIXES = {'onnx': '.onnx', 'torchscript': '.torchscript', 'torch-export': '.pt2'}
-# the oldest PyTorch that can write the format, where that is not the oldest that mixdet supports
-MINIMUM_TORCH = {'onnx': '2.6', 'torch-export': '2.6'}
 MINIMUM_TORCH_HALF = '2.2'  # before, PyTorch has no convolution of float16 on CPUs
-OUTPUTS = {True: ('boxes', 'scores', 'labels'), False: ('boxes', 'scores')}
-METADATA = 'mixdet.json'  # the extra file that holds the metadata in PyTorch's formats
-OPSET = 18
 RESIZES = ('Resize', 'TFResize')  # those that docs/onnx_example.py implements
 
 
-class Metadata(NamedTuple):
-    """What a user of an exported file must know. It is stored in the file.
+class CalibrationImages:
+    """The normalised images (1, 3, H, W), float32 RGB, that 8 bits are calibrated on, made again each time.
 
-    Attributes:
-        classes: names of the classes.
-        input_size: height and width of the input, px.
-        mean: of each channel, RGB; the input is ``(image - mean) / std``.
-        std: of each channel, RGB.
-        resize: how an image is stretched to the input size, one of ``RESIZES``.
-        nms: whether the file includes NMS.
-        config: name of the config.
-        version: of mixdet.
+    Args:
+        detector: whose preprocessing is used.
+        images: (H, W, 3), uint8 BGR.
     """
 
-    classes: tuple[str, ...]
-    input_size: tuple[int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    resize: str
-    nms: bool
-    config: str
-    version: str = __version__
+    def __init__(self, detector: Detector, images: Sequence[np.ndarray]) -> None:
+        self._detector, self._images = detector, images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self._detector.preprocess([image]).numpy() for image in self._images)
 
 
 def require_torch(needed: str, option: str) -> None:
@@ -63,28 +50,43 @@ def require_torch(needed: str, option: str) -> None:
         raise UserError(f'{option} needs PyTorch {needed}, and {torch.__version__} is installed')
 
 
-def check_export_path(path: Path, file_format: str, half: bool = False) -> None:
-    """Raise UserError unless PyTorch can write ``file_format`` and ``path`` has its suffix and does not exist yet.
+def check_export(path: Path, file_format: str, precision: str = FP32, dynamic_batch: bool = False) -> Format:
+    """The format of a file to write, once it is known that it can be written.
 
     Args:
-        path: the file to write.
-        file_format: one of ``SUFFIXES``.
-        half: in half precision.
+        path: the file or folder to write.
+        file_format: one of ``FORMATS``.
+        precision: one of ``PRECISIONS``.
+        dynamic_batch: whether it is to accept batches of any size.
+
+    Raises:
+        UserError: if PyTorch is too old for the format or a package missing, the format lacks the precision or batches
+            of any size, ``path`` has another suffix, or it or the file of its metadata exists.
     """
-    if file_format in MINIMUM_TORCH:
-        require_torch(MINIMUM_TORCH[file_format], f'--format {file_format}')
-    if half:
-        require_torch(MINIMUM_TORCH_HALF, '--half')
-    if path.suffix != SUFFIXES[file_format]:
-        raise UserError(f'{path}: a file in format {file_format} must end in {SUFFIXES[file_format]}')
+    row = FORMATS[file_format]
+    require_torch(row.minimum_torch, f'--format {file_format}')
+    if precision not in row.precisions:
+        raise UserError(f'--precision {precision}: --format {file_format} has only {", ".join(row.precisions)}')
+    if precision == FP16:
+        require_torch(MINIMUM_TORCH_HALF, '--precision fp16')
+    if dynamic_batch and not row.dynamic_batch:
+        raise UserError(f'--dynamic-batch: files in format {file_format} take one image at a time')
+    if path.suffix != row.suffix:
+        raise UserError(f'{path}: a {_kind(row)} in format {file_format} must end in {row.suffix}')
     check_new(path)
+    if not (row.metadata_inside or row.is_folder):
+        check_new(path.with_name(path.name + SUFFIX))
+    return row
 
 
 def export_metadata(detector: Detector, config: str, nms: bool) -> Metadata:
     """The metadata of an export of ``detector``, whose config is the file ``config``, with or without NMS.
 
-    Raises UserError if its images are preprocessed by more than stretching to one size and normalisation.
+    Raises UserError if its images are preprocessed by more than stretching to one size and normalisation, or it is an
+    exported file itself.
     """
+    if isinstance(detector.model, ExportedDetector):
+        raise UserError('an exported file cannot be exported again; give the checkpoint')
     resize, *rest = inference_transforms(detector.cfg)[1:] or [dict(type='')]
     name, *others = (str(step['type']).rpartition('.')[2] for step in (resize, *rest))
     stretches = name in RESIZES and 'scale' in resize and not resize.get('keep_ratio', False)
@@ -118,87 +120,59 @@ def export(
     path: Path,
     file_format: str,
     dynamic_batch: bool = False,
-    half: bool = False,
-) -> None:
-    """Write ``detector`` to ``path``, which is there once it is whole.
+    precision: str = FP32,
+    calibration: Optional[CalibrationImages] = None,
+) -> Metadata:
+    """Write ``detector`` to ``path``, which is there, with its metadata, once it is whole and could be opened.
 
     Args:
         detector: a trained detector with ``mixdet.SSDLiteHead``, made with ``fuse=False``.
-        metadata: from ``export_metadata``; stored in the file.
-        path: file to write; it must pass ``check_export_path``.
-        file_format: one of ``SUFFIXES``.
+        metadata: from ``export_metadata``. Where the format has no NMS, it stays outside of the file.
+        path: file or folder to write; it must pass ``check_export``.
+        file_format: one of ``FORMATS``.
         dynamic_batch: accept batches of any size instead of one image. TorchScript files always do.
-        half: network in half precision; inputs, boxes and scores stay float32.
+        precision: one of the format's. Inputs, boxes and scores stay float32.
+        calibration: for int8, about a hundred typical images.
+
+    Returns:
+        The metadata of the file, with its thresholds.
 
     Raises:
-        UserError: if the detector cannot be exported, ``path`` exists or has another suffix, or a package is missing.
+        UserError: if the detector cannot be exported, ``path`` does not pass ``check_export``, there is no image to
+            calibrate on, or the file cannot be opened.
         ValueError: if the detector is fused already.
     """
-    check_export_path(path, file_format, half)
-    nms = (NMS_ONNX if file_format == 'onnx' else NMS_STEPS) if metadata.nms else None
-    network = ExportableSSDLite(fuse(detector.model, 'export'), metadata.input_size, nms).eval()
-    if half:
-        network.halve()
+    row = check_export(path, file_format, precision, dynamic_batch)
+    if precision == INT8 and not calibration:
+        raise UserError('int8: there is no image to calibrate on')
+    nms = row.nms if metadata.nms else None
+    network = ExportableSSDLite(fuse(detector.model, row.mixconv), metadata.input_size, nms).eval()
+    metadata = metadata._replace(nms=nms is not None, thresholds=_thresholds(network, detector.model))
     example = torch.zeros(2 if dynamic_batch else 1, 3, *metadata.input_size)
-    # PyTorch 2.1 has no Dim, and TorchScript needs none
-    batch = ({0: torch.export.Dim('batch', min=1)},) if dynamic_batch and file_format in MINIMUM_TORCH else None
-    extra, content = {METADATA: json.dumps(metadata._asdict())}, io.BytesIO()
-    with new_file(path) as part, torch.no_grad(), quiet():
-        # PyTorch's own writing to a full disk ends the process
-        if file_format == 'torchscript':
-            program = torch.jit.trace(network, example, check_trace=False)
-            torch.jit.save(program, content, _extra_files=extra)
-            part.write_bytes(content.getbuffer())
-        elif file_format == 'torch-export':
-            program = torch.export.export(network, (example,), dynamic_shapes=batch, strict=False)
-            torch.export.save(program, content, extra_files=extra)
-            part.write_bytes(content.getbuffer())
-        else:
-            _export_onnx(network, example, batch, metadata, part)
+    job = Job(network, example, metadata, precision, calibration or (), dynamic_batch)
+    with new_files(path) as part:
+        if row.is_folder:
+            part.mkdir()
+        try:
+            with torch.no_grad(), quiet():
+                row.write(job, part)
+        except ImportError as error:
+            raise UserError(f"--format {file_format}: {error}; pip install -e '.[{row.extra}]'") from error
+        if not row.metadata_inside:
+            write_sidecar(part, metadata.to_json())
+        load_exported(part, trusted=True)
+    return metadata
 
 
-def _export_onnx(network: nn.Module, example: Tensor, batch: Optional[tuple], metadata: Metadata, path: Path) -> None:
-    try:
-        import onnx
-        import onnxscript  # noqa: F401  (torch.onnx needs it)
-    except ImportError as error:
-        raise UserError(f"--format onnx: {error}; pip install -e '.[onnx]'") from error
-    program: Any = torch.onnx.export(  # by its annotations it may return None, which it does without dynamo
-        network,
-        (example,),
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=['image'],
-        output_names=OUTPUTS[metadata.nms],
-        dynamic_shapes=batch,
-        custom_translation_table={nms_mask_operator(): nms_mask_in_onnx},
-        verbose=False,
-    )
-    model = program.model_proto
-    if batch and not model.graph.input[0].type.tensor_type.shape.dim[0].dim_param:
-        raise UserError(
-            f'--dynamic-batch: PyTorch {torch.__version__} fixes the number of images; use a newer one, or leave it out'
-        )
-    onnx.helper.set_model_props(
-        model,
-        {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata._asdict().items()},
-    )
-    onnx.checker.check_model(model)
-    onnx.save(model, path)
+def _kind(row: Format) -> str:
+    return 'folder' if row.is_folder else 'file'
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the progress reports and warnings of PyTorch's exporters."""
-    logger = logging.getLogger('torch.onnx')
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter('ignore')
-            yield
-    finally:
-        logger.setLevel(level)
+def _thresholds(network: ExportableSSDLite, detector: BaseDetector) -> Optional[Thresholds]:
+    """What NMS outside of the file needs; None if it is of another kind than ``finish`` computes."""
+    if detector.test_cfg.nms.get('type', 'nms') != 'nms' or detector.test_cfg.nms.get('class_agnostic', False):
+        return None
+    return Thresholds(network.score_thr, network.iou_threshold, network.max_per_img, network.candidates)
 
 
 def verification_images(cfg: Config, limit: int = 8) -> list[Path]:

@@ -58,7 +58,8 @@ class ExportableSSDLite(nn.Module):
     - with NMS, for each image ``max_per_img`` rows, best first: ``boxes`` (N, n, 4) as x1, y1, x2, y2 in px of the
       input, ``scores`` (N, n) and ``labels`` (N, n). A row with score 0 is not a detection: there were fewer, or
       nothing of its box lies in the image;
-    - without NMS, ``boxes`` (N, A, 4) and ``scores`` (N, A, classes) of all anchors.
+    - without NMS, ``boxes`` (N, A, 4) and ``scores`` (N, A, classes) of all anchors. The boxes are not clipped to the
+      image, as NMS compares whole ones.
 
     NMS is exact, and sees the same candidates as in ``SSDLiteHead.predict_by_feat``.
 
@@ -114,7 +115,7 @@ class ExportableSSDLite(nn.Module):
         scores = scores[..., : self.head.num_classes]
         boxes = self._decode(self.head._flatten(deltas, 4))
         if self.nms is None:
-            return self._clip(boxes), scores
+            return boxes, scores
         if self.nms == NMS_ONNX:
             boxes, scores, labels = self._onnx_nms(boxes, scores)
         else:

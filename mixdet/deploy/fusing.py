@@ -10,9 +10,18 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mixdet.layers import Conv2dSame, MixConv2d, PointwiseConv2d, PrepackedConv2d, implementations, prepacked
+from mixdet.layers import (
+    Conv2dSame,
+    MixConv2d,
+    PointwiseConv2d,
+    PrepackedConv2d,
+    implementations,
+    prepacked,
+    set_mixconv_impl,
+)
 
-TARGETS = ('torch', 'export')
+EXPORTS = ('export', 'export-split')
+TARGETS = ('torch', *EXPORTS)
 # exactly these: a subclass may change its weight before it uses it (weight standardisation, parametrisations)
 FOLDABLE = (nn.Conv2d, Conv2d, Conv2dAdaptivePadding, Conv2dSame, PointwiseConv2d)
 PREPACKABLE = (nn.Conv2d, Conv2d, PointwiseConv2d)
@@ -40,20 +49,21 @@ def fuse(model: nn.Module, target: str = 'torch') -> nn.Module:
     - 'torch': mixed convolutions are kept, and a following ReLU or ReLU6 is computed by their native operator; ordinary
       convolutions become :class:`mixdet.layers.PrepackedConv2d`, which also computes SiLU;
     - 'export': a mixed convolution becomes one ordinary convolution with all kernels padded to the largest, as graph
-      runtimes are slow at many small convolutions and a concatenation.
+      runtimes are slow at many small convolutions and a concatenation;
+    - 'export-split': mixed convolutions are traced as one convolution for each kernel size and a concatenation.
 
     Args:
         model: any module; it is not changed.
-        target: 'torch' or 'export'.
+        target: one of ``TARGETS``.
 
     Raises:
-        ValueError: if the target is neither, or if 'export' is asked of a model that is fused for 'torch' already.
+        ValueError: if the target is none of them, or an export is asked of a model that is fused for 'torch' already.
     """
     if target not in TARGETS:
         raise ValueError(f'target={target!r}: must be one of {TARGETS}')
-    if target == 'export' and any(map(_is_fused, model.modules())):
+    if target in EXPORTS and any(map(_is_fused, model.modules())):
         raise ValueError(
-            "target='export': the model is fused already; give the original, in a Detector that of fuse=False"
+            f'target={target!r}: the model is fused already; give the original, in a Detector that of fuse=False'
         )
     model = copy.deepcopy(model).eval().requires_grad_(False)
     blocks = [module for module in model.modules() if isinstance(module, ConvModule)]
@@ -65,6 +75,8 @@ def fuse(model: nn.Module, target: str = 'torch') -> nn.Module:
         _prepack(model)
         for block in blocks:
             _take_activation(block)
+    elif target == 'export-split':
+        set_mixconv_impl(model, 'split')
     else:
         for module in list(model.modules()):
             for name, child in module.named_children():

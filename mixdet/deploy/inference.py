@@ -17,6 +17,8 @@ from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 
 from mixdet.datasets.wrappers import unwrap_dataset
+from mixdet.deploy.exported import ExportedDetector
+from mixdet.deploy.formats import format_of
 from mixdet.deploy.fusing import optimize_for_inference
 from mixdet.deploy.images import read_image
 from mixdet.engine.checkpoint import check_fits, read_checkpoint
@@ -52,16 +54,17 @@ class Detector:
 
     Args:
         config: path or Config.
-        checkpoint: path.
-        device: 'cpu', 'cuda', 'cuda:1' ...
+        checkpoint: path, also of a file exported by ``tools/export.py``, which its own runtime runs on as many threads
+            as PyTorch uses, one image at a time.
+        device: 'cpu', 'cuda', 'cuda:1' ...; for an exported file 'cpu'.
         score_thr: lowest score of the detections returned.
         fuse: on a CPU, predict with a fused copy of the network in channels_last, as ``tools/test.py`` does: faster,
             and the same up to rounding. False leaves ``model`` as it was trained, which an export
             starts from.
-        agnostic_nms: of overlapping boxes keep the best, whatever their classes.
+        agnostic_nms: of overlapping boxes keep the best, whatever their classes; not for an exported file.
 
     Attributes:
-        model: the network, in evaluation mode.
+        model: the network, in evaluation mode; for an exported file an ``ExportedDetector``.
         cfg: its config.
         classes: the names of its classes.
 
@@ -85,6 +88,24 @@ class Detector:
             raise UserError(str(error)) from error
         self.cfg = config if isinstance(config, Config) else load_config(str(config))
         init_default_scope(self.cfg.get('default_scope', 'mmdet'))
+        if format_of(checkpoint):
+            if agnostic_nms or device != 'cpu':
+                given = 'agnostic NMS' if agnostic_nms else f'device {device}'
+                raise UserError(f'{checkpoint}: {given} is not for an exported file, which has its NMS and its CPU')
+            self.model: BaseModel = ExportedDetector(str(checkpoint), self.cfg.model.get('data_preprocessor'))
+            stored = self.classes = self.model.dataset_meta['classes']
+        else:
+            weights = self._build(checkpoint, device, fuse, agnostic_nms)
+            stored, self.classes = stored_classes(weights), class_names(self.cfg, weights)
+        difference = class_difference(stored, _configured_classes(self.cfg), 'the config')
+        if difference:
+            kind = 'file' if format_of(checkpoint) else 'checkpoint'
+            warn(f'{kind} {checkpoint}: {difference.text}; the names are those of the {kind}')
+        self.model.dataset_meta = dict(classes=self.classes)
+        self._pipeline = Compose(inference_transforms(self.cfg))
+
+    def _build(self, checkpoint: Union[str, Path], device: str, fuse: bool, agnostic_nms: bool) -> dict:
+        """Build the network and load the checkpoint, which is returned."""
         model_cfg = copy.deepcopy(self.cfg.model)
         if agnostic_nms and not _make_nms_agnostic(model_cfg):
             raise UserError('the model has no NMS that could be class-agnostic')
@@ -99,16 +120,11 @@ class Detector:
             model.to(device).eval()
         except (RuntimeError, AssertionError) as error:  # no such device; AssertionError from a torch without CUDA
             raise UserError(f'device {device}: {first_line(error)}') from error
-        self.model: BaseModel = optimize_for_inference(model) if fuse else model
-        self.classes = class_names(self.cfg, weights)
-        difference = class_difference(stored_classes(weights), _configured_classes(self.cfg), 'the config')
-        if difference:
-            warn(f'checkpoint {checkpoint}: {difference.text}; the names are those of the checkpoint')
-        self.model.dataset_meta = dict(classes=self.classes)
-        self._pipeline = Compose(inference_transforms(self.cfg))
+        self.model = optimize_for_inference(model) if fuse else model
+        return weights
 
     def __repr__(self) -> str:
-        device = next(self.model.parameters()).device
+        device = next((parameter.device for parameter in self.model.parameters()), 'cpu')
         shown = ', '.join(self.classes[:5]) + (', ...' if len(self.classes) > 5 else '')
         name = type(self.model).__name__
         return f'Detector({name} on {device}, {len(self.classes)} classes: {shown}; score_thr={self.score_thr})'

@@ -1,9 +1,6 @@
 """Static int8 quantisation of an exported ONNX file for ONNX Runtime."""
 
-import contextlib
-import io
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,9 +10,7 @@ import numpy as np
 import torch
 
 from mixdet.deploy.calibration import best_ranges
-from mixdet.deploy.inference import Detector
 from mixdet.engine.atomic import atomic_path
-from mixdet.errors import UserError
 
 # A Clip or ReLU quantised together with its convolution leaves all 256 levels to the values within its bounds.
 # Decoding and NMS stay in float32.
@@ -33,7 +28,7 @@ class _CalibrationReader:
         return next(self._inputs, None)
 
 
-def quantize(path: Path, images: Sequence[np.ndarray], detector: Detector) -> None:
+def quantize(path: Path, images: Iterable[np.ndarray]) -> None:
     """Quantise the convolutions of the ONNX file ``path`` to 8 bits in place, weights per channel.
 
     Those whose output is one pixel (squeeze-and-excitation, the last levels of a detector) stay in float: they take no
@@ -42,26 +37,18 @@ def quantize(path: Path, images: Sequence[np.ndarray], detector: Detector) -> No
 
     Args:
         path: file from ``export``.
-        images: images to calibrate activations on, (H, W, 3) uint8 BGR; about a hundred typical ones suffice.
-        detector: the detector it was exported from, for its preprocessing.
-
-    Raises:
-        UserError: if there are no images, or onnx or onnxruntime is missing.
+        images: normalised images (1, 3, H, W), float32 RGB, to calibrate activations on, which it goes through more
+            than once; about a hundred typical ones suffice.
     """
-    if not images:
-        raise UserError('--int8: the folder has no image to calibrate on')
-    try:
-        import onnx
-        from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-        from onnxruntime.quantization.shape_inference import quant_pre_process
-    except ImportError as error:
-        raise UserError(f"--int8: {error}; pip install -e '.[onnx]'") from error
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     def inputs() -> Iterator[dict[str, np.ndarray]]:
-        return (dict(image=detector.preprocess([image]).numpy()) for image in images)
+        return (dict(image=image) for image in images)
 
     properties = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
-    with TemporaryDirectory() as folder, torch.no_grad(), _quiet():
+    with TemporaryDirectory() as folder, torch.no_grad():
         prepared, quantized = Path(folder, 'prepared.onnx'), Path(folder, 'quantized.onnx')
         quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
         graph = onnx.load(prepared).graph
@@ -107,15 +94,3 @@ def _activations(graph: Any, excluded: Sequence[str]) -> tuple[list[str], set[st
         tensors.pop(tensor.name, None)
     swish = {node.input[0] for node in graph.node if node.op_type == 'Sigmoid'}
     return list(tensors), swish & set(tensors)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence ONNX Runtime's output and its advice to prepare the file first, which was done."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(level)

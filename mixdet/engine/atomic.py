@@ -57,6 +57,32 @@ def new_file(path: Path) -> Iterator[Path]:
         _sync(path.parent)
 
 
+@contextlib.contextmanager
+def new_files(path: Path) -> Iterator[Path]:
+    """Yields a temporary path of the same name for a file or a folder; then moves it to ``path``.
+
+    With it goes what was written beside it. ``path`` comes last: where it is, all of them are. An error leaves nothing.
+
+    Raises:
+        UserError: if one of them exists by then, or cannot be written.
+    """
+    with writing(path):
+        with _beside(path) as partial:
+            yield partial
+            for made in partial.parent.rglob('*'):
+                _sync(made)
+            moved: list[Path] = []
+            try:
+                for made in sorted(partial.parent.iterdir(), key=lambda made: made == partial):
+                    _move_to_new(made, path.with_name(made.name))
+                    moved.append(path.with_name(made.name))
+            except BaseException:
+                for place in moved:
+                    place.unlink()
+                raise
+        _sync(path.parent)
+
+
 def check_new(path: Path, option: str = '') -> None:
     """Raise UserError if ``path``, the value of ``option``, exists already, even as a link to nothing."""
     if os.path.lexists(path):
@@ -119,10 +145,7 @@ def _beside(path: Path) -> Iterator[Path]:
     try:
         yield folder / path.name
     finally:
-        with contextlib.suppress(OSError):
-            for left in folder.iterdir():
-                left.unlink()
-            folder.rmdir()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _keep_access(path: Path, partial: Path) -> None:
@@ -146,6 +169,10 @@ def _keep_access(path: Path, partial: Path) -> None:
 
 
 def _move_to_new(partial: Path, path: Path) -> None:
+    if partial.is_dir():
+        check_new(path)
+        os.rename(partial, path)  # of what may have come meanwhile it replaces an empty folder alone
+        return
     try:
         try:
             os.link(partial, path)

@@ -7,7 +7,7 @@ from torch import nn
 
 from mixdet.backbones import MixNet
 from mixdet.benchmark import peers
-from mixdet.deploy.export import MINIMUM_TORCH
+from mixdet.deploy.formats import FORMATS
 from mixdet.engine.config import load_config
 from mixdet.errors import UserError
 from mixdet.layers import MixConv2d
@@ -41,7 +41,7 @@ def test_calibration_leaves_half_of_the_mean():
     torch.testing.assert_close(out.square().mean((0, 2, 3)), torch.ones(3), rtol=1e-3, atol=0)
 
 
-@needs_torch(MINIMUM_TORCH['onnx'])
+@needs_torch(FORMATS['onnx'].minimum_torch)
 def test_all_peers_that_compute_the_same_are_checked(model):
     pytest.importorskip('onnxruntime')
     compared = [

@@ -10,16 +10,10 @@ from mmengine.config import Config
 from torch import nn
 
 from mixdet.compat.stack import is_at_least
-from mixdet.deploy.export import (
-    MINIMUM_TORCH,
-    SUFFIXES,
-    check_export_path,
-    export,
-    export_metadata,
-    quiet,
-    verification_images,
-)
+from mixdet.deploy.export import check_export, export, export_metadata, verification_images
 from mixdet.deploy.exported import ExportedDetector, load_exported
+from mixdet.deploy.formats import FORMATS
+from mixdet.deploy.formats.base import quiet
 from mixdet.deploy.inference import Detector
 from mixdet.deploy.parity import compare_detections, detection_arrays
 from mixdet.errors import UserError
@@ -42,12 +36,12 @@ def write(tiny, path, name, nms=True, **options):
 
 
 @pytest.mark.parametrize(
-    'name', [pytest.param(name, marks=needs_torch(MINIMUM_TORCH.get(name, '2.1'))) for name in SUFFIXES]
+    'name', [pytest.param(name, marks=needs_torch(row.minimum_torch)) for name, row in FORMATS.items()]
 )
 def test_every_format_gives_the_same_alone_and_in_a_batch(tiny, tmp_path, demo_images, name):
     if name == 'onnx':
         pytest.importorskip('onnxscript')
-    path = tmp_path / f'a{SUFFIXES[name]}'
+    path = tmp_path / f'a{FORMATS[name].suffix}'
     if name == 'onnx' and not is_at_least(torch.__version__, '2.7'):
         with pytest.raises(UserError, match='fixes the number of images'):
             write(tiny, path, name, dynamic_batch=True)
@@ -68,7 +62,7 @@ def test_every_format_gives_the_same_alone_and_in_a_batch(tiny, tmp_path, demo_i
             np.testing.assert_allclose(ours[0], theirs[i], atol=1e-2)
 
 
-@needs_torch(MINIMUM_TORCH['onnx'])
+@needs_torch(FORMATS['onnx'].minimum_torch)
 def test_a_batch_that_pytorch_has_fixed_is_refused(tiny, tmp_path, monkeypatch):
     pytest.importorskip('onnxscript')
     whole = torch.onnx.export
@@ -78,10 +72,10 @@ def test_a_batch_that_pytorch_has_fixed_is_refused(tiny, tmp_path, monkeypatch):
     assert not list(tmp_path.glob('*.onnx'))
 
 
-@needs_torch(MINIMUM_TORCH['onnx'])
+@needs_torch(FORMATS['onnx'].minimum_torch)
 def test_onnx_without_nms_in_half_precision(tiny, tmp_path):
     onnx = pytest.importorskip('onnx')
-    run, metadata = write(tiny, tmp_path / 'a.onnx', 'onnx', nms=False, half=True)
+    run, metadata = write(tiny, tmp_path / 'a.onnx', 'onnx', nms=False, precision='fp16')
     boxes, scores = run(np.zeros((1, 3, 160, 160), np.float32))
     assert not metadata.nms and boxes.dtype == scores.dtype == np.float32
     assert boxes.shape[:2] == scores.shape[:2] and scores.shape[2] == 4
@@ -98,7 +92,7 @@ def test_onnx_without_nms_in_half_precision(tiny, tmp_path):
     assert kinds['Conv'] == len(blocks) - len(groups) < len(blocks) and 'BatchNormalization' not in kinds
 
 
-@needs_torch(MINIMUM_TORCH['torch-export'])
+@needs_torch(FORMATS['torch-export'].minimum_torch)
 def test_a_program_for_one_image_takes_one(tiny, tmp_path):
     run, _ = write(tiny, tmp_path / 'a.pt2', 'torch-export', nms=False)
     assert run(np.zeros((1, 3, 160, 160), np.float32))[0].shape[0] == 1
@@ -158,13 +152,13 @@ def test_other_preprocessing_is_refused(tiny):
             export_metadata(detector, 'c.py', True)
 
 
-@needs_torch(MINIMUM_TORCH['onnx'])
+@needs_torch(FORMATS['onnx'].minimum_torch)
 def test_export_path(tiny, tmp_path):
-    check_export_path(tmp_path / 'a.pt2', 'torch-export')
+    check_export(tmp_path / 'a.pt2', 'torch-export')
     (tmp_path / 'a.onnx').write_bytes(b'mine')
     for name, message in (('a.onnx', 'exists already'), ('a.pt2', 'must end in .onnx')):
         with pytest.raises(UserError, match=message):
-            check_export_path(tmp_path / name, 'onnx')
+            check_export(tmp_path / name, 'onnx')
         with pytest.raises(UserError, match=message):
             write(tiny, tmp_path / name, 'onnx')
     assert (tmp_path / 'a.onnx').read_bytes() == b'mine'
@@ -172,13 +166,13 @@ def test_export_path(tiny, tmp_path):
 
 def test_formats_that_pytorch_is_too_old_for_are_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(torch, '__version__', '2.4.1+cu121')
-    check_export_path(tmp_path / 'a.torchscript', 'torchscript')
+    check_export(tmp_path / 'a.torchscript', 'torchscript')
     for name, needed in (('onnx', '2.6'), ('torch-export', '2.6')):
         with pytest.raises(UserError, match=rf'--format {name} needs PyTorch {needed}, and 2\.4\.1'):
-            check_export_path(tmp_path / f'a{SUFFIXES[name]}', name)
+            check_export(tmp_path / f'a{FORMATS[name].suffix}', name)
     monkeypatch.setattr(torch, '__version__', '2.1.2')
-    with pytest.raises(UserError, match=r'--half needs PyTorch 2\.2, and 2\.1\.2'):
-        check_export_path(tmp_path / 'a.torchscript', 'torchscript', half=True)
+    with pytest.raises(UserError, match=r'--precision fp16 needs PyTorch 2\.2, and 2\.1\.2'):
+        check_export(tmp_path / 'a.torchscript', 'torchscript', precision='fp16')
 
 
 def test_verification_images_are_the_test_sets(tmp_path):
@@ -203,7 +197,7 @@ def test_quiet_exporters(capsys):
     assert capsys.readouterr().out == '' and logger.level == level
 
 
-@needs_torch(MINIMUM_TORCH['onnx'])
+@needs_torch(FORMATS['onnx'].minimum_torch)
 def test_torch_formats_need_no_onnx(tiny, tmp_path, monkeypatch):
     for name in ('onnx', 'onnxscript', 'onnxruntime'):
         monkeypatch.setitem(sys.modules, name, None)
@@ -221,5 +215,5 @@ def test_torch_formats_need_no_onnx(tiny, tmp_path, monkeypatch):
 def test_a_full_disk_is_named(tiny, tmp_path, name):
     """PyTorch's own writing would end the process."""
     with little_room(10_000), pytest.raises(UserError, match='cannot be written: File too large'):
-        write(tiny, tmp_path / f'a{SUFFIXES[name]}', name)
+        write(tiny, tmp_path / f'a{FORMATS[name].suffix}', name)
     assert not list(tmp_path.iterdir())

@@ -13,8 +13,11 @@ import torch
 from helpers import needs_torch
 
 from mixdet.compat import checkpoints
-from mixdet.deploy.export import METADATA, SUFFIXES, Metadata, export, export_metadata
-from mixdet.deploy.exported import ExportedDetector, format_of, load_exported
+from mixdet.deploy.export import export, export_metadata
+from mixdet.deploy.exported import ExportedDetector, load_exported
+from mixdet.deploy.formats import FORMATS, format_of
+from mixdet.deploy.formats.base import Metadata
+from mixdet.deploy.formats.torchscript import METADATA
 from mixdet.deploy.inference import Detector
 from mixdet.errors import UserError
 from mixdet.registry import MODELS
@@ -29,7 +32,7 @@ def file(tiny, tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize('suffix', SUFFIXES.values())
+@pytest.mark.parametrize('suffix', [row.suffix for row in FORMATS.values()])
 def test_other_files_are_refused(tmp_path, suffix):
     if suffix == '.onnx':
         pytest.importorskip('onnxruntime')
@@ -48,7 +51,7 @@ def test_other_torchscript_is_refused(tmp_path):
         load_exported(tmp_path / 'b.torchscript', trusted=True)
 
 
-METADATA_OF_ALL = Metadata(('a',), (8, 8), (0.0,), (1.0,), 'Resize', True, 'c')
+METADATA_OF_ALL = Metadata(('a',), (8, 8), (0.0,) * 3, (1.0,) * 3, 'Resize', True, 'c')
 
 
 class Writer(torch.nn.Module):
@@ -68,7 +71,7 @@ class Attack:
 
 def write_script(path):
     """A TorchScript file that writes another file when it runs."""
-    torch.jit.script(Writer()).save(str(path), _extra_files={METADATA: json.dumps(METADATA_OF_ALL._asdict())})
+    torch.jit.script(Writer()).save(str(path), _extra_files={METADATA: json.dumps(METADATA_OF_ALL.to_json())})
 
 
 def write_program(path, change):
@@ -130,7 +133,7 @@ def write_onnx(path, external=None, word='a', op='Add'):
     of = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ('image', 'boxes')]
     graph = onnx.helper.make_graph([onnx.helper.make_node(op, ['image', 'one'], ['boxes'])], 'g', of[:1], of[1:], [one])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid('', 18)], ir_version=9)
-    metadata = METADATA_OF_ALL._replace(classes=(word,))._asdict()
+    metadata = METADATA_OF_ALL._replace(classes=(word,)).to_json()
     values = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
     onnx.helper.set_model_props(model, values)
     path.write_bytes(model.SerializeToString())
@@ -162,7 +165,11 @@ def test_a_class_may_be_called_location(tmp_path, monkeypatch):
 
 
 def test_format_is_known_by_the_suffix():
-    assert (format_of('a/b.onnx'), format_of('b.pt2'), format_of('b.pth')) == ('onnx', 'torch-export', None)
+    assert [format_of(f'a/b{suffix}') for suffix in ('.onnx', '.pt2', '.pth')] == [
+        FORMATS['onnx'],
+        FORMATS['torch-export'],
+        None,
+    ]
 
 
 def test_an_exported_file_is_a_detector(tiny, file, demo_images):

@@ -1,7 +1,8 @@
 import pytest
 from helpers import coco_checkpoint, run_tool, shared_path
 
-from mixdet.deploy.export import SUFFIXES, export, export_metadata
+from mixdet.deploy.export import export, export_metadata
+from mixdet.deploy.formats import FORMATS
 from mixdet.deploy.inference import Detector
 
 pytestmark = pytest.mark.slow
@@ -19,8 +20,8 @@ def test_every_format_has_the_detections_and_the_ap_of_the_checkpoint(tmp_path):
         f"test_evaluator = dict(ann_file='{data}/annotations/instances_val2017.json')\n"
     )
     detector = Detector(str(tmp_path / 'c.py'), checkpoint, fuse=False)
-    files = [tmp_path / f'a{suffix}' for suffix in SUFFIXES.values()]
-    for name, path in zip(SUFFIXES, files):
+    files = [tmp_path / f'a{suffix}' for suffix in [row.suffix for row in FORMATS.values()]]
+    for name, path in zip(FORMATS, files):
         export(detector, export_metadata(detector, 'c.py', True), path, name)
     done = run_tool('analysis_tools/compare_exported.py', 'c.py', checkpoint, *files, '--unsafe-load', cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -10,6 +10,7 @@ from mixdet.cli.arguments import add_common_arguments, config_from_arguments
 from mixdet.cli.main import run_tool
 from mixdet.cli.runner import build_runner
 from mixdet.deploy.exported import ExportedDetector
+from mixdet.deploy.formats.base import file_size
 from mixdet.deploy.parity import LARGE_AP_LOSS, evaluate_together
 from mixdet.engine.checkpoint import check_fits, read_checkpoint
 from mixdet.text import markdown_cell, print
@@ -38,7 +39,7 @@ def main() -> None:
     for name, (numbers, difference) in results.items():
         stats = numbers.bbox.stats
         print(
-            f'| {markdown_cell(Path(name).name)} | {Path(name).stat().st_size / 2**20:.1f} | {stats["mAP"]:.4f} '
+            f'| {markdown_cell(Path(name).name)} | {file_size(Path(name)) / 2**20:.1f} | {stats["mAP"]:.4f} '
             f'| {stats["mAP_50"]:.4f} | {difference.detections} | {difference.boxes:.4f} '
             f'| {difference.scores:.1e} | {difference.unmatched} |'
         )

@@ -23,7 +23,8 @@ from mmengine.registry import init_default_scope
 
 from mixdet.cli.main import run_tool
 from mixdet.datasets import make_demo_data
-from mixdet.deploy.export import METADATA, Metadata
+from mixdet.deploy.formats.base import Metadata
+from mixdet.deploy.formats.torchscript import METADATA
 from mixdet.engine.config import load_config
 from mixdet.registry import MODELS
 from mixdet.text import print
@@ -62,7 +63,7 @@ def write_script(path: Path) -> None:
     """TorchScript that writes a file when it runs, and otherwise looks like one of our exports."""
     module = torch.jit.ScriptModule()
     module.define("def forward(self, x):\n  return torch.from_file('marker', True, 4).fill_(1.0)[0] + x\n")
-    metadata = Metadata(('a',), (160, 160), (0.0,), (1.0,), 'Resize', True, 'c')._asdict()
+    metadata = Metadata(('a',), (160, 160), (0.0,) * 3, (1.0,) * 3, 'Resize', True, 'c').to_json()
     torch.jit.save(module, str(path), _extra_files={METADATA: json.dumps(metadata)})
 
 
