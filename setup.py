@@ -43,6 +43,10 @@ onedl = ['onedl-mmengine>=0.10.12,<0.11', 'onedl-mmcv>=2.3.6,<2.4', 'onedl-mmdet
 weights = ['safetensors', 'tensorboard']  # tensorboard has the protobuf definitions of TensorFlow graphs
 onnx = ['onnx', 'onnxruntime', 'onnxscript']
 evaluation = ['faster-coco-eval']
+# formats for phones and small computers, too large for CI; noxfile.py has a session for each
+tflite = ['litert-torch>=0.10.0,<0.11', 'ai-edge-litert>=2.3.0,<2.4']
+executorch = ['executorch>=1.5.1,<1.6']
+coreml = ['coremltools>=9.0,<10']
 # PyTorch for CUDA brings Triton along; with PyTorch for CPUs the tests use Triton's interpreter
 triton = ['triton; sys_platform == "linux" and platform_machine == "x86_64"']
 openmmlab = ['mmengine>=0.10.7,<0.11', 'mmdet>=3.3.0,<3.4']
@@ -86,6 +90,9 @@ setup(
         'onedl': onedl,
         'weights': weights,
         'onnx': onnx,
+        'tflite': tflite,
+        'executorch': executorch,
+        'coreml': coreml,
         'eval': evaluation,
         'test': [*tests, *lint, *onnx, *weights, *evaluation, *triton],
     },

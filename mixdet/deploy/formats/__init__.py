@@ -6,10 +6,16 @@ A new format is a module here with a ``Format``, its row in the table, an extra 
 from pathlib import Path
 from typing import Optional, Union
 
-from mixdet.deploy.formats import onnx, torch_export, torchscript
+from mixdet.deploy.formats import coreml, executorch, onnx, tflite, torch_export, torchscript
 from mixdet.deploy.formats.base import Format
 
-FORMATS: dict[str, Format] = {row.name: row for row in (onnx.FORMAT, torchscript.FORMAT, torch_export.FORMAT)}
+FORMATS: dict[str, Format] = {
+    row.name: row
+    for row in (
+        *(onnx.FORMAT, torchscript.FORMAT, torch_export.FORMAT),
+        *(tflite.FORMAT, executorch.FORMAT, coreml.FORMAT),
+    )
+}
 
 
 def format_of(path: Union[str, Path]) -> Optional[Format]:
