@@ -41,7 +41,7 @@ def check_a_whole_detector(tiny, folder, suffix, images):
         found = [detection_arrays(detector.predict_samples([image])[0]) for image in images]
         difference = compare_detections(originals, found, score_thr=0.0)
         assert difference.detections == 10 * len(images) and difference.unmatched <= 3 * (precision != 'fp32')
-        assert difference.boxes < within[0] and 0 < difference.scores < within[1], precision
+        assert difference.boxes < within[0] and 0 < difference.scores < within[1], (precision, difference)
         sizes.append(file_size(path))
     assert sizes[0] > 1.5 * sizes[1] > 1.5 * sizes[2]
 

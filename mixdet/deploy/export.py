@@ -1,5 +1,6 @@
 """Exporting an SSDLite detector to one file."""
 
+import importlib.util
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from mixdet.deploy.formats.base import FP16, FP32, INT8, Format, Job, Metadata, 
 from mixdet.deploy.formats.sidecar import SUFFIX, write_sidecar
 from mixdet.deploy.fusing import fuse
 from mixdet.deploy.inference import Detector, inference_transforms
+from mixdet.deploy.static_padding import use_own_padding
 from mixdet.engine.atomic import check_new, new_files
 from mixdet.errors import UserError
 
@@ -73,6 +75,9 @@ def check_export(path: Path, file_format: str, precision: str = FP32, dynamic_ba
         raise UserError(f'--dynamic-batch: files in format {file_format} take one image at a time')
     if path.suffix != row.suffix:
         raise UserError(f'{path}: a {_kind(row)} in format {file_format} must end in {row.suffix}')
+    for package in row.packages:
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"--format {file_format}: {package} is not installed; pip install -e '.[{row.extra}]'")
     check_new(path)
     if not (row.metadata_inside or row.is_folder):
         check_new(path.with_name(path.name + SUFFIX))
@@ -147,6 +152,7 @@ def export(
         raise UserError('int8: there is no image to calibrate on')
     nms = row.nms if metadata.nms else None
     network = ExportableSSDLite(fuse(detector.model, row.mixconv), metadata.input_size, nms).eval()
+    use_own_padding(network, torch.zeros(1, 3, *metadata.input_size))
     metadata = metadata._replace(nms=nms is not None, thresholds=_thresholds(network, detector.model))
     example = torch.zeros(2 if dynamic_batch else 1, 3, *metadata.input_size)
     job = Job(network, example, metadata, precision, calibration or (), dynamic_batch)

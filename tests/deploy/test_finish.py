@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmcv.ops import batched_nms
 
+from mixdet.deploy.exportable import ExportableSSDLite
 from mixdet.deploy.finish import finish
 from mixdet.deploy.formats.base import Thresholds
 from mixdet.deploy.inference import Detector
@@ -64,14 +65,17 @@ def test_no_detection():
 
 def test_detections_are_the_detectors(tiny, demo_images):
     detector = Detector(*tiny, fuse=False)
-    from mixdet.deploy.exportable import ExportableSSDLite
-
     network = ExportableSSDLite(detector.model, (160, 160), None).eval()
     thresholds = Thresholds(network.score_thr, network.iou_threshold, network.max_per_img, network.candidates)
     with torch.no_grad():
         boxes, scores = (output.numpy() for output in network(detector.preprocess(demo_images)))
     found = [finish(*each, (160, 160), thresholds) for each in zip(boxes, scores)]
-    wanted = [detection_arrays(sample) for sample in detector.predict_samples(demo_images)]
+    samples = detector.predict_samples(demo_images)
+    scales = [np.tile(np.float32(sample.scale_factor), 2) for sample in samples]
+    wanted = [
+        (boxes * scale, scores, labels)
+        for (boxes, scores, labels), scale in zip(map(detection_arrays, samples), scales)
+    ]
     difference = compare_detections(wanted, found, score_thr=0.0)
     assert difference.detections == 30 and difference.unmatched == 0
     assert difference.boxes < 1e-3 and difference.scores < 1e-6

@@ -6,14 +6,14 @@ A new format is a module here with a ``Format``, its row in the table, an extra 
 from pathlib import Path
 from typing import Optional, Union
 
-from mixdet.deploy.formats import coreml, executorch, onnx, tflite, torch_export, torchscript
+from mixdet.deploy.formats import coreml, executorch, ncnn, onnx, openvino, tflite, torch_export, torchscript
 from mixdet.deploy.formats.base import Format
 
 FORMATS: dict[str, Format] = {
     row.name: row
     for row in (
-        *(onnx.FORMAT, torchscript.FORMAT, torch_export.FORMAT),
-        *(tflite.FORMAT, executorch.FORMAT, coreml.FORMAT),
+        *(onnx.FORMAT, openvino.FORMAT, ncnn.FORMAT, tflite.FORMAT, executorch.FORMAT, coreml.FORMAT),
+        *(torchscript.FORMAT, torch_export.FORMAT),
     )
 }
 
