@@ -27,21 +27,43 @@ def write(job: Job, path: Path) -> None:
 
 
 def open_file(path: Path, threads: int) -> Opened:
-    """The program, on as many threads as all programs of this process have."""
-    from executorch.extension.pybindings import portable_lib
-    from executorch.runtime import Runtime
+    """The program, on that many threads."""
+    return Opened(_Program(path.read_bytes(), threads), None)
 
-    method = Runtime.get().load_program(path.read_bytes()).load_method(METHOD)
-    if method is None or len(OUTPUTS[False]) != method.metadata.num_outputs() or method.metadata.num_inputs() != 1:
-        raise ValueError('it has other inputs or outputs')
 
-    def run(images: np.ndarray) -> Outputs:
-        if portable_lib._threadpool_get_thread_count() != threads:
-            portable_lib._unsafe_reset_threadpool(threads)
+class _Program:
+    """A program as a function.
+
+    All programs of a process share a pool of threads. Those that were loaded before it is made anew, for another number
+    of threads, must not run again: XNNPACK would use the old one, whose memory is gone. They are loaded again.
+
+    Raises ValueError if its inputs and outputs are not those of ``write``.
+    """
+
+    pools = 0  # that have been made
+
+    def __init__(self, content: bytes, threads: int) -> None:
+        self._content, self._threads = content, threads
+        self._load()
+
+    def _load(self) -> None:
+        from executorch.extension.pybindings import portable_lib
+        from executorch.runtime import Runtime
+
+        if portable_lib._threadpool_get_thread_count() != self._threads:
+            portable_lib._unsafe_reset_threadpool(self._threads)
+            _Program.pools += 1
+        self._pool = _Program.pools
+        self._method = Runtime.get().load_program(self._content).load_method(METHOD)
+        inputs, outputs = self._method.metadata.num_inputs(), self._method.metadata.num_outputs()
+        if (inputs, outputs) != (1, len(OUTPUTS[False])):
+            raise ValueError('it has other inputs or outputs')
+
+    def __call__(self, images: np.ndarray) -> Outputs:
+        if self._pool != _Program.pools:
+            self._load()
         # copies, as the next call uses the memory again
-        return tuple(output.numpy().copy() for output in method.execute([torch.from_numpy(images)]))
-
-    return Opened(run, None)
+        return tuple(output.numpy().copy() for output in self._method.execute([torch.from_numpy(images)]))
 
 
 FORMAT = Format(
@@ -53,5 +75,6 @@ FORMAT = Format(
     extra='executorch',
     packages=('executorch', 'torchao'),
     precisions=PRECISIONS,
+    danger='is for a runtime in which a crafted file may reach the memory of the process',
     minimum_torch='2.6',
 )

@@ -1,5 +1,6 @@
 import sys
 
+import numpy as np
 import pytest
 from device_formats import check_a_whole_detector, check_damaged_files, check_other_files_are_refused, needs, write
 
@@ -15,6 +16,19 @@ def test_a_whole_detector(tiny, tmp_path, demo_images):
     check_a_whole_detector(tiny, tmp_path, '.pte', demo_images)
     (tmp_path / 'damaged').mkdir()
     check_damaged_files(tmp_path / 'int8.pte', tmp_path / 'damaged')
+    check_numbers_of_threads(tmp_path / 'fp32.pte')
+    with pytest.raises(UserError, match='in which a crafted file may reach the memory of the process, and was not run'):
+        load_exported(tmp_path / 'fp32.pte')
+
+
+def check_numbers_of_threads(path):
+    """Programs of one process may have different ones; the runtime, by itself, then crashes."""
+    image = np.random.default_rng(0).normal(0, 1, (1, 3, 160, 160)).astype(np.float32)
+    runs = [load_exported(path, trusted=True, threads=threads)[0] for threads in (1, 2)]
+    found = [run(image) for run in (*runs, *runs)]
+    for other in found[1:]:
+        for ours, theirs in zip(found[0], other):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 @needs('executorch')
