@@ -42,6 +42,8 @@ version = re.search(r"__version__ = '(.+)'", (ROOT / 'mixdet' / 'version.py').re
 onedl = ['onedl-mmengine>=0.10.12,<0.11', 'onedl-mmcv>=2.3.6,<2.4', 'onedl-mmdetection>=3.5.1,<3.6']
 weights = ['safetensors', 'tensorboard']  # tensorboard has the protobuf definitions of TensorFlow graphs
 onnx = ['onnx', 'onnxruntime', 'onnxscript']
+openvino = ['openvino>=2026.4,<2027', 'nncf>=3.4,<4']  # nncf quantises
+ncnn = ['ncnn>=1.0.20261020', 'pnnx>=20261020']  # pnnx converts
 evaluation = ['faster-coco-eval']
 # formats for phones and small computers, too large for CI; noxfile.py has a session for each
 tflite = ['litert-torch>=0.10.0,<0.11', 'ai-edge-litert>=2.3.0,<2.4']
@@ -90,10 +92,12 @@ setup(
         'onedl': onedl,
         'weights': weights,
         'onnx': onnx,
+        'openvino': openvino,
+        'ncnn': ncnn,
         'tflite': tflite,
         'executorch': executorch,
         'coreml': coreml,
         'eval': evaluation,
-        'test': [*tests, *lint, *onnx, *weights, *evaluation, *triton],
+        'test': [*tests, *lint, *onnx, *openvino, *ncnn, *weights, *evaluation, *triton],
     },
 )

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ('3.10', '3.11', '3.12', '3.13')
-EXTRAS = ('', 'onnx', 'eval', 'weights', 'test')
+EXTRAS = ('', 'onnx', 'openvino', 'ncnn', 'eval', 'weights', 'test')
 TORCH21 = {'torch': '2.1.2', 'numpy': '1.26.4', 'setuptools': '69.5.1', 'opencv-python': '4.11.0.86'}
 UPSTREAM = {'mmengine': '0.10.7', 'mmdet': '3.3.0'}
 COMMON = {'matplotlib': '3.8.4', 'pycocotools': '2.0.8', 'pillow': '10.4.0', 'protobuf': '4.25.3', 'pyyaml': '6.0.1'}

@@ -38,7 +38,7 @@ def use_own_padding(network: nn.Module, example: Tensor) -> None:
                 setattr(module, name, replacement)
 
 
-def _plain(conv: nn.Conv2d, top: int, bottom: int, left: int, right: int) -> Optional[nn.Conv2d]:
+def _plain(conv: Any, top: int, bottom: int, left: int, right: int) -> Optional[nn.Conv2d]:
     """``conv`` as a convolution with its own padding; None if that differs between its sides."""
     if top != bottom or left != right:
         return None

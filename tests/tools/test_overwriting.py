@@ -13,6 +13,7 @@ COMMANDS = {
     'swapped.py': ('swap_backbone.py', CONFIG, '--backbone', 'mixnet-s'),
     'found.pkl': ('test.py', CONFIG, 'gone.pth', '--out'),
     'data.json': ('benchmark_data.py', CONFIG, '--out'),
+    'exported.md': ('analysis_tools/compare_exported.py', CONFIG, 'gone.pth', 'gone.onnx', '--out'),
     'times.md': ('analysis_tools/benchmark.py', CONFIG, '--out'),
     'times.png': ('analysis_tools/benchmark_mixconv.py', '--plot'),
     'survey.md': ('analysis_tools/swap_survey.py', 'survey.jsonl', '--only', 'ssd/*', '--markdown'),

@@ -68,4 +68,5 @@ FORMAT = Format(
     packages=('pnnx', 'ncnn'),
     precisions=(FP32, FP16),
     is_folder=True,
+    danger='is for a reader that checks little, ncnn, in which a crafted file can do harm',
 )

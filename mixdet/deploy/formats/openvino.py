@@ -35,7 +35,7 @@ def write(job: Job, path: Path) -> None:
 
 
 def _quantize(model: Any, images: list[np.ndarray]) -> Any:
-    """The model in 8 bits where NNCF has them, up to the last convolutions; what decodes their outputs stays in float."""
+    """The model in 8 bits up to the last convolutions, as NNCF sees fit; what decodes their outputs stays in float."""
     import nncf
 
     return nncf.quantize(
