@@ -242,4 +242,5 @@ def devices(session: nox.Session, extra: str) -> None:
     """A format for phones and small computers, whose packages are too large for CI: ``nox -t devices``."""
     session.install(TORCH, *UPSTREAM, *TEST_TOOLS, 'setuptools<82', '-e', f'.[{extra}]')
     tests = ('tests/deploy/test_pt2e.py', f'tests/deploy/formats/test_{extra}.py')
-    session.run('python', '-m', 'pytest', '-q', '-rs', '-p', 'no:cacheprovider', *tests, *session.posargs, env=ENVIRONMENT)
+    options = ('-q', '-rs', '-p', 'no:cacheprovider')
+    session.run('python', '-m', 'pytest', *options, *tests, *session.posargs, env=ENVIRONMENT)

@@ -41,7 +41,6 @@ def best_ranges(
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=['CPUExecutionProvider'])
 
-
     def values(names: Sequence[str]) -> Iterator[Sequence[np.ndarray]]:
         return (session.run(list(names), each) for each in inputs())
 

@@ -35,8 +35,7 @@ def quantized(network: nn.Module, example: Tensor, images: Iterable[np.ndarray])
 
     prepared: Any = prepare_pt2e(torch.export.export(network, (example,), strict=False).module(), _quantizer())
     observers = {name: module for name, module in prepared.named_modules() if type(module) is MinMaxObserver}
-    shared = {id(module): name for name, module in observers.items()}
-    swish = {shared[id(prepared.get_submodule(str(node.target)))] for node in _observed(prepared, observers)}
+    swish = _before_swish(prepared, observers)
 
     def values(names: Sequence[str]) -> Iterator[Sequence[np.ndarray]]:
         seen: dict[str, np.ndarray] = {}
@@ -59,13 +58,15 @@ def quantized(network: nn.Module, example: Tensor, images: Iterable[np.ndarray])
         return convert_pt2e(prepared)
 
 
-def _observed(prepared: fx.GraphModule, observers: dict[str, nn.Module]) -> Iterator[fx.Node]:
-    """The calls of observers whose tensor goes into a sigmoid."""
-    modules = {id(module) for module in observers.values()}
+def _before_swish(prepared: fx.GraphModule, observers: dict[str, nn.Module]) -> set[str]:
+    """The observers whose tensor goes into a sigmoid."""
+    names = {id(module): name for name, module in observers.items()}
+    found = set()
     for node in prepared.graph.nodes:
-        if node.op == 'call_module' and id(prepared.get_submodule(str(node.target))) in modules:
-            if any(str(user.target) in SWISH for user in node.users):
-                yield node
+        name = names.get(id(prepared.get_submodule(str(node.target)))) if node.op == 'call_module' else None
+        if name and any(str(user.target) in SWISH for user in node.users):
+            found.add(name)
+    return found
 
 
 def _quantizer() -> Any:

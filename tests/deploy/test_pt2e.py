@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -71,6 +73,6 @@ def test_ranges_are_the_best_and_not_those_ever_seen(network, images, monkeypatc
 
 
 def test_torchao_is_needed(network, images, monkeypatch):
-    monkeypatch.setitem(__import__('sys').modules, 'torchao.quantization.pt2e', None)
+    monkeypatch.setitem(sys.modules, 'torchao.quantization.pt2e', None)
     with pytest.raises(ImportError):
         pt2e.quantized(network, torch.from_numpy(images[0]), images)
