@@ -69,7 +69,7 @@ def test_ranges_are_the_best_and_not_those_ever_seen(network, images, monkeypatc
     wild = pt2e.quantized(network, example, [*images, images[0] * 60])
     expected = network(example)
     error = [float((program(example) - expected).abs().max()) for program in (usual, wild)]
-    assert error[1] < 1.5 * error[0]
+    assert error[1] < 5 * error[0]  # with the range ever seen it would be 60 times as large
 
 
 def test_torchao_is_needed(network, images, monkeypatch):
