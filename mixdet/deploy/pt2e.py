@@ -18,9 +18,10 @@ SWISH = tuple(f'aten.{name}.default' for name in ('sigmoid', 'silu', 'silu_'))
 def quantized(network: nn.Module, example: Tensor, images: Iterable[np.ndarray]) -> nn.Module:
     """``network`` with its convolutions in 8 bits, weights per channel, each together with a ReLU that follows it.
 
-    Those whose output is one pixel (squeeze-and-excitation, the last levels of a detector) stay in float, as in
-    :func:`mixdet.deploy.quantize.quantize`, and so does everything else. The ranges of the activations are those of
-    :func:`mixdet.deploy.calibration.ranges_of`.
+    Those whose input is one pixel (squeeze-and-excitation, the last level of a detector) stay in float, and so does
+    everything else. One that makes one pixel of more is quantised, other than in :func:`mixdet.deploy.quantize.quantize`:
+    ExecuTorch 1.5.1 cannot lower a padding between 8 bits and a convolution in float. The ranges of the activations are
+    those of :func:`mixdet.deploy.calibration.ranges_of`.
 
     Args:
         network: a network that ``torch.export`` takes.
@@ -95,7 +96,7 @@ def _quantizer() -> Any:
 
         def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
             for node in model.graph.nodes:
-                if str(node.target) not in CONVOLUTIONS or node.meta['val'].shape[2:] == (1, 1):
+                if str(node.target) not in CONVOLUTIONS or node.args[0].meta['val'].shape[2:] == (1, 1):
                     continue
                 last = next((user for user in node.users if str(user.target) in CLIPPING), node)
                 last = last if len(node.users) == 1 else node

@@ -77,4 +77,5 @@ FORMAT = Format(
     precisions=PRECISIONS,
     danger='is for a runtime in which a crafted file may reach the memory of the process',
     minimum_torch='2.6',
+    mixconv='export-split',  # as in LiteRT, which uses XNNPACK too
 )

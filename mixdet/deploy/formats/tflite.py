@@ -126,4 +126,5 @@ FORMAT = Format(
     packages=('litert_torch', 'ai_edge_quantizer'),
     precisions=PRECISIONS,
     minimum_torch='2.6',
+    mixconv='export-split',  # XNNPACK has no fast depthwise convolution beyond 5x5: half the time of one padded
 )
