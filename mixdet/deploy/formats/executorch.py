@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mixdet.deploy.formats.base import FP16, INT8, OUTPUTS, PRECISIONS, Format, Job, Opened, Outputs
+from mixdet.deploy.formats.base import FP32, INT8, OUTPUTS, Format, Job, Opened, Outputs
 from mixdet.deploy.pt2e import quantized
 
 METHOD = 'forward'
@@ -17,9 +17,7 @@ def write(job: Job, path: Path) -> None:
     from executorch.exir import to_edge_transform_and_lower
 
     network: torch.nn.Module = job.network
-    if job.precision == FP16:
-        job.network.halve()
-    elif job.precision == INT8:
+    if job.precision == INT8:
         network = quantized(job.network, job.example, job.calibration)
     program = torch.export.export(network, (job.example,), strict=False)
     lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
@@ -74,7 +72,7 @@ FORMAT = Format(
     runtime='executorch',
     extra='executorch',
     packages=('executorch', 'torchao'),
-    precisions=PRECISIONS,
+    precisions=(FP32, INT8),  # in fp16 its weights stay in float32, while it computes with 11 bits
     danger='is for a runtime in which a crafted file may reach the memory of the process',
     minimum_torch='2.6',
     mixconv='export-split',  # as in LiteRT, which uses XNNPACK too
