@@ -19,9 +19,9 @@ def quantized(network: nn.Module, example: Tensor, images: Iterable[np.ndarray])
     """``network`` with its convolutions in 8 bits, weights per channel, each together with a ReLU that follows it.
 
     Those whose input is one pixel (squeeze-and-excitation, the last level of a detector) stay in float, and so does
-    everything else. One that makes one pixel of more is quantised, other than in :func:`mixdet.deploy.quantize.quantize`:
-    ExecuTorch 1.5.1 cannot lower a padding between 8 bits and a convolution in float. The ranges of the activations are
-    those of :func:`mixdet.deploy.calibration.ranges_of`.
+    everything else. One that makes one pixel of more is quantised, which :func:`mixdet.deploy.quantize.quantize` does
+    not do: ExecuTorch 1.5.1 cannot lower a padding between 8 bits and a convolution in float. The ranges of the
+    activations are those of :func:`mixdet.deploy.calibration.ranges_of`.
 
     Args:
         network: a network that ``torch.export`` takes.
