@@ -8,7 +8,7 @@ import pytest
 from mixdet.deploy.export import CalibrationImages, export, export_metadata
 from mixdet.deploy.exported import ExportedDetector, load_exported
 from mixdet.deploy.formats import format_of
-from mixdet.deploy.formats.base import file_size
+from mixdet.deploy.formats.base import PRECISIONS, file_size
 from mixdet.deploy.formats.sidecar import write_sidecar
 from mixdet.deploy.inference import Detector
 from mixdet.deploy.parity import compare_detections, detection_arrays
@@ -31,12 +31,12 @@ def write(tiny, path, images, precision='fp32'):
     return export(detector, metadata, path, format_of(path).name, precision=precision, calibration=calibration)
 
 
-def check_a_whole_detector(tiny, folder, suffix, images):
+def check_a_whole_detector(tiny, folder, suffix, images, precisions=PRECISIONS):
     """In all precisions its detections are the original's, on two threads, and files shrink."""
     detector = Detector(*tiny, score_thr=0.0)
     originals = [detection_arrays(sample) for sample in detector.predict_samples(images)]
     sizes = []
-    for precision in format_of(f'a{suffix}').precisions:
+    for precision in precisions:
         boxes, scores, share = WITHIN[precision]
         path = folder / f'{precision}{suffix}'
         metadata = write(tiny, path, images, precision)

@@ -7,6 +7,7 @@ import torch
 
 from mixdet.deploy.formats.base import FP32, INT8, OUTPUTS, Format, Job, Opened, Outputs
 from mixdet.deploy.pt2e import quantized
+from mixdet.errors import UserError, first_line
 
 METHOD = 'forward'
 
@@ -20,7 +21,12 @@ def write(job: Job, path: Path) -> None:
     if job.precision == INT8:
         network = quantized(job.network, job.example, job.calibration)
     program = torch.export.export(network, (job.example,), strict=False)
-    lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+    try:
+        lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+    except AssertionError as error:  # 1.5.1 finds cycles in 8 bits where mixed convolutions share an input
+        raise UserError(
+            f'--format executorch cannot lower this network in {job.precision} ({first_line(error)}); use tflite'
+        ) from error
     path.write_bytes(lowered.to_executorch().buffer)
 
 

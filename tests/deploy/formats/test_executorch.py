@@ -13,9 +13,12 @@ pytestmark = pytest.mark.slow
 
 @needs('executorch')
 def test_a_whole_detector(tiny, tmp_path, demo_images):
-    check_a_whole_detector(tiny, tmp_path, '.pte', demo_images)
+    check_a_whole_detector(tiny, tmp_path, '.pte', demo_images, ('fp32',))
+    with pytest.raises(UserError, match='cannot lower this network in int8 .*use tflite'):
+        write(tiny, tmp_path / 'int8.pte', demo_images, 'int8')
+    assert not (tmp_path / 'int8.pte').exists()
     (tmp_path / 'damaged').mkdir()
-    check_damaged_files(tmp_path / 'int8.pte', tmp_path / 'damaged')
+    check_damaged_files(tmp_path / 'fp32.pte', tmp_path / 'damaged')
     check_numbers_of_threads(tmp_path / 'fp32.pte')
     with pytest.raises(UserError, match='in which a crafted file may reach the memory of the process, and was not run'):
         load_exported(tmp_path / 'fp32.pte')
