@@ -10,6 +10,7 @@ from mixdet.deploy.pt2e import quantized
 from mixdet.errors import UserError, first_line
 
 METHOD = 'forward'
+MARK = b'ET'  # of the format, with two digits of its version, from the fifth byte on
 
 
 def write(job: Job, path: Path) -> None:
@@ -32,7 +33,12 @@ def write(job: Job, path: Path) -> None:
 
 def open_file(path: Path, threads: int) -> Opened:
     """The program, on that many threads."""
-    return Opened(_Program(path.read_bytes(), threads), None)
+    import executorch.runtime  # noqa: F401  (its lack is said first)
+
+    content = path.read_bytes()
+    if content[4:6] != MARK:  # the runtime ends the process when it is given an empty file
+        raise ValueError('it is no program of ExecuTorch')
+    return Opened(_Program(content, threads), None)
 
 
 class _Program:
