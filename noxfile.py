@@ -35,6 +35,7 @@ ENVIRONMENT = dict(OMP_NUM_THREADS='1')
 DEMO = 'ssdlite_mixnet-s_1xb8-12e_demo'
 EPOCH = ('--cfg-options', 'train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'default_hooks.checkpoint.interval=1')
 ONNX = ('onnx', 'onnxruntime', 'onnxscript')
+DEVICES = ('tflite', 'executorch', 'coreml')  # extras, each with the tests of its format
 TEST_TOOLS = ('pytest', 'pytest-xdist', 'hypothesis')
 # uv does not read pip's settings, in which there may be an index with PyTorch's CPU builds
 for setting, separator in (('FIND_LINKS', ','), ('EXTRA_INDEX_URL', ' '), ('INDEX_URL', ' ')):
@@ -233,3 +234,13 @@ def compiled_mmcv(session: nox.Session) -> None:
     if not compiled:
         session.skip('MIXDET_MMCV_WHEEL names no wheel')
     check_stack(session, (TORCH, 'mmengine==0.10.7', compiled, 'mmdet==3.3.0', 'setuptools<82'), QUICK_TESTS)
+
+
+@nox.session(python=['3.11'], tags=['devices'])
+@nox.parametrize('extra', DEVICES)
+def devices(session: nox.Session, extra: str) -> None:
+    """A format for phones and small computers, whose packages are too large for CI: ``nox -t devices``."""
+    session.install(TORCH, *UPSTREAM, *TEST_TOOLS, 'setuptools<82', '-e', f'.[{extra}]')
+    tests = ('tests/deploy/test_pt2e.py', f'tests/deploy/formats/test_{extra}.py')
+    options = ('-q', '-rs', '-p', 'no:cacheprovider')
+    session.run('python', '-m', 'pytest', *options, *tests, *session.posargs, env=ENVIRONMENT)

@@ -45,6 +45,10 @@ onnx = ['onnx', 'onnxruntime', 'onnxscript']
 openvino = ['openvino>=2026.4,<2027', 'nncf>=3.4,<4']  # nncf quantises
 ncnn = ['ncnn>=1.0.20261020', 'pnnx>=20261020']  # pnnx converts
 evaluation = ['faster-coco-eval']
+# formats for phones and small computers, too large for CI; noxfile.py has a session for each
+tflite = ['litert-torch>=0.10.0,<0.11', 'ai-edge-litert>=2.3.0,<2.4']
+executorch = ['executorch>=1.5.1,<1.6']
+coreml = ['coremltools>=9.0,<10']
 # PyTorch for CUDA brings Triton along; with PyTorch for CPUs the tests use Triton's interpreter
 triton = ['triton; sys_platform == "linux" and platform_machine == "x86_64"']
 openmmlab = ['mmengine>=0.10.7,<0.11', 'mmdet>=3.3.0,<3.4']
@@ -95,6 +99,9 @@ setup(
         'onnx': onnx,
         'openvino': openvino,
         'ncnn': ncnn,
+        'tflite': tflite,
+        'executorch': executorch,
+        'coreml': coreml,
         'eval': evaluation,
         'test': [*tests, *lint, *onnx, *openvino, *ncnn, *weights, *evaluation, *triton],
     },

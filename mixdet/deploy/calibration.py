@@ -8,7 +8,7 @@ clipping cause over a histogram of its values. Of a tensor that goes into x * si
 counts: large negative values, which it maps to almost 0, need no levels of their own.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +41,31 @@ def best_ranges(
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=['CPUExecutionProvider'])
 
+    def values(names: Sequence[str]) -> Iterator[Sequence[np.ndarray]]:
+        return (session.run(list(names), each) for each in inputs())
+
+    return ranges_of(tensors, swish, values)
+
+
+def ranges_of(
+    tensors: Sequence[str], swish: set[str], values: Callable[[Sequence[str]], Iterable[Sequence[np.ndarray]]]
+) -> dict[str, tuple[float, float]]:
+    """Lower and upper bound of each of ``tensors`` that has any values, as in ``best_ranges``, for any runtime.
+
+    Args:
+        tensors: names of tensors.
+        swish: those of them that go into x * sigmoid(x).
+        values: gives the values of the tensors it is called with, in that order, for each calibration image.
+    """
     extremes: dict[str, list[tuple[float, float]]] = {name: [] for name in tensors}
-    for each in inputs():
-        for name, value in zip(tensors, session.run(list(tensors), each)):
+    for each in values(tensors):
+        for name, value in zip(tensors, each):
             extremes[name].append((float(value.min(initial=0)), float(value.max(initial=0))))
-    bounds = {name: _usual_bounds(np.array(values)) for name, values in extremes.items()}
+    bounds = {name: _usual_bounds(np.array(seen)) for name, seen in extremes.items()}
     used = [name for name, (low, high) in bounds.items() if high > low]
     counts = {name: np.zeros(BINS) for name in used}
-    for each in inputs():
-        for name, value in zip(used, session.run(used, each)):
+    for each in values(used):
+        for name, value in zip(used, each):
             counts[name] += np.histogram(value, BINS, bounds[name])[0]
     return {name: _best_range(counts[name], *bounds[name], name in swish) for name in used}
 

@@ -6,18 +6,24 @@ A new format is a module here with a ``Format``, its row in the table, an extra 
 from pathlib import Path
 from typing import Optional, Union
 
-from mixdet.deploy.formats import ncnn, onnx, openvino, torch_export, torchscript, web
+from mixdet.deploy.formats import (
+    coreml,
+    executorch,
+    ncnn,
+    onnx,
+    openvino,
+    tflite,
+    torch_export,
+    torchscript,
+    web,
+)
 from mixdet.deploy.formats.base import Format
 
 FORMATS: dict[str, Format] = {
     row.name: row
     for row in (
-        onnx.FORMAT,
-        openvino.FORMAT,
-        ncnn.FORMAT,
-        torchscript.FORMAT,
-        torch_export.FORMAT,
-        web.FORMAT,
+        *(onnx.FORMAT, openvino.FORMAT, ncnn.FORMAT, tflite.FORMAT, executorch.FORMAT, coreml.FORMAT),
+        *(torchscript.FORMAT, torch_export.FORMAT, web.FORMAT),
     )
 }
 

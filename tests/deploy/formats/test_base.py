@@ -34,7 +34,10 @@ def test_the_table():
     assert len({row.suffix for row in FORMATS.values()}) == len(FORMATS)
     for name, row in FORMATS.items():
         assert row.name == name and f'{row.suffix}' in suffixes().split(', ')
-        assert row.precisions == PRECISIONS[: len(row.precisions)]
+        assert (
+            row.precisions == tuple(each for each in PRECISIONS if each in row.precisions)
+            and row.precisions[0] == 'fp32'
+        )
         assert bool(row.packages) == bool(row.extra) and row.runtime
         assert format_of(f'some/a{row.suffix}') == format_of(f'some/a{row.suffix}/') == row
     assert format_of('a.pth') is None
