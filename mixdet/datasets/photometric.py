@@ -56,7 +56,7 @@ class PhotoMetricDistortion(upstream.PhotoMetricDistortion):
 
 
 def _distorted(image: np.ndarray, drawn: Drawn) -> np.ndarray:
-    """``image`` distorted, (H, W, 3) float32; it lies in memory as (3, H, W), the order that ``PackDetInputs`` wants."""
+    """``image`` distorted, (H, W, 3) float32; in memory it lies as (3, H, W), which ``PackDetInputs`` wants."""
     height, width = image.shape[:2]
     rows = min(max(STRIP // width, 1), height)
     order = drawn.channels if drawn.swap else range(3)

@@ -57,8 +57,8 @@ class ReducedLoader:
             reduction: by what to divide the sides: 1, 2, 4 or 8.
 
         Returns:
-            By what they were divided: 1 if the file is no JPEG, which alone is decoded faster, or has another size; None
-            if there is no image and the loader passes over that.
+            By what they were divided: 1 if the file is no JPEG, which alone is decoded faster, or has another size;
+            None if there is no image and the loader passes over that.
         """
         if reduction > 1 and results['img_path'].lower().endswith(JPEG):
             shape = results['height'], results['width']

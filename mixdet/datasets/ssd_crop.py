@@ -99,7 +99,7 @@ class SSDCrop(BaseTransform):
         _require(ratio_range is None or 1 <= ratio_range[0] <= ratio_range[1], ratio_range=ratio_range)
         _require(min_ious is None or all(0 <= overlap <= 1 for overlap in min_ious), min_ious=min_ious)
         _require(0 < min_crop_size <= 1, min_crop_size=min_crop_size)
-        self.scale = size
+        self.scale = size[0], size[1]
         self.ratio_range = ratio_range
         self.expand_prob = expand_prob
         self.mean = tuple(mean)[::-1] if to_rgb else tuple(mean)

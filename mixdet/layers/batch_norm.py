@@ -23,9 +23,9 @@ def norm_act(x: Tensor, norm: nn.Module, act: Optional[nn.Module]) -> Tensor:
     if not _is_covered(x, norm, act):
         x = norm(x)
         return x if act is None else act(x)
-    out, statistics = _BatchNormClamp.apply(x, norm.weight, norm.bias, norm.eps, *CLAMPS.get(type(act), (-math.inf, math.inf)))
-    if norm.track_running_stats:
-        _track(norm, statistics, x.numel() // x.shape[1])
+    limits = CLAMPS.get(type(act), (-math.inf, math.inf))
+    out, statistics = _BatchNormClamp.apply(x, norm.weight, norm.bias, norm.eps, *limits)
+    _track(norm, statistics, x.numel() // x.shape[1])
     return out
 
 
@@ -49,8 +49,10 @@ def _is_covered(x: Tensor, norm: nn.Module, act: Optional[nn.Module]) -> bool:
     )
 
 
-def _track(norm: nn.BatchNorm2d, statistics: Tensor, count: int) -> None:
-    """Update the running statistics as ``nn.BatchNorm2d`` does."""
+def _track(norm: Any, statistics: Tensor, count: int) -> None:
+    """Update the running statistics of a batch-norm, if it has some, as ``nn.BatchNorm2d`` does."""
+    if not norm.track_running_stats:
+        return
     with torch.no_grad():
         norm.num_batches_tracked.add_(1)
         momentum = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
@@ -59,7 +61,7 @@ def _track(norm: nn.BatchNorm2d, statistics: Tensor, count: int) -> None:
 
 
 class _BatchNormClamp(torch.autograd.Function):
-    """Batch-norm with the statistics of the batch, then a clamp to low..high; also returns the operator's statistics."""
+    """Batch-norm with the statistics of the batch, which it returns too, then a clamp to low..high."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, *options: float) -> tuple[Tensor, Tensor]:

@@ -39,7 +39,8 @@ def values(run, x, norm, act, grad=None):
     out = run(x, norm, act)
     if grad is None:
         grad = torch.linspace(-1, 1, out.numel()).view_as(out)
-    return [out, *torch.autograd.grad(out, (x, norm.weight, norm.bias), grad.to(out)), norm.running_mean, norm.running_var]
+    grads = torch.autograd.grad(out, (x, norm.weight, norm.bias), grad.to(out))
+    return [out, *grads, norm.running_mean, norm.running_var]
 
 
 def used(x, norm, act) -> bool:
@@ -66,7 +67,8 @@ def test_equals_batch_norm_in_float64(act, size, spread):
 def test_where_it_runs():
     norm, act = batch_norm(), nn.ReLU6()
     assert used(images(), norm, act) and used(images(), norm, None) and used(images(), norm, nn.ReLU())
-    assert used(images(1), batch_norm(momentum=None), act) and used(images(), batch_norm(track_running_stats=False), act)
+    assert used(images(1), batch_norm(momentum=None), act)
+    assert used(images(), batch_norm(track_running_stats=False), act)
     assert not used(images(), norm, nn.SiLU())
     assert not used(images().contiguous(), norm, act)
     assert not used(images(), batch_norm().eval(), act)
@@ -167,7 +169,9 @@ def test_blocks_use_it_in_training_alone(block_type):
     assert torch.equal(block(x), block.activate(block.norm(block.conv(x))))
 
 
-@pytest.mark.parametrize('wrong', [dict(weight=torch.ones(4)), dict(x=torch.ones(2, 5, 3, 3)), dict(x=torch.ones(5, 5))])
+@pytest.mark.parametrize(
+    'wrong', [dict(weight=torch.ones(4)), dict(x=torch.ones(2, 5, 3, 3)), dict(x=torch.ones(5, 5))]
+)
 def test_the_operator_refuses_what_it_cannot_compute(wrong):
     given_ = dict(x=images(), weight=torch.ones(5), bias=torch.zeros(5)) | wrong
     with pytest.raises(ValueError, match='batch_norm_clamp'):

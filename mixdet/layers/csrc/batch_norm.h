@@ -35,7 +35,8 @@ struct Rows {
   }
 };
 
-inline void check_batch_norm(const Tensor& x, std::initializer_list<Tensor> images, std::initializer_list<Tensor> rest) {
+inline void check_batch_norm(const Tensor& x, std::initializer_list<Tensor> images,
+                             std::initializer_list<Tensor> rest) {
   TORCH_CHECK_VALUE(x.dim() == 4, "batch_norm_clamp: input must have the shape (N, C, H, W)");
   for (const Tensor& image : images) {
     TORCH_CHECK_VALUE(image.sizes() == x.sizes() && image.is_contiguous(at::MemoryFormat::ChannelsLast) &&
@@ -43,9 +44,9 @@ inline void check_batch_norm(const Tensor& x, std::initializer_list<Tensor> imag
                       "batch_norm_clamp: images must be float32, of one shape, in channels_last");
   }
   for (const Tensor& each : rest) {
-    TORCH_CHECK_VALUE(each.dim() == 1 && each.size(0) == x.size(1) && each.is_contiguous() &&
-                          each.scalar_type() == at::kFloat,
-                      "batch_norm_clamp: parameters must be float32, one number for each channel");
+    TORCH_CHECK_VALUE(
+        each.dim() == 1 && each.size(0) == x.size(1) && each.is_contiguous() && each.scalar_type() == at::kFloat,
+        "batch_norm_clamp: parameters must be float32, one number for each channel");
   }
 }
 
@@ -141,7 +142,7 @@ inline std::tuple<Tensor, Tensor, Tensor> batch_norm_clamp_backward(const Tensor
   const float *mean = statistic, *scale = statistic + kScale * c, *shift = statistic + kShift * c;
   const float minimum = static_cast<float>(low), maximum = static_cast<float>(high);
   const std::vector<double> total = sums(rows, [=](int64_t row, float* __restrict sum, float* __restrict product) {
-    const float *__restrict grads = g + row * c, *__restrict values = x + row * c;
+    const float* __restrict grads = g + row * c, * __restrict values = x + row * c;
     for (int64_t k = 0; k < c; ++k) {
       const float each = passed(grads[k], values[k] * scale[k] + shift[k], minimum, maximum);
       sum[k] += each;
@@ -162,7 +163,7 @@ inline std::tuple<Tensor, Tensor, Tensor> batch_norm_clamp_backward(const Tensor
   const float *a = slope.data(), *b = constant.data();
   rows.each([=](int64_t, int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
-      const float *__restrict grads = g + row * c, *__restrict values = x + row * c;
+      const float* __restrict grads = g + row * c, * __restrict values = x + row * c;
       float* __restrict results = result + row * c;
       for (int64_t k = 0; k < c; ++k) {
         const float each = passed(grads[k], values[k] * scale[k] + shift[k], minimum, maximum);

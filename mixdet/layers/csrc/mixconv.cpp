@@ -19,7 +19,8 @@ TORCH_LIBRARY(mixdet, m) {
       "batch_norm_clamp(Tensor input, Tensor weight, Tensor bias, float eps, float low, float high) -> (Tensor, "
       "Tensor)");
   m.def(
-      "batch_norm_clamp_backward(Tensor grad, Tensor input, Tensor weight, Tensor statistics, float eps, float low, float "
+      "batch_norm_clamp_backward(Tensor grad, Tensor input, Tensor weight, Tensor statistics, float eps, float low, "
+      "float "
       "high) -> (Tensor, Tensor, Tensor)");
 }
 
