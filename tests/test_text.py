@@ -145,7 +145,7 @@ def without_encoding(name, call):
     if name.endswith(('.read_text', '.write_text')):
         return not ast.unparse(call).startswith('distribution(')  # a package's metadata, in their own encoding
     binary = any(isinstance(node, ast.Constant) and 'b' in str(node.value) for node in call.args[:2])
-    other = ('os.open', 'Image.open', 'PIL.Image.open', 'archive.open')  # no text files
+    other = ('os.open', 'Image.open', 'PIL.Image.open', 'archive.open', 'tarfile.open')  # no text files
     return name.rpartition('.')[2] == 'open' and name not in other and not binary
 
 

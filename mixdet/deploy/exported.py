@@ -50,7 +50,7 @@ def load_exported(
         raise UserError(f'{path} {row.danger}, and was not run; use an {SAFE.suffix} file, or {IF_TRUSTED}')
     try:
         content = None if row.metadata_inside else read_sidecar(path)
-        run, inside = row.open(path, threads or torch.get_num_threads())
+        run, inside = row.open_file(path, threads or torch.get_num_threads())
         return run, Metadata.from_json(inside or content or {})
     except UserError:
         raise

@@ -233,7 +233,7 @@ def test_options_that_a_format_lacks(tmp_path):
 def test_metadata_beside_a_file_are_not_overwritten_and_go_with_it(tiny, tmp_path, monkeypatch):
     """Of a format that holds none itself: both files or none."""
     row = FORMATS['torchscript']
-    opened = row._replace(metadata_inside=False, open=lambda *arguments: row.open(*arguments)._replace(metadata=None))
+    opened = row._replace(metadata_inside=False, open_file=lambda *arguments: row.open_file(*arguments)._replace(metadata=None))
     monkeypatch.setitem(FORMATS, 'torchscript', opened)
     beside = tmp_path / 'a.torchscript.json'
     beside.write_text('mine')
@@ -243,7 +243,7 @@ def test_metadata_beside_a_file_are_not_overwritten_and_go_with_it(tiny, tmp_pat
     beside.unlink()
     assert write(tiny, tmp_path / 'a.torchscript', 'torchscript')[1].classes == CLASSES
     assert sorted(path.name for path in tmp_path.iterdir()) == ['a.torchscript', 'a.torchscript.json']
-    broken = opened._replace(open=lambda *arguments: 1 / 0)
+    broken = opened._replace(open_file=lambda *arguments: 1 / 0)
     monkeypatch.setitem(FORMATS, 'torchscript', broken)
     with pytest.raises(UserError, match='b.torchscript is not a detector exported by'):
         write(tiny, tmp_path / 'b.torchscript', 'torchscript')

@@ -82,10 +82,10 @@ def test_without_nms_every_anchor_is_returned():
     assert boxes.shape == (2, len(network.priors), 4) and scores.shape == (2, len(network.priors), 3)
     flat = detector.bbox_head._flatten(deltas, 4)
     for i in range(2):
-        expected = detector.bbox_head.bbox_coder.decode(network.priors, flat[i], max_shape=(96, 64))
+        expected = detector.bbox_head.bbox_coder.decode(network.priors, flat[i])
         torch.testing.assert_close(boxes[i], expected)
     torch.testing.assert_close(scores, detector.bbox_head._flatten(cls_scores, 4).softmax(-1)[..., :3])
-    assert boxes[..., 0::2].max() == 64 and boxes[..., 1::2].max() == 96
+    assert boxes[..., 0::2].max() > 64 and boxes[..., 1::2].max() > 96  # not clipped
 
 
 def test_deltas_are_limited_as_in_training():

@@ -8,7 +8,7 @@ from mixdet.deploy.inference import Detector
 pytestmark = pytest.mark.slow
 
 
-def test_every_format_has_the_detections_and_the_ap_of_the_checkpoint(tmp_path):
+def test_the_formats_have_the_detections_and_the_ap_of_the_checkpoint(tmp_path):
     for package in ('onnx', 'openvino', 'pnnx', 'ncnn'):
         pytest.importorskip(package)
     data = shared_path('data', 'coco-mini')
@@ -21,8 +21,9 @@ def test_every_format_has_the_detections_and_the_ap_of_the_checkpoint(tmp_path):
         f"test_evaluator = dict(ann_file='{data}/annotations/instances_val2017.json')\n"
     )
     detector = Detector(str(tmp_path / 'c.py'), checkpoint, fuse=False)
-    files = [tmp_path / f'a{suffix}' for suffix in [row.suffix for row in FORMATS.values()]]
-    for name, path in zip(FORMATS, files):
+    names = ('onnx', 'openvino', 'ncnn', 'torchscript', 'torch-export')  # others have tests of their own
+    files = [tmp_path / f'a{FORMATS[name].suffix}' for name in names]
+    for name, path in zip(names, files):
         export(detector, export_metadata(detector, 'c.py', True), path, name)
     done = run_tool('analysis_tools/compare_exported.py', 'c.py', checkpoint, *files, '--unsafe-load', cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -121,16 +121,16 @@ class Opened(NamedTuple):
 class Format(NamedTuple):
     """A kind of exported file: a row of the table ``FORMATS``.
 
-    ``write`` and ``open`` import what they need when they are called; a missing package is an ImportError, which their
+    ``write`` and ``open_file`` import what they need when they are called; a missing package is an ImportError, which their
     callers turn into advice.
 
     Attributes:
         name: the value of ``--format``.
         suffix: of the file, or of the folder if ``is_folder``.
         write: makes the file, or fills the folder, which exists; the path has the suffix and is nobody else's.
-        open: the file at a path, to run on that many threads.
-        runtime: the package that ``open`` imports, as pip names it.
-        extra: of setup.py, with what ``write`` and ``open`` import; '' if PyTorch suffices.
+        open_file: makes the file at a path ready to run on that many threads.
+        runtime: the package that ``open_file`` imports, as pip names it.
+        extra: of setup.py, with what ``write`` and ``open_file`` import; '' if PyTorch suffices.
         packages: the modules that ``write`` imports.
         precisions: those of ``PRECISIONS`` that it has.
         nms: how NMS is inside, as ``ExportableSSDLite`` takes it; None if it is outside, see ``mixdet.deploy.finish``.
@@ -147,7 +147,7 @@ class Format(NamedTuple):
     name: str
     suffix: str
     write: Callable[[Job, Path], None]
-    open: Callable[[Path, int], Opened]
+    open_file: Callable[[Path, int], Opened]
     runtime: str
     extra: str = ''
     packages: tuple[str, ...] = ()
