@@ -9,6 +9,9 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault('TRITON_INTERPRET', '1')
 
+# else OpenVINO's package reports to its makers, in threads of its own, even when it is imported
+os.environ.setdefault('CI', 'true')
+
 import isolation  # with it mixdet, whose shims must be in place before mmcv and mmdet are imported
 from mmengine.registry import init_default_scope
 

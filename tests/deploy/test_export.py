@@ -233,7 +233,9 @@ def test_options_that_a_format_lacks(tmp_path):
 def test_metadata_beside_a_file_are_not_overwritten_and_go_with_it(tiny, tmp_path, monkeypatch):
     """Of a format that holds none itself: both files or none."""
     row = FORMATS['torchscript']
-    opened = row._replace(metadata_inside=False, open_file=lambda *arguments: row.open_file(*arguments)._replace(metadata=None))
+    opened = row._replace(
+        metadata_inside=False, open_file=lambda *arguments: row.open_file(*arguments)._replace(metadata=None)
+    )
     monkeypatch.setitem(FORMATS, 'torchscript', opened)
     beside = tmp_path / 'a.torchscript.json'
     beside.write_text('mine')

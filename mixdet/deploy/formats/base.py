@@ -121,8 +121,8 @@ class Opened(NamedTuple):
 class Format(NamedTuple):
     """A kind of exported file: a row of the table ``FORMATS``.
 
-    ``write`` and ``open_file`` import what they need when they are called; a missing package is an ImportError, which their
-    callers turn into advice.
+    ``write`` and ``open_file`` import what they need when they are called; a missing package is an ImportError, which
+    their callers turn into advice.
 
     Attributes:
         name: the value of ``--format``.

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -121,3 +123,11 @@ def test_an_extension_is_not_loaded(folder, tmp_path):
     write_sidecar(path, load_exported(folder)[1].to_json())
     with pytest.raises(UserError, match='is not a detector exported by'):
         load_exported(path)
+
+
+def test_nothing_is_reported(tiny, tmp_path, demo_images, monkeypatch):
+    sender, sent = pytest.importorskip('openvino_telemetry.utils.sender'), []
+    monkeypatch.setattr(sender.TelemetrySender, 'send', lambda *message: sent.append(message))
+    monkeypatch.delenv('CI', raising=False)
+    write(tiny, tmp_path / 'a.openvino', 'int8', demo_images)
+    assert not sent and 'CI' not in os.environ
