@@ -116,6 +116,32 @@ def test_equals_mmdetection_on_boxes_of_coco():
     assert len(compare(make, range(12), size=(160, 160))) > 2
 
 
+def test_draws_on_boxes_of_coco_are_mmdetections():
+    """Many draws, on images so small that MMDetection's transforms are quick; another test looks at the pixels."""
+    data = json.loads(shared_path('data', 'coco-mini', 'annotations', 'instances_train2017.json').read_text())
+    boxes = {image['id']: [] for image in data['images']}
+    for entry in data['annotations']:
+        x, y, w, h = entry['bbox']
+        boxes[entry['image_id']].append((x / 8, y / 8, (x + w) / 8, (y + h) / 8))
+
+    def make(seed):
+        image = data['images'][seed % len(data['images'])]
+        height, width = image['height'] // 8, image['width'] // 8
+        return dict(sample(boxes[image['id']], height, width), img=np.zeros((height, width, 3), np.uint8))
+
+    transform, kept = ours(size=(8, 8)), 0
+    for seed in range(400):
+        np.random.seed(seed)
+        expected, following = theirs(make(seed), size=(8, 8)), np.random.random_sample()
+        np.random.seed(seed)
+        found = transform(make(seed))
+        assert np.random.random_sample() == following
+        assert {key: found[key] for key in COMPARED} == {key: expected[key] for key in COMPARED}
+        assert torch.equal(found['gt_bboxes'].tensor, expected['gt_bboxes'].tensor)
+        kept += len(found['gt_bboxes'])
+    assert kept > 1000
+
+
 @pytest.mark.parametrize(
     'options',
     [
