@@ -26,6 +26,8 @@ def main() -> None:
         _add(args.add, folder)
 
     results = split_results(read_run_results(folder), read_choices(folder))
+    if not results.runs:  # a page and READMEs without them would lose what they show
+        raise UserError(f'{folder} has no results of tools/study.py; give --add, or --docs')
     make_folder(args.docs)
     with writing(page):
         write_text(page, results_page(results, COMMAND))

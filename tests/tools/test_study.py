@@ -96,3 +96,17 @@ def test_results_are_not_replaced(tmp_path):
     assert read_run_results(tmp_path / 'docs/results')[0].ap == 0.2
     done = run_tool('results_page.py', '--add', 'gone', *arguments, cwd=tmp_path)
     assert done.returncode == 2 and '--add gone: there are no results' in done.stderr
+
+
+def test_without_results_the_page_and_the_readmes_stay(tmp_path):
+    (tmp_path / 'family').mkdir()
+    readme = tmp_path / 'family/README.md'
+    readme.write_text(
+        '| config | params | MACs | mAP (paper) | mAP (ours) | AP, neu-det (ours) |\n|---|---|---|---|---|---|\n'
+        '| [mobilenetv1-mixconv35](a.py) | 1 | 2 | 22.2 | not trained | 23.6 ± 0.4 |\n',
+        encoding='utf-8',
+    )
+    before = readme.read_bytes()
+    done = run_tool('results_page.py', '--docs', 'docs', '--configs', '.', cwd=tmp_path)
+    assert done.returncode == 2 and 'docs/results has no results of tools/study.py; give --add' in done.stderr
+    assert readme.read_bytes() == before and not (tmp_path / 'docs').exists()
